@@ -1,0 +1,1 @@
+"""descentlab: how small fully connected networks learn, measured over stacked restarts."""

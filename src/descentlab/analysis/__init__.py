@@ -1,0 +1,1 @@
+"""What the measurements mean: statistics and theory, standing on NumPy and SciPy."""

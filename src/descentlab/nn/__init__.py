@@ -1,0 +1,1 @@
+"""The network and how it learns: NumPy alone, nothing above it."""
