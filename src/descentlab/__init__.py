@@ -1,1 +1,8 @@
-"""descentlab: how small fully connected networks learn, measured over stacked restarts."""
+"""descentlab: how small fully connected networks learn, measured over stacked restarts.
+
+`from descentlab import train` trains restarts on arrays, without configuration files or tracking.
+"""
+
+from descentlab.nn.trainer import Training, train
+
+__all__ = ["Training", "train"]

@@ -1,0 +1,271 @@
+"""Hidden activations and output functions: value and slope, element by element, with one registry each.
+
+Conventions: ReLU's slope at 0 is 0, leaky ReLU's is its negative slope. `value(z, out)` may be called with `out is z`.
+`slope(z, a, out)` writes phi'(z); where `slope_from_value` is true only `a` is looked at, so that a caller can
+let the value overwrite z. Everything is finite for |z| up to 1e4 in float32 and float64.
+
+To add an activation: write a factory below, enter it in ACTIVATIONS, add conf/activation/<name>.yaml.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy import ndarray
+from scipy.special import erf, ndtr
+
+SELU_SCALE = 1.0507009873554804934193349852946
+SELU_ALPHA = 1.6732632423543772848170429916717
+
+
+@dataclass(frozen=True)
+class Activation:
+    """A hidden activation phi.
+
+    Attributes:
+        name: its key in ACTIVATIONS.
+        value: `value(z, out) -> out`, phi(z); `out` may be z.
+        slope: `slope(z, a, out) -> out`, phi'(z); `out` has the dtype of z, or bool where `slope_is_mask`.
+        slope_from_value: phi' is computed from a = phi(z) alone, so z need not be kept.
+        slope_is_mask: phi' is 0 or 1 everywhere and is written as booleans, which multiply faster.
+        rectifies: ReLU or a relative that passes positive z and stops negative z, for which He's spread is natural.
+    """
+
+    name: str
+    value: Callable[[ndarray, ndarray], ndarray]
+    slope: Callable[[ndarray, ndarray, ndarray], ndarray]
+    slope_from_value: bool = True
+    slope_is_mask: bool = False
+    rectifies: bool = False
+
+
+def _logistic(z: ndarray, out: ndarray) -> ndarray:
+    if z.dtype == np.float32:  # tanh is the faster form in single precision, and cannot overflow
+        np.multiply(z, 0.5, out=out)
+        np.tanh(out, out=out)
+        out *= 0.5
+        out += 0.5
+        return out
+    np.negative(z, out=out)
+    np.minimum(out, 700.0, out=out)  # exp(700) is finite; 1/(1 + exp(700)) = 1e-304
+    np.exp(out, out=out)
+    out += 1.0
+    return np.reciprocal(out, out=out)
+
+
+def identity() -> Activation:
+    """phi(z) = z."""
+
+    def value(z: ndarray, out: ndarray) -> ndarray:
+        if out is not z:
+            np.copyto(out, z)
+        return out
+
+    def slope(z: ndarray, a: ndarray, out: ndarray) -> ndarray:
+        out[...] = 1
+        return out
+
+    return Activation("identity", value, slope, slope_is_mask=True)
+
+
+def sigmoid() -> Activation:
+    """phi(z) = 1 / (1 + exp(-z)), phi' = a (1 - a). In float32 the slope is exactly 0 for |z| above about 17."""
+
+    def slope(z: ndarray, a: ndarray, out: ndarray) -> ndarray:
+        np.subtract(1.0, a, out=out)
+        return np.multiply(out, a, out=out)
+
+    return Activation("sigmoid", _logistic, slope)
+
+
+def tanh() -> Activation:
+    """phi(z) = tanh(z), phi' = 1 - a^2."""
+
+    def slope(z: ndarray, a: ndarray, out: ndarray) -> ndarray:
+        np.multiply(a, a, out=out)
+        return np.subtract(1.0, out, out=out)
+
+    return Activation("tanh", lambda z, out: np.tanh(z, out=out), slope)
+
+
+def relu() -> Activation:
+    """phi(z) = max(z, 0), phi' = [z > 0] (Nair & Hinton 2010)."""
+    return Activation(
+        "relu",
+        lambda z, out: np.maximum(z, 0.0, out=out),
+        lambda z, a, out: np.greater(a, 0.0, out=out),
+        slope_is_mask=True,
+        rectifies=True,
+    )
+
+
+def leaky_relu(negative_slope: float = 0.01) -> Activation:
+    """phi(z) = z for z > 0, negative_slope z otherwise (Maas, Hannun & Ng 2013).
+
+    Args:
+        negative_slope: in [0, 1).
+
+    Raises:
+        ValueError: for a negative_slope outside [0, 1).
+    """
+    if not 0 <= negative_slope < 1:
+        raise ValueError(f"activation.negative_slope={negative_slope}: must be in [0, 1)")
+
+    def value(z: ndarray, out: ndarray) -> ndarray:
+        return np.maximum(z, z * negative_slope, out=out)
+
+    def slope(z: ndarray, a: ndarray, out: ndarray) -> ndarray:
+        np.greater(a, 0.0, out=out, casting="unsafe")
+        out *= 1.0 - negative_slope
+        out += negative_slope
+        return out
+
+    return Activation("leaky_relu", value, slope, rectifies=True)
+
+
+def elu(alpha: float = 1.0) -> Activation:
+    """phi(z) = z for z > 0, alpha (exp(z) - 1) otherwise (Clevert, Unterthiner & Hochreiter 2016).
+
+    Args:
+        alpha: above 0.
+
+    Raises:
+        ValueError: for an alpha that is not above 0.
+    """
+    if not 0 < alpha < np.inf:
+        raise ValueError(f"activation.alpha={alpha}: must be a finite number above 0")
+    return Activation("elu", *_exponential_linear(1.0, alpha), rectifies=True)
+
+
+def selu() -> Activation:
+    """phi(z) = scale * elu(z, alpha) with the self-normalising constants (Klambauer et al. 2017)."""
+    return Activation("selu", *_exponential_linear(SELU_SCALE, SELU_ALPHA))
+
+
+def _exponential_linear(
+    scale: float, alpha: float
+) -> tuple[Callable[[ndarray, ndarray], ndarray], Callable[[ndarray, ndarray, ndarray], ndarray]]:
+    def value(z: ndarray, out: ndarray) -> ndarray:
+        negative = np.expm1(np.minimum(z, 0.0))
+        negative *= scale * alpha
+        np.maximum(z, 0.0, out=out)
+        out *= scale
+        out += negative
+        return out
+
+    def slope(z: ndarray, a: ndarray, out: ndarray) -> ndarray:
+        np.add(a, scale * alpha, out=out)  # a + scale alpha = scale alpha exp(z) on the negative side
+        np.copyto(out, scale, where=a > 0)
+        return out
+
+    return value, slope
+
+
+def gelu() -> Activation:
+    """phi(z) = z Phi(z) with the normal distribution function Phi, the erf form (Hendrycks & Gimpel 2016)."""
+
+    def value(z: ndarray, out: ndarray) -> ndarray:
+        return np.multiply(z, 0.5 * (1.0 + erf(z * np.sqrt(0.5))), out=out, casting="same_kind")
+
+    def slope(z: ndarray, a: ndarray, out: ndarray) -> ndarray:
+        density = np.exp(-0.5 * z * z) * (1.0 / np.sqrt(2.0 * np.pi))
+        return np.add(ndtr(z), z * density, out=out, casting="same_kind")
+
+    return Activation("gelu", value, slope, slope_from_value=False, rectifies=True)
+
+
+def silu() -> Activation:
+    """phi(z) = z sigmoid(z), also called swish (Elfwing, Uchibe & Doya 2018)."""
+
+    def value(z: ndarray, out: ndarray) -> ndarray:
+        return np.multiply(z, _logistic(z, np.empty_like(z)), out=out)
+
+    def slope(z: ndarray, a: ndarray, out: ndarray) -> ndarray:
+        logistic = _logistic(z, np.empty_like(z))
+        np.subtract(1.0, logistic, out=out)
+        out *= z
+        out += 1.0
+        return np.multiply(out, logistic, out=out)
+
+    return Activation("silu", value, slope, slope_from_value=False, rectifies=True)
+
+
+def softplus() -> Activation:
+    """phi(z) = log(1 + exp(z)), phi' = 1 - exp(-a) (Dugas et al. 2001)."""
+
+    def value(z: ndarray, out: ndarray) -> ndarray:
+        tail = np.log1p(np.exp(-np.abs(z)))
+        np.maximum(z, 0.0, out=out)
+        out += tail
+        return out
+
+    def slope(z: ndarray, a: ndarray, out: ndarray) -> ndarray:
+        np.negative(a, out=out)
+        np.expm1(out, out=out)
+        return np.negative(out, out=out)
+
+    return Activation("softplus", value, slope)
+
+
+def softsign() -> Activation:
+    """phi(z) = z / (1 + |z|), phi' = 1 / (1 + |z|)^2 (Bergstra et al. 2009)."""
+
+    def value(z: ndarray, out: ndarray) -> ndarray:
+        return np.divide(z, 1.0 + np.abs(z), out=out)
+
+    def slope(z: ndarray, a: ndarray, out: ndarray) -> ndarray:
+        np.abs(z, out=out)
+        out += 1.0
+        np.multiply(out, out, out=out)
+        return np.reciprocal(out, out=out)
+
+    return Activation("softsign", value, slope, slope_from_value=False)
+
+
+ACTIVATIONS: dict[str, Callable[..., Activation]] = {
+    "identity": identity,
+    "sigmoid": sigmoid,
+    "tanh": tanh,
+    "relu": relu,
+    "leaky_relu": leaky_relu,
+    "elu": elu,
+    "selu": selu,
+    "gelu": gelu,
+    "silu": silu,
+    "softplus": softplus,
+    "softsign": softsign,
+}
+
+
+@dataclass(frozen=True)
+class Output:
+    """An output function, from the last layer's z to the network's answer a.
+
+    Attributes:
+        name: its key in OUTPUTS.
+        value: `value(z) -> a`, shape (..., K).
+        pullback: `pullback(a, g) -> dC/dz` for g = dC/da, both (..., K): the Jacobian's transpose times g.
+    """
+
+    name: str
+    value: Callable[[ndarray], ndarray]
+    pullback: Callable[[ndarray, ndarray], ndarray]
+
+
+def softmax(z: ndarray) -> ndarray:
+    """exp(z_k) / sum_j exp(z_j) along the last axis, shifted by the maximum so that nothing overflows."""
+    a = z - z.max(axis=-1, keepdims=True)
+    np.exp(a, out=a)
+    a /= a.sum(axis=-1, keepdims=True)
+    return a
+
+
+def _softmax_pullback(a: ndarray, g: ndarray) -> ndarray:
+    return a * (g - (a * g).sum(axis=-1, keepdims=True))
+
+
+OUTPUTS: dict[str, Output] = {
+    "linear": Output("linear", lambda z: z, lambda a, g: g),
+    "sigmoid": Output("sigmoid", lambda z: _logistic(z, np.empty_like(z)), lambda a, g: g * a * (1.0 - a)),
+    "softmax": Output("softmax", softmax, _softmax_pullback),
+}

@@ -1,0 +1,182 @@
+"""Losses, each with the stable form it takes over every output it may stand on.
+
+Conventions: all losses are averaged over samples. mean_squared_error is half the MEAN over the K outputs of
+(a - y)^2, the notebook's convention; binary_cross_entropy is the SUM over the K outputs; categorical_cross_entropy
+is -sum_k y_k log a_k. Logarithms are natural.
+
+The loss owns its error: `error` is delta = dC_i/dz for each sample i, before any average over samples, taken from z
+directly where the product of loss and output simplifies (Bishop 2006, section 5.2) and from the output's Jacobian
+elsewhere.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy import ndarray
+
+from descentlab.nn.activations import OUTPUTS, Output
+
+TASKS = ("regression", "binary", "multiclass")
+
+
+@dataclass(frozen=True)
+class Form:
+    """A loss over one output function, as functions of the last layer's z.
+
+    Attributes:
+        value: `value(z, y) -> (...)`, each sample's loss, for z and y of shape (..., K).
+        error: `error(z, y) -> (..., K)`, each sample's dC_i/dz; may reuse the memory of z.
+    """
+
+    value: Callable[[ndarray, ndarray], ndarray]
+    error: Callable[[ndarray, ndarray], ndarray]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss by name, the output functions it may stand on, and which targets it can judge."""
+
+    name: str
+    forms: dict[str, Form]
+    target_rule: str
+    accepts: Callable[[ndarray], bool]
+
+
+def _squared_error(output: Output) -> Form:
+    def value(z: ndarray, y: ndarray) -> ndarray:
+        difference = output.value(z) - y
+        return 0.5 * np.square(difference).mean(axis=-1)
+
+    def error(z: ndarray, y: ndarray) -> ndarray:
+        a = output.value(z)
+        return output.pullback(a, (a - y) / z.shape[-1])
+
+    return Form(value, error)
+
+
+def _binary_value(z: ndarray, y: ndarray) -> ndarray:
+    # -y log a - (1 - y) log(1 - a) with a = sigmoid(z) is softplus(z) - y z
+    return (np.maximum(z, 0.0) - y * z + np.log1p(np.exp(-np.abs(z)))).sum(axis=-1)
+
+
+def _binary_error(z: ndarray, y: ndarray) -> ndarray:
+    a = OUTPUTS["sigmoid"].value(z)
+    a -= y
+    return a
+
+
+def _log_sum_exp_without(z: ndarray) -> ndarray:
+    """log sum_{k != j} exp(z_k) for every output j, shape (..., K)."""
+    outputs = z.shape[-1]
+    others = np.broadcast_to(z[..., None, :], (*z.shape, outputs)).copy()  # (..., K, K)
+    others[..., np.arange(outputs), np.arange(outputs)] = -np.inf
+    top = others.max(axis=-1, keepdims=True)
+    return (np.log(np.exp(others - top).sum(axis=-1, keepdims=True)) + top)[..., 0]
+
+
+def _binary_over_softmax_value(z: ndarray, y: ndarray) -> ndarray:
+    top = z.max(axis=-1, keepdims=True)
+    whole = np.log(np.exp(z - top).sum(axis=-1, keepdims=True)) + top
+    return (whole - y * z - (1.0 - y) * _log_sum_exp_without(z)).sum(axis=-1)
+
+
+def _binary_over_softmax_error(z: ndarray, y: ndarray) -> ndarray:
+    # d/dz_m of -log(1 - a_j) is a_m - [m != j] exp(z_m - log sum_{k != j} exp(z_k)): bounded, unlike 1 / (1 - a_j)
+    outputs = z.shape[-1]
+    others = z[..., None, :] - _log_sum_exp_without(z)[..., :, None]  # (..., j, m)
+    others[..., np.arange(outputs), np.arange(outputs)] = -np.inf
+    share = np.exp(np.minimum(others, 0.0))
+    delta = outputs * OUTPUTS["softmax"].value(z)
+    delta -= y
+    delta -= ((1.0 - y)[..., None] * share).sum(axis=-2)
+    return delta
+
+
+def _categorical_value(z: ndarray, y: ndarray) -> ndarray:
+    shifted = z - z.max(axis=-1, keepdims=True)
+    log_sum = np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return (y * (log_sum - shifted)).sum(axis=-1)
+
+
+def _categorical_error(z: ndarray, y: ndarray) -> ndarray:
+    # in place: this is the inner loop of the commonest configuration
+    z -= z.max(axis=-1, keepdims=True)
+    np.exp(z, out=z)
+    z /= z.sum(axis=-1, keepdims=True)
+    z -= y
+    return z
+
+
+LOSSES: dict[str, Loss] = {
+    "mean_squared_error": Loss(
+        "mean_squared_error",
+        {name: _squared_error(output) for name, output in OUTPUTS.items()},
+        "finite numbers",
+        lambda y: bool(np.isfinite(y).all()),
+    ),
+    "binary_cross_entropy": Loss(
+        "binary_cross_entropy",
+        {
+            "sigmoid": Form(_binary_value, _binary_error),
+            "softmax": Form(_binary_over_softmax_value, _binary_over_softmax_error),
+        },
+        "numbers in [0, 1]",
+        lambda y: bool(((y >= 0) & (y <= 1)).all()),
+    ),
+    "categorical_cross_entropy": Loss(
+        "categorical_cross_entropy",
+        {"softmax": Form(_categorical_value, _categorical_error)},
+        "rows that are distributions (not negative, summing to 1)",
+        lambda y: bool((y >= 0).all() and (np.abs(y.sum(axis=-1) - 1.0) < 1e-6).all()),
+    ),
+}
+
+
+def default_loss(task: str) -> str:
+    """The loss that belongs to a task: squared error, binary or categorical cross-entropy (Bishop 2006, 5.2)."""
+    pairs = dict(
+        zip(TASKS, ("mean_squared_error", "binary_cross_entropy", "categorical_cross_entropy"), strict=True)
+    )
+    return pairs[task]
+
+
+def default_output(loss: str, task: str) -> str:
+    """The output function that belongs to a loss and a task."""
+    if loss == "categorical_cross_entropy":
+        return "softmax"
+    if loss == "binary_cross_entropy":
+        return "sigmoid"
+    return "linear" if task == "regression" else "sigmoid"
+
+
+def check_pair(loss: str, output: str, outputs: int, targets: ndarray | None = None) -> None:
+    """Refuse a loss, output and target combination that means nothing.
+
+    Args:
+        loss: key of LOSSES.
+        output: key of OUTPUTS.
+        outputs: K, the number of output units.
+        targets: (N, K), checked against what the loss can judge when given.
+
+    Raises:
+        ValueError: in one line that names the key, the value and the valid choices.
+    """
+    if loss not in LOSSES:
+        raise ValueError(f"loss={loss}: not one of {', '.join(sorted(LOSSES))}")
+    if output not in OUTPUTS:
+        raise ValueError(f"output={output}: not one of {', '.join(sorted(OUTPUTS))}")
+    forms = [name for name in LOSSES[loss].forms if not (name == "softmax" and outputs == 1)]
+    if output == "softmax" and outputs == 1:
+        choice = f"with this loss: {', '.join(forms)}" if forms else "sigmoid with loss=binary_cross_entropy"
+        raise ValueError(f"output=softmax: is constant with one output unit; valid {choice}")
+    if output not in forms:
+        raise ValueError(f"output={output}: does not go with loss={loss}; valid: {', '.join(forms)}")
+    if targets is not None and not LOSSES[loss].accepts(targets):
+        raise ValueError(
+            f"loss={loss}: needs targets that are {LOSSES[loss].target_rule}; valid: {_fits(targets)}"
+        )
+
+
+def _fits(targets: ndarray) -> str:
+    return ", ".join(name for name, loss in LOSSES.items() if loss.accepts(targets))

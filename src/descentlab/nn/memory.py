@@ -1,0 +1,189 @@
+"""How the arrays of R networks lie in memory: parameters, buffers, blocks of samples, chunks of restarts.
+
+The mathematics in `network` is written for logical shapes, (R, B, n) and (R, n_out, n_in + 1). This file alone decides
+what lies beside what. Every choice follows from layer sizes, batch size and dtype, never from R, because another
+order of summation means other last bits, and a restart must not depend on the company it is trained in.
+
+* All parameters of a restart are one row, so that an update rule is one operation on one array.
+* Biases are a last column of the weights and inputs carry a column of ones: no separate add, no separate row sum.
+* Hidden weights are stored (in, out) with activations batch-major, the output layer (out, in) with its z
+  feature-major. This keeps all but one product per layer out of BLAS's slow A B^T form, and lets the reductions over
+  the K outputs run along contiguous memory.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+from numpy import ndarray
+
+from descentlab.nn.activations import Activation
+
+BLOCK_SAMPLES = 256  # samples a block: larger blocks fall out of the cache, smaller ones pay more calls
+CHUNK_BYTES = 1_500_000  # parameters, gradients and buffers of the restarts that are trained together
+
+
+class Parameters:
+    """The parameters of R networks: one array, seen layer by layer.
+
+    Attributes:
+        layers: the sizes n_0 .. n_L.
+        flat: (R, P), all parameters of a restart in one row.
+        theta: per layer (R, n_out, n_in + 1), views into flat; the last column is the bias.
+    """
+
+    def __init__(self, layers: Sequence[int], flat: ndarray) -> None:
+        """See `flat` (R, P) as the parameters of networks with these layer sizes; nothing is copied."""
+        self.layers = tuple(layers)
+        self.flat = flat
+        self.theta: list[ndarray] = []
+        start = 0
+        for layer, (n_in, n_out) in enumerate(zip(layers[:-1], layers[1:], strict=True)):
+            part = flat[:, start : start + (n_in + 1) * n_out]
+            start += (n_in + 1) * n_out
+            if layer == len(layers) - 2:
+                self.theta.append(part.reshape(-1, n_out, n_in + 1))
+            else:
+                self.theta.append(part.reshape(-1, n_in + 1, n_out).mT)
+
+    @classmethod
+    def empty(cls, layers: Sequence[int], restarts: int, dtype: str) -> "Parameters":
+        """Parameters of R networks, not yet set."""
+        return cls(layers, np.empty((restarts, parameter_count(layers)), dtype=dtype))
+
+    @property
+    def W(self) -> list[ndarray]:  # noqa: N802 - the field's symbol
+        """Weights per layer, (R, n_out, n_in), views."""
+        return [theta[..., :-1] for theta in self.theta]
+
+    @property
+    def b(self) -> list[ndarray]:
+        """Biases per layer, (R, n_out), views."""
+        return [theta[..., -1] for theta in self.theta]
+
+    def __len__(self) -> int:
+        """R, the number of networks."""
+        return len(self.flat)
+
+    def __getitem__(self, rows: slice | ndarray) -> "Parameters":
+        """The same networks restricted to some restarts: a view for a slice, a copy for an index array."""
+        return Parameters(self.layers, self.flat[rows])
+
+    def copy(self) -> "Parameters":
+        """An independent copy."""
+        return Parameters(self.layers, self.flat.copy())
+
+    @cached_property
+    def weight_mask(self) -> ndarray:
+        """(P,), 1 where a parameter is a weight and 0 where it is a bias."""
+        mask = Parameters(self.layers, np.ones((1, self.flat.shape[1]), dtype=self.flat.dtype))
+        for bias in mask.b:
+            bias[...] = 0
+        return mask.flat[0]
+
+
+def parameter_count(layers: Sequence[int]) -> int:
+    """P, weights and biases of one network with these layer sizes."""
+    return sum((n_in + 1) * n_out for n_in, n_out in zip(layers[:-1], layers[1:], strict=True))
+
+
+def input_table(inputs: ndarray, dtype: str) -> ndarray:
+    """Inputs (N, n_0) as a table (N, n_0 + 1) whose last column of ones carries the first layer's biases."""
+    table = np.ones((inputs.shape[0], inputs.shape[1] + 1), dtype=dtype)
+    table[:, :-1] = inputs
+    return table
+
+
+def target_table(targets: ndarray, dtype: str) -> ndarray:
+    """Targets (N, K) in the memory order of the output layer."""
+    return np.asfortranarray(targets, dtype=dtype)
+
+
+def chunk_restarts(layers: Sequence[int], samples: int, dtype: str) -> int:
+    """How many restarts of this shape are worth training together: as many as share the cache.
+
+    Args:
+        layers: the sizes n_0 .. n_L.
+        samples: of one step.
+        dtype: "float64" or "float32".
+    """
+    block = min(samples, BLOCK_SAMPLES)
+    numbers = 2 * parameter_count(layers) + block * (layers[0] + 3 * sum(layers[1:]))
+    return max(1, CHUNK_BYTES // (numbers * np.dtype(dtype).itemsize))
+
+
+class Trace:
+    """The buffers of one forward and backward pass for R restarts and B samples.
+
+    Hidden layers carry one more column, set to one in `a` and unused elsewhere, so that the next layer's biases and
+    this layer's element-wise work both run over contiguous memory.
+
+    Attributes:
+        z, a, delta, slope: per hidden layer (R, B, n_l + 1). z is a where the slope is computed from the value.
+        z_output: (R, B, K).
+    """
+
+    def __init__(
+        self, layers: Sequence[int], activation: Activation, restarts: int, samples: int, dtype: str
+    ) -> None:
+        """Allocate the buffers once."""
+
+        def buffers(kind: str) -> list[ndarray]:
+            return [np.zeros((restarts, samples, n + 1), dtype=kind) for n in layers[1:-1]]
+
+        self.a = buffers(dtype)
+        self.z = self.a if activation.slope_from_value else buffers(dtype)
+        self.delta = buffers(dtype)
+        self.slope = buffers("bool" if activation.slope_is_mask else dtype)
+        self.z_output = np.zeros((restarts, layers[-1], samples), dtype=dtype).mT  # (R, B, K), feature-major
+
+
+class Workspace:
+    """All buffers that one thread needs to train or measure networks of one shape; allocated once, then reused."""
+
+    def __init__(self, layers: Sequence[int], activation: Activation, dtype: str) -> None:
+        """Make an empty workspace; buffers appear when first asked for."""
+        self.layers = tuple(layers)
+        self.activation = activation
+        self.dtype = dtype
+        self._traces: dict[tuple[int, int], Trace] = {}
+        self._gradients: dict[tuple[str, int], Parameters] = {}
+        self._batches: dict[tuple[int, int], tuple[ndarray, ndarray]] = {}
+
+    def trace(self, restarts: int, samples: int) -> Trace:
+        """The trace for this many restarts and samples."""
+        key = (restarts, samples)
+        if key not in self._traces:
+            self._traces[key] = Trace(self.layers, self.activation, restarts, samples, self.dtype)
+        return self._traces[key]
+
+    def gradient(self, restarts: int, name: str = "total") -> Parameters:
+        """A buffer in the shape of the parameters; one per name."""
+        key = (name, restarts)
+        if key not in self._gradients:
+            self._gradients[key] = Parameters.empty(self.layers, restarts, self.dtype)
+        return self._gradients[key]
+
+    def gather(self, inputs: ndarray, targets: ndarray, rows: ndarray) -> tuple[ndarray, ndarray]:
+        """The batch of each restart: rows (R, B) of inputs (N, n_0 + 1) and of targets (N, K).
+
+        Returns:
+            (R, B, n_0 + 1) and (R, B, K), buffers that are good until the next call.
+        """
+        key = rows.shape
+        if key not in self._batches:
+            self._batches[key] = (
+                np.empty((*rows.shape, inputs.shape[1]), dtype=self.dtype),
+                np.empty((*rows.shape, targets.shape[1]), dtype=self.dtype),
+            )
+        x, y = self._batches[key]
+        np.take(
+            inputs, rows, axis=0, out=x, mode="clip"
+        )  # the default mode checks bounds and costs 2.5 times as much
+        np.take(targets, rows, axis=0, out=y, mode="clip")
+        return x, y
+
+    @staticmethod
+    def blocks(samples: int) -> list[tuple[int, int]]:
+        """[start, stop) ranges that cut a batch into blocks that fit the cache."""
+        return [(start, min(start + BLOCK_SAMPLES, samples)) for start in range(0, samples, BLOCK_SAMPLES)]

@@ -1,0 +1,487 @@
+"""The training loop: R restarts of one recipe as chunks of stacked arrays, yielding plain records.
+
+Conventions: learning_rate multiplies the mean gradient over the step's samples, and is multiplied by
+learning_rate_decay after every epoch; weight_decay adds weight_decay W to the gradient of the weights, never of the
+biases. Step 0 is before the first update. A restart with seed s is the same bits whatever it is trained beside.
+"""
+
+import os
+import queue
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy import ndarray
+from threadpoolctl import threadpool_limits
+
+from descentlab.nn.activations import ACTIVATIONS, Activation
+from descentlab.nn.descent import DESCENTS, Descent
+from descentlab.nn.diagnostics import Tables, measure
+from descentlab.nn.initializers import (
+    INITIALIZERS,
+    ORDER_STREAM,
+    Initializer,
+    default_initializer,
+    draw,
+    stream,
+)
+from descentlab.nn.losses import LOSSES, Loss, check_pair, default_loss, default_output
+from descentlab.nn.memory import Parameters, Workspace, chunk_restarts, input_table, target_table
+from descentlab.nn.network import Network, gradient, predict
+from descentlab.nn.updates import UPDATES, State, Update
+
+Splits = Mapping[
+    str, tuple[ndarray, ndarray]
+]  # "train", "validation", "test" -> inputs (N, n_0), targets (N, K)
+LOGGED_EPOCHS = (
+    20  # about how many epochs log_every="auto" logs: one logged epoch costs about one of training
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One training run, and all its restarts.
+
+    Attributes:
+        layers: sizes n_0 .. n_L.
+        activation, output, loss: of the network; the output is a key of OUTPUTS.
+        initializer, output_initializer: of the hidden layers and of the last one.
+        descent, update: which samples a step sees, and how the gradient moves the weights.
+        learning_rate: on the mean gradient; several rates join the seeds on the stacked axis, rate by rate.
+        learning_rate_decay: factor per epoch.
+        weight_decay: added to the weights' gradient as weight_decay W.
+        epochs: passes over the training split.
+        seed, restarts: restart r has seed + r.
+        dtype: "float64" or "float32".
+        log_every: epochs between logged epochs; 0 and the last are always logged; "auto" logs about 20.
+        diagnostics: "basic" (norms per layer) or "none".
+        task: "regression", "binary" or "multiclass".
+    """
+
+    layers: tuple[int, ...]
+    activation: Activation
+    output: str
+    loss: Loss
+    initializer: Initializer
+    output_initializer: Initializer
+    descent: Descent
+    update: Update
+    learning_rate: float | tuple[float, ...]
+    learning_rate_decay: float = 1.0
+    weight_decay: float = 0.0
+    epochs: int = 20
+    seed: int = 0
+    restarts: int = 1
+    dtype: str = "float64"
+    log_every: int | Literal["auto"] = "auto"
+    diagnostics: str = "basic"
+    task: str = "multiclass"
+
+    @property
+    def network(self) -> Network:
+        """Shape and functions of the network."""
+        return Network(self.layers, self.activation, self.output, self.loss)
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """The learning rates, one or several."""
+        rate = self.learning_rate
+        return tuple(rate) if isinstance(rate, Sequence) else (rate,)
+
+    def logged_epochs(self) -> list[int]:
+        """The epochs after which everything is measured, 0 and the last among them."""
+        every = -(-self.epochs // LOGGED_EPOCHS) if self.log_every == "auto" else self.log_every
+        return sorted({*range(0, self.epochs, max(1, every)), self.epochs})
+
+
+@dataclass(frozen=True)
+class Record:
+    """What was measured after an epoch: metric name -> (R,), NaN for a diverged restart."""
+
+    epoch: int
+    step: int
+    metrics: dict[str, ndarray]
+
+
+@dataclass(frozen=True)
+class Training:
+    """A finished training of R restarts.
+
+    Attributes:
+        recipe: what was run.
+        seeds, rates: (R,), the seed and the learning rate of every restart.
+        epochs, steps: (P,), the logged epochs and the updates made by then.
+        curves: metric name -> (P, R) float64, NaN from a restart's divergence on.
+        diverged_epoch: (R,), the epoch after which the loss was not finite; -1 where it always was.
+        initial, final: parameters of all restarts; a diverged restart keeps those it diverged with.
+        seconds: wall time of training and measuring.
+    """
+
+    recipe: Recipe
+    seeds: ndarray
+    rates: ndarray
+    epochs: ndarray
+    steps: ndarray
+    curves: dict[str, ndarray]
+    diverged_epoch: ndarray
+    initial: Parameters
+    final: Parameters
+    seconds: float
+
+    def predict(self, inputs: ndarray) -> ndarray:
+        """The trained networks' answers to inputs (N, n_0): (R, N, K)."""
+        return predict(self.recipe.network, self.final, inputs)
+
+
+@dataclass
+class _Chunk:
+    """Restarts that are trained together; rows are their places in the whole stack."""
+
+    rows: ndarray
+    parameters: Parameters
+    state: State
+    rates: ndarray  # (r,)
+    orders: list[np.random.Generator] = field(default_factory=list)
+    step: int = 0
+
+    def keep(self, kept: ndarray) -> None:
+        """Go on with some of the restarts only, copies in a smaller stack."""
+        self.rows, self.rates = self.rows[kept], self.rates[kept]
+        self.parameters = self.parameters[kept]
+        self.state = {slot: values[kept] for slot, values in self.state.items()}
+        self.orders = [order for order, keep in zip(self.orders, kept, strict=True) if keep]
+
+
+class _Run:
+    """One recipe on one set of splits: the chunks, and what each epoch does to them."""
+
+    def __init__(self, recipe: Recipe, splits: Splits) -> None:
+        self.recipe = recipe
+        self.network = recipe.network
+        self.tables: Tables = {
+            name: (input_table(x, recipe.dtype), target_table(y, recipe.dtype))
+            for name, (x, y) in splits.items()
+        }
+        self.inputs, self.targets = self.tables["train"]
+        self.steps = recipe.descent.steps(len(self.inputs))
+        self.seeds = np.tile(recipe.seed + np.arange(recipe.restarts, dtype=np.int64), len(recipe.rates))
+        self.rates = np.repeat(np.array(recipe.rates, dtype=np.float64), recipe.restarts)
+        self.parameters = self._draw()
+        self.initial = self.parameters.copy()
+        self.diverged_epoch = np.full(len(self.seeds), -1, dtype=np.int64)
+        self._largest_input = float(np.abs(self.inputs).max())
+        self._largest_target = float(np.abs(self.targets).max())
+
+    def _draw(self) -> Parameters:
+        recipe = self.recipe
+        rules = [recipe.initializer] * (len(recipe.layers) - 2) + [recipe.output_initializer]
+        parameters = Parameters.empty(recipe.layers, len(self.seeds), recipe.dtype)
+        for row in range(recipe.restarts):
+            for theta, (weights, biases) in zip(
+                parameters.theta, draw(rules, recipe.layers, int(self.seeds[row])), strict=True
+            ):
+                theta[row :: recipe.restarts, :, :-1] = weights
+                theta[row :: recipe.restarts, :, -1] = biases
+        return parameters
+
+    def chunks(self, workers: int) -> list[_Chunk]:
+        """Cut the stack into chunks that share the cache, at least one for every worker."""
+        restarts = len(self.seeds)
+        largest = chunk_restarts(self.recipe.layers, self.steps[0][1], self.recipe.dtype)
+        count = -(-restarts // largest)
+        count = min(restarts, -(-count // workers) * workers)
+        chunks = []
+        for rows in np.array_split(np.arange(restarts), count):
+            parameters = self.parameters[rows[0] : rows[-1] + 1]
+            orders = []
+            if self.recipe.descent.shuffled:
+                orders = [stream(int(seed), ORDER_STREAM) for seed in self.seeds[rows]]
+            state = self.recipe.update.init(parameters.flat)
+            chunks.append(_Chunk(rows, parameters, state, self.rates[rows], orders))
+        return chunks
+
+    def advance(self, chunk: _Chunk, first: int, last: int, workspace: Workspace) -> dict[str, ndarray]:
+        """Train a chunk through epochs first..last and measure it."""
+        with np.errstate(all="ignore"):  # a diverging restart overflows; it is found by its loss
+            for epoch in range(first, last + 1):
+                self._epoch(chunk, epoch, workspace)
+                self._freeze_diverged(chunk, epoch, workspace)
+            if not len(chunk.rows):
+                return {}
+            recipe = self.recipe
+            return measure(
+                self.network, chunk.parameters, self.tables, recipe.task, recipe.diagnostics, workspace
+            )
+
+    def _epoch(self, chunk: _Chunk, epoch: int, workspace: Workspace) -> None:
+        recipe, update, parameters = self.recipe, self.recipe.update, chunk.parameters
+        if not len(chunk.rows):
+            return
+        rates = chunk.rates.astype(recipe.dtype)[:, None] * recipe.learning_rate_decay ** (
+            epoch - 1
+        )  # (r, 1)
+        scale, rate = (
+            (rates[:, :, None], 1.0) if update.takes_scaled else (np.ones_like(rates)[:, :, None], rates)
+        )
+        order = None
+        if chunk.orders:
+            samples = len(self.inputs)
+            order = np.stack(
+                [recipe.descent.order(generator, samples) for generator in chunk.orders]
+            )  # (r, N)
+        decay = recipe.weight_decay * (rates if update.takes_scaled else 1.0)
+        for start, stop in self.steps:
+            chunk.step += 1
+            if order is None:
+                x, y = self.inputs[start:stop], self.targets[start:stop]
+            else:
+                x, y = workspace.gather(self.inputs, self.targets, order[:, start:stop])
+            slope = gradient(self.network, parameters, x, y, scale / (stop - start), workspace).flat
+            if recipe.weight_decay:
+                slope += decay * (parameters.flat * parameters.weight_mask)
+            update.apply(parameters.flat, slope, chunk.state, rate, chunk.step)
+
+    def _freeze_diverged(self, chunk: _Chunk, epoch: int, workspace: Workspace) -> None:
+        """Take restarts whose training loss is no longer finite out of the chunk and mark them with the epoch."""
+        if not len(chunk.rows) or self._loss_must_be_finite(chunk.parameters.flat).all():
+            return
+        train = {"train": self.tables["train"]}
+        losses = measure(self.network, chunk.parameters, train, self.recipe.task, "none", workspace)[
+            "train/loss"
+        ]
+        finite = np.isfinite(losses)
+        if not finite.all():
+            lost = chunk.rows[~finite]
+            self.diverged_epoch[lost] = epoch
+            self.parameters.flat[lost] = chunk.parameters.flat[~finite]
+            chunk.keep(finite)
+
+    def _loss_must_be_finite(self, flat: ndarray) -> ndarray:
+        """Where the largest parameter is too small for any loss on this data to overflow: (r,), cheap and safe."""
+        size = np.maximum(flat.max(axis=1), -flat.min(axis=1)).astype(np.float64)
+        reach = np.full(len(size), self._largest_input)
+        for n_in in self.recipe.layers[:-1]:
+            reach = (
+                1.1 * size * (n_in + 1) * np.maximum(reach, 1.0) + 2.0
+            )  # no activation grows faster than 1.1 |z| + 2
+        samples, outputs = len(self.inputs), self.recipe.layers[-1]
+        return (
+            samples * outputs * np.square(reach + self._largest_target)
+            < 0.01 * np.finfo(self.recipe.dtype).max
+        )
+
+    def collect(self, chunks: list[_Chunk], measured: list[dict[str, ndarray]]) -> dict[str, ndarray]:
+        """Metrics of the whole stack (R,) from those of its chunks; NaN where a restart has diverged."""
+        metrics: dict[str, ndarray] = {}
+        for chunk, part in zip(chunks, measured, strict=True):
+            for name, values in part.items():
+                metrics.setdefault(name, np.full(len(self.seeds), np.nan))[chunk.rows] = values
+        return metrics
+
+    def finish(self, chunks: list[_Chunk], records: list[Record], seconds: float) -> Training:
+        """The Training that these records belong to."""
+        for chunk in chunks:  # a chunk that has lost a restart has parted from the stack
+            self.parameters.flat[chunk.rows] = chunk.parameters.flat
+        nothing = np.full(len(self.seeds), np.nan)
+        return Training(
+            recipe=self.recipe,
+            seeds=self.seeds,
+            rates=self.rates,
+            epochs=np.array([record.epoch for record in records]),
+            steps=np.array([record.step for record in records]),
+            curves={
+                name: np.stack([record.metrics.get(name, nothing) for record in records])
+                for name in records[0].metrics
+            },
+            diverged_epoch=self.diverged_epoch,
+            initial=self.initial,
+            final=self.parameters,
+            seconds=seconds,
+        )
+
+
+def iterate(
+    recipe: Recipe, splits: Splits, workers: int | Literal["auto"] = 1
+) -> Generator[Record, None, Training]:
+    """Train, yielding a Record at every logged epoch.
+
+    Args:
+        recipe: what to run.
+        splits: "train", and "validation" and "test" where there are any.
+        workers: threads; "auto" is one per core. The bits of the result do not depend on it.
+
+    Yields:
+        A Record for epoch 0, every logged epoch and the last.
+
+    Returns:
+        The Training (the generator's return value).
+
+    Raises:
+        ValueError: for splits or recipes that do not fit together.
+    """
+    _check(recipe, splits)
+    began = time.perf_counter()
+    threads = len(os.sched_getaffinity(0)) if workers == "auto" else workers
+    logged = recipe.logged_epochs()
+    spans = zip(
+        [1, *(epoch + 1 for epoch in logged)], logged, strict=False
+    )  # the first span, (1, 0), only measures
+    records: list[Record] = []
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
+        run = _Run(recipe, splits)
+        chunks = run.chunks(threads)
+        workspaces: queue.SimpleQueue[Workspace] = queue.SimpleQueue()
+        for _ in range(threads):
+            workspaces.put(run.network.workspace(recipe.dtype))
+
+        def advance(chunk: _Chunk, span: tuple[int, int]) -> dict[str, ndarray]:
+            workspace = workspaces.get()
+            try:
+                return run.advance(chunk, *span, workspace)
+            finally:
+                workspaces.put(workspace)
+
+        for span in spans:
+            pending = [pool.submit(advance, chunk, span) for chunk in chunks]
+            metrics = run.collect(chunks, [future.result() for future in pending])
+            records.append(Record(span[1], span[1] * len(run.steps), metrics))
+            yield records[-1]
+    return run.finish(chunks, records, time.perf_counter() - began)
+
+
+def train_recipe(
+    recipe: Recipe,
+    splits: Splits,
+    workers: int | Literal["auto"] = 1,
+    on_record: Callable[[Record], None] | None = None,
+) -> Training:
+    """Train to the end, showing each Record to `on_record`; arguments as for `iterate`."""
+    records = iterate(recipe, splits, workers)
+    while True:
+        try:
+            record = next(records)
+        except StopIteration as end:
+            return end.value
+        if on_record:
+            on_record(record)
+
+
+def train(
+    inputs: ndarray,
+    targets: ndarray,
+    *,
+    hidden: Sequence[int] = (32,),
+    activation: str | Activation = "relu",
+    output: str = "auto",
+    loss: str = "auto",
+    initializer: str | Initializer = "auto",
+    descent: str | Descent = "mini_batch",
+    update: str | Update = "gradient_descent",
+    learning_rate: float | Sequence[float] = 0.1,
+    validation: tuple[ndarray, ndarray] | None = None,
+    test: tuple[ndarray, ndarray] | None = None,
+    workers: int | Literal["auto"] = "auto",
+    **settings: Any,
+) -> Training:
+    """Train restarts of one network on arrays: the whole harness without configuration files or tracking.
+
+    Args:
+        inputs: (N, n_0).
+        targets: (N, K) as they stand; or (N,) whole numbers for classes, made one-hot (two classes: one output).
+        hidden: sizes of the hidden layers.
+        activation, output, loss, initializer, descent, update: names, or objects such as `leaky_relu(0.2)`; "auto"
+            follows the task.
+        learning_rate: one rate, or several that are trained side by side.
+        validation, test: (inputs, targets) in the same form.
+        workers: threads, "auto" for one per core.
+        **settings: any further attribute of Recipe: epochs, seed, restarts, weight_decay, log_every, dtype, ...
+
+    Returns:
+        The Training; `.curves["test/accuracy"]` is (logged epochs, restarts).
+
+    Raises:
+        ValueError: for names or values that mean nothing, in one line.
+    """
+    given = {"train": (inputs, targets), "validation": validation, "test": test}
+    labels = np.asarray(targets)
+    classes = np.unique(labels) if labels.ndim == 1 and labels.dtype.kind in "iub" else None
+    splits = {name: _arrays(pair, classes) for name, pair in given.items() if pair is not None}
+    x, y = splits["train"]
+    task = settings.pop("task", None) or _task(y)
+    act = _chosen(activation, ACTIVATIONS, "activation")
+    loss = default_loss(task) if loss == "auto" else loss
+    output = default_output(loss, task) if output == "auto" else output
+    check_pair(loss, output, y.shape[1], y)
+    auto = initializer == "auto"
+    rule = default_initializer(act.name) if auto else initializer
+    first = _chosen(rule, INITIALIZERS, "initializer")
+    recipe = Recipe(
+        layers=(x.shape[1], *hidden, y.shape[1]),
+        activation=act,
+        output=output,
+        loss=LOSSES[loss],
+        initializer=first,
+        output_initializer=INITIALIZERS["glorot_uniform"]() if auto else first,
+        descent=_chosen(descent, DESCENTS, "descent"),
+        update=_chosen(update, UPDATES, "update"),
+        learning_rate=tuple(learning_rate) if isinstance(learning_rate, Sequence) else learning_rate,
+        task=task,
+        **settings,
+    )
+    return train_recipe(recipe, splits, workers)
+
+
+def _arrays(pair: tuple[ndarray, ndarray], classes: ndarray | None) -> tuple[ndarray, ndarray]:
+    inputs, targets = np.asarray(pair[0], dtype=np.float64), np.asarray(pair[1])
+    if classes is not None:
+        hot = (targets[:, None] == classes).astype(np.float64)
+        return inputs, hot[:, 1:] if len(classes) == 2 else hot
+    return inputs, np.asarray(targets, dtype=np.float64).reshape(len(targets), -1)
+
+
+def _task(targets: ndarray) -> str:
+    if not ((targets == 0) | (targets == 1)).all():
+        return "regression"
+    if targets.shape[1] == 1:
+        return "binary"
+    return "multiclass" if (targets.sum(axis=1) == 1).all() else "regression"
+
+
+def _chosen(choice: Any, registry: Mapping[str, Callable[..., Any]], key: str) -> Any:
+    if not isinstance(choice, str):
+        return choice
+    if choice not in registry:
+        raise ValueError(f"{key}={choice}: not one of {', '.join(sorted(registry))}")
+    return registry[choice]()
+
+
+def _check(recipe: Recipe, splits: Splits) -> None:
+    if "train" not in splits:
+        raise ValueError("splits: must hold train")
+    for name, (x, y) in splits.items():
+        if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or not len(x):
+            raise ValueError(
+                f"{name}: inputs {x.shape} and targets {y.shape} must be (N, n_0) and (N, K) with N > 0"
+            )
+        if (x.shape[1], y.shape[1]) != (recipe.layers[0], recipe.layers[-1]):
+            raise ValueError(
+                f"layers={recipe.layers}: {name} has {x.shape[1]} inputs and {y.shape[1]} targets"
+            )
+        if not (np.isfinite(x).all() and np.isfinite(y).all()):
+            raise ValueError(f"{name}: holds values that are not finite")
+        check_pair(recipe.loss.name, recipe.output, recipe.layers[-1], y)
+    for key, value in (("restarts", recipe.restarts), ("layers", min(recipe.layers))):
+        if value < 1:
+            raise ValueError(f"{key}={value}: must be a whole number from 1")
+    if recipe.epochs < 0:
+        raise ValueError(f"epochs={recipe.epochs}: must be a whole number from 0")
+    if not 0 <= recipe.seed <= recipe.seed + recipe.restarts <= 2**32:
+        raise ValueError(f"seed={recipe.seed}: seeds must lie in [0, 2**32)")
+    for rate in recipe.rates:
+        if not 0 <= rate < np.inf:
+            raise ValueError(f"learning_rate={rate}: must be a finite number at or above 0")
+    if recipe.dtype not in ("float64", "float32"):
+        raise ValueError(f"dtype={recipe.dtype}: not one of float32, float64")
