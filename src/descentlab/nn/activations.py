@@ -54,7 +54,7 @@ def _logistic(z: ndarray, out: ndarray) -> ndarray:
 
 
 def identity() -> Activation:
-    """phi(z) = z."""
+    """The linear unit, phi(z) = z."""
 
     def value(z: ndarray, out: ndarray) -> ndarray:
         if out is not z:

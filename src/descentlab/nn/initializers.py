@@ -10,6 +10,7 @@ rules scale the same standard draws.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy import ndarray
@@ -64,11 +65,11 @@ def draw(rules: Sequence[Initializer], layers: Sequence[int], seed: int) -> list
 
 
 def _draw_legacy(count: int, layers: Sequence[int], seed: int) -> list[tuple[ndarray, ndarray]]:
-    legacy = np.random.RandomState(seed)  # noqa: NPY002 - the notebook's stream is the legacy one
+    legacy = np.random.RandomState(seed)  # the notebook's stream is the legacy one
     for _ in range(count):
         network = [
             (legacy.randn(n_out, n_in) * np.sqrt(1.0 / n_out), legacy.randn(n_out) * np.sqrt(1.0 / n_out))
-            for n_in, n_out in zip(layers[:-1], layers[1:], strict=True)
+            for n_in, n_out in pairwise(layers)
         ]
     return network
 
@@ -111,9 +112,7 @@ def normal(spread: float = 1.0, bias_spread: float = 0.0) -> Initializer:
     """Weights N(0, spread^2), whatever the layer's size."""
     _check_spread("spread", spread)
     _check_spread("bias_spread", bias_spread)
-    return Initializer(
-        "normal", lambda g, n_out, n_in: spread * g.standard_normal((n_out, n_in)), bias_spread
-    )
+    return Initializer("normal", lambda g, n_out, n_in: spread * g.standard_normal((n_out, n_in)), bias_spread)
 
 
 def uniform(spread: float = 1.0, bias_spread: float = 0.0) -> Initializer:
@@ -121,9 +120,7 @@ def uniform(spread: float = 1.0, bias_spread: float = 0.0) -> Initializer:
     _check_spread("spread", spread)
     _check_spread("bias_spread", bias_spread)
     width = np.sqrt(3.0) * spread
-    return Initializer(
-        "uniform", lambda g, n_out, n_in: width * g.uniform(-1.0, 1.0, (n_out, n_in)), bias_spread
-    )
+    return Initializer("uniform", lambda g, n_out, n_in: width * g.uniform(-1.0, 1.0, (n_out, n_in)), bias_spread)
 
 
 def orthogonal(gain: float = 1.0, bias_spread: float = 0.0) -> Initializer:

@@ -67,7 +67,7 @@ def _binary_error(z: ndarray, y: ndarray) -> ndarray:
 
 
 def _log_sum_exp_without(z: ndarray) -> ndarray:
-    """log sum_{k != j} exp(z_k) for every output j, shape (..., K)."""
+    """The logarithm of sum_{k != j} exp(z_k) for every output j, shape (..., K)."""
     outputs = z.shape[-1]
     others = np.broadcast_to(z[..., None, :], (*z.shape, outputs)).copy()  # (..., K, K)
     others[..., np.arange(outputs), np.arange(outputs)] = -np.inf
@@ -135,9 +135,7 @@ LOSSES: dict[str, Loss] = {
 
 def default_loss(task: str) -> str:
     """The loss that belongs to a task: squared error, binary or categorical cross-entropy (Bishop 2006, 5.2)."""
-    pairs = dict(
-        zip(TASKS, ("mean_squared_error", "binary_cross_entropy", "categorical_cross_entropy"), strict=True)
-    )
+    pairs = dict(zip(TASKS, ("mean_squared_error", "binary_cross_entropy", "categorical_cross_entropy"), strict=True))
     return pairs[task]
 
 
@@ -173,9 +171,7 @@ def check_pair(loss: str, output: str, outputs: int, targets: ndarray | None = N
     if output not in forms:
         raise ValueError(f"output={output}: does not go with loss={loss}; valid: {', '.join(forms)}")
     if targets is not None and not LOSSES[loss].accepts(targets):
-        raise ValueError(
-            f"loss={loss}: needs targets that are {LOSSES[loss].target_rule}; valid: {_fits(targets)}"
-        )
+        raise ValueError(f"loss={loss}: needs targets that are {LOSSES[loss].target_rule}; valid: {_fits(targets)}")
 
 
 def _fits(targets: ndarray) -> str:

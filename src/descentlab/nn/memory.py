@@ -13,6 +13,7 @@ order of summation means other last bits, and a restart must not depend on the c
 
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy import ndarray
@@ -38,7 +39,7 @@ class Parameters:
         self.flat = flat
         self.theta: list[ndarray] = []
         start = 0
-        for layer, (n_in, n_out) in enumerate(zip(layers[:-1], layers[1:], strict=True)):
+        for layer, (n_in, n_out) in enumerate(pairwise(layers)):
             part = flat[:, start : start + (n_in + 1) * n_out]
             start += (n_in + 1) * n_out
             if layer == len(layers) - 2:
@@ -52,7 +53,7 @@ class Parameters:
         return cls(layers, np.empty((restarts, parameter_count(layers)), dtype=dtype))
 
     @property
-    def W(self) -> list[ndarray]:  # noqa: N802 - the field's symbol
+    def W(self) -> list[ndarray]:
         """Weights per layer, (R, n_out, n_in), views."""
         return [theta[..., :-1] for theta in self.theta]
 
@@ -84,7 +85,7 @@ class Parameters:
 
 def parameter_count(layers: Sequence[int]) -> int:
     """P, weights and biases of one network with these layer sizes."""
-    return sum((n_in + 1) * n_out for n_in, n_out in zip(layers[:-1], layers[1:], strict=True))
+    return sum((n_in + 1) * n_out for n_in, n_out in pairwise(layers))
 
 
 def input_table(inputs: ndarray, dtype: str) -> ndarray:
@@ -123,9 +124,7 @@ class Trace:
         z_output: (R, B, K).
     """
 
-    def __init__(
-        self, layers: Sequence[int], activation: Activation, restarts: int, samples: int, dtype: str
-    ) -> None:
+    def __init__(self, layers: Sequence[int], activation: Activation, restarts: int, samples: int, dtype: str) -> None:
         """Allocate the buffers once."""
 
         def buffers(kind: str) -> list[ndarray]:
@@ -177,9 +176,7 @@ class Workspace:
                 np.empty((*rows.shape, targets.shape[1]), dtype=self.dtype),
             )
         x, y = self._batches[key]
-        np.take(
-            inputs, rows, axis=0, out=x, mode="clip"
-        )  # the default mode checks bounds and costs 2.5 times as much
+        np.take(inputs, rows, axis=0, out=x, mode="clip")  # the default mode checks bounds and costs 2.5 times as much
         np.take(targets, rows, axis=0, out=y, mode="clip")
         return x, y
 

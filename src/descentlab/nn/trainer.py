@@ -33,12 +33,8 @@ from descentlab.nn.memory import Parameters, Workspace, chunk_restarts, input_ta
 from descentlab.nn.network import Network, gradient, predict
 from descentlab.nn.updates import UPDATES, State, Update
 
-Splits = Mapping[
-    str, tuple[ndarray, ndarray]
-]  # "train", "validation", "test" -> inputs (N, n_0), targets (N, K)
-LOGGED_EPOCHS = (
-    20  # about how many epochs log_every="auto" logs: one logged epoch costs about one of training
-)
+Splits = Mapping[str, tuple[ndarray, ndarray]]  # "train", "validation", "test" -> inputs (N, n_0), targets (N, K)
+LOGGED_EPOCHS = 20  # about how many epochs log_every="auto" logs: one logged epoch costs about one of training
 
 
 @dataclass(frozen=True)
@@ -162,8 +158,7 @@ class _Run:
         self.recipe = recipe
         self.network = recipe.network
         self.tables: Tables = {
-            name: (input_table(x, recipe.dtype), target_table(y, recipe.dtype))
-            for name, (x, y) in splits.items()
+            name: (input_table(x, recipe.dtype), target_table(y, recipe.dtype)) for name, (x, y) in splits.items()
         }
         self.inputs, self.targets = self.tables["train"]
         self.steps = recipe.descent.steps(len(self.inputs))
@@ -212,26 +207,18 @@ class _Run:
             if not len(chunk.rows):
                 return {}
             recipe = self.recipe
-            return measure(
-                self.network, chunk.parameters, self.tables, recipe.task, recipe.diagnostics, workspace
-            )
+            return measure(self.network, chunk.parameters, self.tables, recipe.task, recipe.diagnostics, workspace)
 
     def _epoch(self, chunk: _Chunk, epoch: int, workspace: Workspace) -> None:
         recipe, update, parameters = self.recipe, self.recipe.update, chunk.parameters
         if not len(chunk.rows):
             return
-        rates = chunk.rates.astype(recipe.dtype)[:, None] * recipe.learning_rate_decay ** (
-            epoch - 1
-        )  # (r, 1)
-        scale, rate = (
-            (rates[:, :, None], 1.0) if update.takes_scaled else (np.ones_like(rates)[:, :, None], rates)
-        )
+        rates = chunk.rates.astype(recipe.dtype)[:, None] * recipe.learning_rate_decay ** (epoch - 1)  # (r, 1)
+        scale, rate = (rates[:, :, None], 1.0) if update.takes_scaled else (np.ones_like(rates)[:, :, None], rates)
         order = None
         if chunk.orders:
             samples = len(self.inputs)
-            order = np.stack(
-                [recipe.descent.order(generator, samples) for generator in chunk.orders]
-            )  # (r, N)
+            order = np.stack([recipe.descent.order(generator, samples) for generator in chunk.orders])  # (r, N)
         decay = recipe.weight_decay * (rates if update.takes_scaled else 1.0)
         for start, stop in self.steps:
             chunk.step += 1
@@ -249,9 +236,7 @@ class _Run:
         if not len(chunk.rows) or self._loss_must_be_finite(chunk.parameters.flat).all():
             return
         train = {"train": self.tables["train"]}
-        losses = measure(self.network, chunk.parameters, train, self.recipe.task, "none", workspace)[
-            "train/loss"
-        ]
+        losses = measure(self.network, chunk.parameters, train, self.recipe.task, "none", workspace)["train/loss"]
         finite = np.isfinite(losses)
         if not finite.all():
             lost = chunk.rows[~finite]
@@ -268,10 +253,7 @@ class _Run:
                 1.1 * size * (n_in + 1) * np.maximum(reach, 1.0) + 2.0
             )  # no activation grows faster than 1.1 |z| + 2
         samples, outputs = len(self.inputs), self.recipe.layers[-1]
-        return (
-            samples * outputs * np.square(reach + self._largest_target)
-            < 0.01 * np.finfo(self.recipe.dtype).max
-        )
+        return samples * outputs * np.square(reach + self._largest_target) < 0.01 * np.finfo(self.recipe.dtype).max
 
     def collect(self, chunks: list[_Chunk], measured: list[dict[str, ndarray]]) -> dict[str, ndarray]:
         """Metrics of the whole stack (R,) from those of its chunks; NaN where a restart has diverged."""
@@ -293,8 +275,7 @@ class _Run:
             epochs=np.array([record.epoch for record in records]),
             steps=np.array([record.step for record in records]),
             curves={
-                name: np.stack([record.metrics.get(name, nothing) for record in records])
-                for name in records[0].metrics
+                name: np.stack([record.metrics.get(name, nothing) for record in records]) for name in records[0].metrics
             },
             diverged_epoch=self.diverged_epoch,
             initial=self.initial,
@@ -303,9 +284,7 @@ class _Run:
         )
 
 
-def iterate(
-    recipe: Recipe, splits: Splits, workers: int | Literal["auto"] = 1
-) -> Generator[Record, None, Training]:
+def iterate(recipe: Recipe, splits: Splits, workers: int | Literal["auto"] = 1) -> Generator[Record, None, Training]:
     """Train, yielding a Record at every logged epoch.
 
     Args:
@@ -326,9 +305,7 @@ def iterate(
     began = time.perf_counter()
     threads = len(os.sched_getaffinity(0)) if workers == "auto" else workers
     logged = recipe.logged_epochs()
-    spans = zip(
-        [1, *(epoch + 1 for epoch in logged)], logged, strict=False
-    )  # the first span, (1, 0), only measures
+    spans = zip([1, *(epoch + 1 for epoch in logged)], logged, strict=False)  # the first span, (1, 0), only measures
     records: list[Record] = []
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
         run = _Run(recipe, splits)
@@ -392,10 +369,15 @@ def train(
         inputs: (N, n_0).
         targets: (N, K) as they stand; or (N,) whole numbers for classes, made one-hot (two classes: one output).
         hidden: sizes of the hidden layers.
-        activation, output, loss, initializer, descent, update: names, or objects such as `leaky_relu(0.2)`; "auto"
-            follows the task.
+        activation: a name, or an object such as `leaky_relu(0.2)`; so for the four below.
+        output: key of OUTPUTS; "auto" follows loss and task.
+        loss: key of LOSSES; "auto" follows the task.
+        initializer: of all layers; "auto" follows the activation.
+        descent: which samples each step sees.
+        update: how the gradient moves the weights.
         learning_rate: one rate, or several that are trained side by side.
-        validation, test: (inputs, targets) in the same form.
+        validation: (inputs, targets) in the same form, or None.
+        test: likewise.
         workers: threads, "auto" for one per core.
         **settings: any further attribute of Recipe: epochs, seed, restarts, weight_decay, log_every, dtype, ...
 
@@ -463,13 +445,9 @@ def _check(recipe: Recipe, splits: Splits) -> None:
         raise ValueError("splits: must hold train")
     for name, (x, y) in splits.items():
         if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or not len(x):
-            raise ValueError(
-                f"{name}: inputs {x.shape} and targets {y.shape} must be (N, n_0) and (N, K) with N > 0"
-            )
+            raise ValueError(f"{name}: inputs {x.shape} and targets {y.shape} must be (N, n_0) and (N, K) with N > 0")
         if (x.shape[1], y.shape[1]) != (recipe.layers[0], recipe.layers[-1]):
-            raise ValueError(
-                f"layers={recipe.layers}: {name} has {x.shape[1]} inputs and {y.shape[1]} targets"
-            )
+            raise ValueError(f"layers={recipe.layers}: {name} has {x.shape[1]} inputs and {y.shape[1]} targets")
         if not (np.isfinite(x).all() and np.isfinite(y).all()):
             raise ValueError(f"{name}: holds values that are not finite")
         check_pair(recipe.loss.name, recipe.output, recipe.layers[-1], y)
