@@ -79,7 +79,7 @@ def sigmoid() -> Activation:
 
 
 def tanh() -> Activation:
-    """phi(z) = tanh(z), phi' = 1 - a^2."""
+    """The hyperbolic tangent, phi' = 1 - a^2."""
 
     def slope(z: ndarray, a: ndarray, out: ndarray) -> ndarray:
         np.multiply(a, a, out=out)
