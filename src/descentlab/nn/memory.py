@@ -22,6 +22,7 @@ from descentlab.nn.activations import Activation
 
 BLOCK_SAMPLES = 256  # samples a block: larger blocks fall out of the cache, smaller ones pay more calls
 CHUNK_BYTES = 1_500_000  # parameters, gradients and buffers of the restarts that are trained together
+THREAD_WORK = 250_000  # multiplications a step that a thread must be given: below, threads only wait for Python's lock
 
 
 class Parameters:
@@ -100,17 +101,24 @@ def target_table(targets: ndarray, dtype: str) -> ndarray:
     return np.asfortranarray(targets, dtype=dtype)
 
 
-def chunk_restarts(layers: Sequence[int], samples: int, dtype: str) -> int:
-    """How many restarts of this shape are worth training together: as many as share the cache.
+def chunks(restarts: int, layers: Sequence[int], samples: int, dtype: str, workers: int) -> list[slice]:
+    """Cut a stack of restarts into chunks that share the cache, and that keep every worker busy where that pays.
 
     Args:
+        restarts: R.
         layers: the sizes n_0 .. n_L.
         samples: of one step.
         dtype: "float64" or "float32".
+        workers: threads that will take the chunks.
     """
     block = min(samples, BLOCK_SAMPLES)
     numbers = 2 * parameter_count(layers) + block * (layers[0] + 3 * sum(layers[1:]))
-    return max(1, CHUNK_BYTES // (numbers * np.dtype(dtype).itemsize))
+    count = -(-restarts * numbers * np.dtype(dtype).itemsize // CHUNK_BYTES)
+    worthwhile = restarts * samples * parameter_count(layers) // THREAD_WORK
+    threads = max(1, min(workers, worthwhile))
+    count = min(restarts, -(-count // threads) * threads)
+    edges = [restarts * i // count for i in range(count + 1)]
+    return [slice(start, stop) for start, stop in pairwise(edges)]
 
 
 class Trace:
@@ -134,7 +142,22 @@ class Trace:
         self.z = self.a if activation.slope_from_value else buffers(dtype)
         self.delta = buffers(dtype)
         self.slope = buffers("bool" if activation.slope_is_mask else dtype)
+        if samples == 1:
+            self._pairs = [
+                (np.zeros((restarts, 2, n_out), dtype=dtype), np.zeros((restarts, 2, n_in + 1), dtype=dtype))
+                for n_in, n_out in pairwise(layers)
+            ]
         self.z_output = np.zeros((restarts, layers[-1], samples), dtype=dtype).mT  # (R, B, K), feature-major
+
+    def paired(self, layer: int, delta: ndarray, a: ndarray) -> tuple[ndarray, ndarray]:
+        """One sample's delta (R, 1, n_out) and a (R, 1, n_in + 1), each with a second sample of zeros.
+
+        The product of the pairs is the outer product, and BLAS forms it four times as fast as a broadcast would.
+        """
+        left, right = self._pairs[layer]
+        left[:, :1] = delta
+        right[:, :1] = a
+        return left, right
 
 
 class Workspace:

@@ -79,9 +79,8 @@ def backward(
     """
     for layer in reversed(range(len(parameters.theta))):
         a = trace.a[layer - 1] if layer else inputs  # (R, B, n_in + 1)
-        # of one sample the product is an outer product, for which BLAS is no help
-        multiply = np.matmul if delta.shape[-2] > 1 else np.multiply
-        multiply(delta.mT, a, out=gradient.theta[layer])  # (R, n_out, n_in + 1)
+        left, right = (delta, a) if delta.shape[-2] > 1 else trace.paired(layer, delta, a)
+        np.matmul(left.mT, right, out=gradient.theta[layer])  # (R, n_out, n_in + 1)
         if layer:
             back = np.matmul(delta, parameters.theta[layer], out=trace.delta[layer - 1])  # (R, B, n_in + 1)
             back *= network.activation.slope(trace.z[layer - 1], a, trace.slope[layer - 1])

@@ -29,7 +29,7 @@ from descentlab.nn.initializers import (
     stream,
 )
 from descentlab.nn.losses import LOSSES, Loss, check_pair, default_loss, default_output
-from descentlab.nn.memory import Parameters, Workspace, chunk_restarts, input_table, target_table
+from descentlab.nn.memory import Parameters, Workspace, chunks, input_table, target_table
 from descentlab.nn.network import Network, gradient, predict
 from descentlab.nn.updates import UPDATES, State, Update
 
@@ -183,20 +183,16 @@ class _Run:
         return parameters
 
     def chunks(self, workers: int) -> list[_Chunk]:
-        """Cut the stack into chunks that share the cache, at least one for every worker."""
-        restarts = len(self.seeds)
-        largest = chunk_restarts(self.recipe.layers, self.steps[0][1], self.recipe.dtype)
-        count = -(-restarts // largest)
-        count = min(restarts, -(-count // workers) * workers)
-        chunks = []
-        for rows in np.array_split(np.arange(restarts), count):
-            parameters = self.parameters[rows[0] : rows[-1] + 1]
-            orders = []
-            if self.recipe.descent.shuffled:
-                orders = [stream(int(seed), ORDER_STREAM) for seed in self.seeds[rows]]
-            state = self.recipe.update.init(parameters.flat)
-            chunks.append(_Chunk(rows, parameters, state, self.rates[rows], orders))
-        return chunks
+        """The stack cut into chunks, each with its optimizer state and its restarts' own sample orders."""
+        recipe = self.recipe
+        cut = []
+        for rows in chunks(len(self.seeds), recipe.layers, self.steps[0][1], recipe.dtype, workers):
+            parameters = self.parameters[rows]
+            seeds = self.seeds[rows] if recipe.descent.shuffled else ()
+            orders = [stream(int(seed), ORDER_STREAM) for seed in seeds]
+            state = recipe.update.init(parameters.flat)
+            cut.append(_Chunk(np.arange(rows.start, rows.stop), parameters, state, self.rates[rows], orders))
+        return cut
 
     def advance(self, chunk: _Chunk, first: int, last: int, workspace: Workspace) -> dict[str, ndarray]:
         """Train a chunk through epochs first..last and measure it."""
@@ -309,7 +305,7 @@ def iterate(recipe: Recipe, splits: Splits, workers: int | Literal["auto"] = 1) 
     records: list[Record] = []
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
         run = _Run(recipe, splits)
-        chunks = run.chunks(threads)
+        stack = run.chunks(threads)
         workspaces: queue.SimpleQueue[Workspace] = queue.SimpleQueue()
         for _ in range(threads):
             workspaces.put(run.network.workspace(recipe.dtype))
@@ -322,11 +318,11 @@ def iterate(recipe: Recipe, splits: Splits, workers: int | Literal["auto"] = 1) 
                 workspaces.put(workspace)
 
         for span in spans:
-            pending = [pool.submit(advance, chunk, span) for chunk in chunks]
-            metrics = run.collect(chunks, [future.result() for future in pending])
+            pending = [pool.submit(advance, chunk, span) for chunk in stack]
+            metrics = run.collect(stack, [future.result() for future in pending])
             records.append(Record(span[1], span[1] * len(run.steps), metrics))
             yield records[-1]
-    return run.finish(chunks, records, time.perf_counter() - began)
+    return run.finish(stack, records, time.perf_counter() - began)
 
 
 def train_recipe(
