@@ -1,0 +1,58 @@
+PYTHON ?= python3
+
+python := .venv/bin/python
+# Both names: builds in isolation read the first up to pip 25.2 and the second from then on.
+pip := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt $(python) -m pip install --quiet --disable-pip-version-check
+
+.PHONY: help setup sweep test ui run lint clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
+
+setup: .venv/.ready-dev ## virtual environment in .venv with everything pinned, development tools included
+
+sweep: .venv/.ready ## the main job: the grid and two comparisons, tables and figures into MLflow
+	$(python) experiments/sweep.py $(ARGS)
+
+test: .venv/.ready-dev ## run the tests; ARGS="-m 'not slow'" leaves the long ones out
+	$(python) -m pytest $(ARGS)
+
+ui: .venv/.ready ## serve the tracked runs in the MLflow UI, to this machine only
+	$(python) -m descentlab ui $(ARGS)
+
+run: .venv/.ready ## a single run: make run ARGS="activation=tanh restarts=20"
+	$(python) -m descentlab $(ARGS)
+
+lint: .venv/.ready-dev ## check style, formatting and types
+	$(python) -m ruff check && $(python) -m ruff format --check && $(python) -m mypy
+
+clean: ## remove the environment, caches and builds; tracked runs stay
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# A stamp says where the environment was made, so that a moved or copied clone does not run the old place's code.
+# .unfinished stands while pip works: an environment that was cut short is thrown away.
+$(shell [ -x $(python) ] && [ ! -e .venv/.unfinished ] && [ "$$(cat .venv/.ready 2>&1)" = "$$(pwd -P)" ] || rm -f .venv/.ready)
+
+.venv/.ready: pyproject.toml constraints.txt
+	@if [ ! -x $(python) ] || [ -e .venv/.unfinished ]; then $(check_python); rm -rf .venv; fi
+	@mkdir -p .venv && touch .venv/.unfinished
+	@[ -x $(python) ] || $(PYTHON) -m venv .venv
+	@echo "Installing the pinned dependencies into .venv: a minute or two, once"
+	@$(pip) --editable .
+	@pwd -P >$@ && rm .venv/.unfinished
+
+.venv/.ready-dev: .venv/.ready
+	@echo "Installing the development tools into .venv"
+	@touch .venv/.unfinished
+	@$(pip) --editable '.[dev]'
+	@touch $@ && rm .venv/.unfinished
+
+define check_python
+if ! $(PYTHON) -c '' 2>/dev/null; then found="cannot be run"; \
+elif ! $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then found="is $$($(PYTHON) --version 2>&1)"; \
+elif ! $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then found="has no venv"; \
+else found=; fi; \
+[ -z "$$found" ] || { echo "$(PYTHON) $$found, and Python 3.11 or newer with venv is needed: install python3 and python3-venv" \
+"(or from python.org), or name another one: PYTHON=python3.12 make ..." >&2; exit 2; }
+endef
