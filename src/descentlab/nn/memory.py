@@ -6,9 +6,9 @@ order of summation means other last bits, and a restart must not depend on the c
 
 * All parameters of a restart are one row, so that an update rule is one operation on one array.
 * Biases are a last column of the weights and inputs carry a column of ones: no separate add, no separate row sum.
-* Hidden weights are stored (in, out) with activations batch-major, the output layer (out, in) with its z
-  feature-major. This keeps all but one product per layer out of BLAS's slow A B^T form, and lets the reductions over
-  the K outputs run along contiguous memory.
+* The first layer's weights are stored (in, out), because its inputs are batch-major; all others (out, in). z and a
+  are feature-major, (n, B) in memory, but for a lone hidden layer, which stands between the two. This keeps products
+  out of BLAS's slow A B^T form, and lets the reductions over the K outputs run along contiguous memory.
 """
 
 from collections.abc import Sequence
@@ -43,9 +43,9 @@ class Parameters:
         for layer, (n_in, n_out) in enumerate(pairwise(layers)):
             part = flat[:, start : start + (n_in + 1) * n_out]
             start += (n_in + 1) * n_out
-            if layer == len(layers) - 2:
+            if layer:
                 self.theta.append(part.reshape(-1, n_out, n_in + 1))
-            else:
+            else:  # its inputs are batch-major
                 self.theta.append(part.reshape(-1, n_in + 1, n_out).mT)
 
     @classmethod
@@ -136,6 +136,8 @@ class Trace:
         """Allocate the buffers once."""
 
         def buffers(kind: str) -> list[ndarray]:
+            if len(layers) > 3:
+                return [np.zeros((restarts, n + 1, samples), dtype=kind).mT for n in layers[1:-1]]
             return [np.zeros((restarts, samples, n + 1), dtype=kind) for n in layers[1:-1]]
 
         self.a = buffers(dtype)

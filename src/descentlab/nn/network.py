@@ -82,7 +82,8 @@ def backward(
         left, right = (delta, a) if delta.shape[-2] > 1 else trace.paired(layer, delta, a)
         np.matmul(left.mT, right, out=gradient.theta[layer])  # (R, n_out, n_in + 1)
         if layer:
-            back = np.matmul(delta, parameters.theta[layer], out=trace.delta[layer - 1])  # (R, B, n_in + 1)
+            back = trace.delta[layer - 1]  # (R, B, n_in + 1)
+            np.matmul(delta, parameters.theta[layer][..., :-1], out=back[..., :-1])
             back *= network.activation.slope(trace.z[layer - 1], a, trace.slope[layer - 1])
             delta = back[..., :-1]  # (R, B, n_in)
 
