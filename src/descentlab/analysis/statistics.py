@@ -1,0 +1,402 @@
+"""What can be said from a handful of restarts: intervals, paired tests, success rates, best of k.
+
+Every function takes one value per restart. An interval over restarts holds for the data split it was measured on.
+What is random takes a seed and repeats exactly.
+
+A diverged restart is a value that is not finite. Intervals of a mean refuse it, so that the caller has to say what
+was left out; comparisons and best-of-k rank it worst and never drop it.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy import ndarray
+from numpy.typing import ArrayLike
+from scipy.special import ndtri, stdtrit
+
+from descentlab.nn.initializers import STATISTICS_STREAM, stream
+
+Better = Literal["lower", "higher"]
+BOOTSTRAPS = ("bca", "percentile", "studentised")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A two-sided confidence interval around an estimate from n restarts, pairs or trials."""
+
+    estimate: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Two arms that share their seeds, compared pair by pair.
+
+    Attributes:
+        difference: Student's interval of the mean of a - b over the pairs in which both restarts finished;
+            `difference.n` counts these, and without any of them all three numbers are NaN.
+        p_value: two-sided Wilcoxon signed-rank test over all n pairs, diverged ones included.
+        n: number of pairs.
+        diverged: how many restarts of a and of b diverged.
+    """
+
+    difference: Interval
+    p_value: float
+    n: int
+    diverged: tuple[int, int]
+
+
+def mean_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
+    """Student's t interval of the mean (Student 1908).
+
+    Args:
+        values: (n,), finite; one value alone has unbounded limits.
+        confidence: wanted coverage, between 0 and 1.
+
+    Raises:
+        ValueError: no values, or one that is not finite.
+    """
+    sample = _finite(values)
+    n, mean, upper = sample.size, float(sample.mean()), _upper_tail(confidence)
+    if n == 1:
+        return Interval(mean, -math.inf, math.inf, 1)
+    half = float(stdtrit(n - 1, upper) * sample.std(ddof=1) / math.sqrt(n))
+    return Interval(mean, mean - half, mean + half, n)
+
+
+def paired_difference(
+    a: ArrayLike, b: ArrayLike, better: Better = "lower", confidence: float = 0.95
+) -> PairedDifference:
+    """Compare two arms restart by restart: size of the difference and Wilcoxon's signed-rank test (Wilcoxon 1945).
+
+    The test ranks |a - b|. Where one restart of a pair diverged the other wins by the largest rank; where both did,
+    the pair is a tie. Ties keep their ranks and take no side (Pratt 1959), equal ranks are averaged, and the p-value
+    is exact given these ranks. Differences closer than 1e-12 of the largest value count as equal, so that rounding
+    does not order what is equal in counts (accuracies).
+
+    Args:
+        a: (n,), one value per seed; NaN or infinite where the restart diverged.
+        b: (n,), the other arm at the same seeds.
+        better: whether a low or a high value is the good one, which decides what ranks worst.
+        confidence: of the interval.
+
+    Raises:
+        ValueError: arms of different length, or none.
+    """
+    first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    if first.shape != second.shape or first.ndim != 1 or not first.size:
+        raise ValueError(f"paired arms need one value each per seed, not shapes {first.shape} and {second.shape}")
+    lost = ~np.isfinite(first), ~np.isfinite(second)
+    both = ~(lost[0] | lost[1])
+    worst = -_sign(better) * np.inf
+    differences = np.zeros(first.size)
+    differences[both] = first[both] - second[both]
+    differences[lost[0] & ~lost[1]] = worst
+    differences[lost[1] & ~lost[0]] = -worst
+    scale = max(np.abs(first[both]).max(initial=0.0), np.abs(second[both]).max(initial=0.0)) or 1.0
+    finished = differences[both]
+    return PairedDifference(
+        mean_interval(finished, confidence) if finished.size else Interval(math.nan, math.nan, math.nan, 0),
+        _signed_rank_p(np.round(differences / scale, 12)),
+        first.size,
+        (int(lost[0].sum()), int(lost[1].sum())),
+    )
+
+
+def smallest_p(n: int, test: str = "wilcoxon") -> float:
+    """The smallest two-sided p-value that n pairs can give: 2^(1-n) for `wilcoxon`, 0 for `t`."""
+    if test not in ("wilcoxon", "t"):
+        raise ValueError(f"test={test}: not one of wilcoxon, t")
+    return min(1.0, 2.0 ** (1 - n)) if test == "wilcoxon" else 0.0
+
+
+def check_family(n: int, size: int, alpha: float = 0.05, test: str = "wilcoxon") -> None:
+    """Refuse a family of comparisons of which none could be rejected after Holm's correction.
+
+    Args:
+        n: pairs behind each comparison.
+        size: number of comparisons in the family.
+        alpha: familywise error rate.
+        test: as in `smallest_p`.
+
+    Raises:
+        ValueError: even the smallest p-value is above alpha / size; the message says how many pairs suffice.
+    """
+    reach, needed = smallest_p(n, test), alpha / size
+    if reach > needed:
+        enough = next(more for more in range(n + 1, 10_000) if smallest_p(more, test) <= needed)
+        raise ValueError(
+            f"n={n}: {test} cannot go below p = {reach:.2g} and {size} comparisons at alpha = {alpha:g} "
+            f"need {needed:.2g}: take at least {enough} seeds"
+        )
+
+
+def holm(p_values: ArrayLike) -> ndarray:
+    """Holm's step-down correction: p-values that may be held against the familywise alpha (Holm 1979).
+
+    Args:
+        p_values: (m,), one per comparison of the declared family.
+
+    Returns:
+        (m,), adjusted, in the order given.
+    """
+    p = np.asarray(p_values, dtype=float)
+    if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
+        raise ValueError(f"p_values={p.tolist()}: must be a list of numbers from 0 to 1")
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1)), 1.0)
+    return adjusted
+
+
+def best_of_k(values: ArrayLike, k: int, better: Better = "higher", unbiased: bool = True) -> float:
+    """Expected best of k restarts, judged and reported by the same values (Dodge et al. 2019).
+
+    This is what a search over k seeds would see; choosing by one split and reporting another is `select_best_of_k`.
+
+    Args:
+        values: (n,); a diverged restart is infinitely bad.
+        k: restarts in one search.
+        better: whether the best is the lowest or the highest.
+        unbiased: sum x_(i) C(i-1, k-1) / C(n, k), k restarts without replacement; otherwise Dodge's
+            sum x_(i) [(i/n)^k - ((i-1)/n)^k], with replacement.
+
+    Raises:
+        ValueError: k below 1, or above n where unbiased.
+    """
+    scores = np.asarray(values, dtype=float)
+    return select_best_of_k(scores, np.where(np.isfinite(scores), scores, -_sign(better) * np.inf), k, better, unbiased)
+
+
+def select_best_of_k(
+    selection: ArrayLike, report: ArrayLike, k: int, better: Better = "lower", unbiased: bool = True
+) -> float:
+    """Expected reported value of the restart that is chosen out of k by another value.
+
+    Args:
+        selection: (n,), what the choice is made by, such as the validation loss; a diverged restart ranks worst and
+            restarts that tie are equally likely to be chosen.
+        report: (n,), what is reported of the chosen one, such as the test accuracy.
+        k: restarts in one search.
+        better: which end of `selection` is chosen.
+        unbiased: as in `best_of_k`.
+
+    Returns:
+        The expectation; NaN if all k can be diverged ones whose report is NaN.
+
+    Raises:
+        ValueError: lengths differ, k below 1, or k above n where unbiased.
+    """
+    chosen_by, reported = np.asarray(selection, dtype=float), np.asarray(report, dtype=float)
+    n = chosen_by.size
+    if chosen_by.shape != reported.shape or chosen_by.ndim != 1 or not n:
+        raise ValueError(
+            f"selection and report need a value each per restart, not {chosen_by.shape} and {reported.shape}"
+        )
+    if k < 1 or (unbiased and k > n):
+        raise ValueError(
+            f"k={k}: must be at least 1" + (f" and at most {n}, the number of restarts" if unbiased else "")
+        )
+    if unbiased:
+        i = np.arange(n, 1, -1)  # C(i-1, k-1) / C(n, k) from i = n down, each from the one above
+        weights: ndarray = np.cumprod(np.concatenate(([k / n], (i - k).clip(0) / (i - 1))))[::-1]
+    else:
+        weights = np.diff((np.arange(n + 1) / n) ** k)
+    goodness = np.where(np.isfinite(chosen_by), _sign(better) * chosen_by, -np.inf)
+    _, group, sizes = np.unique(goodness, return_inverse=True, return_counts=True)
+    starts = np.concatenate(([0], np.cumsum(sizes)[:-1]))
+    weight = (np.add.reduceat(weights, starts) / sizes)[group]
+    return float(np.sum(weight[weight > 0] * reported[weight > 0]))
+
+
+def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
+    """Wilson's score interval of a success rate (Wilson 1927).
+
+    Args:
+        successes: how many of n succeeded.
+        n: trials, at least 1.
+        confidence: wanted coverage, between 0 and 1.
+    """
+    if not 0 <= successes <= n or n < 1:
+        raise ValueError(f"successes={successes}, n={n}: must be 0 <= successes <= n and n at least 1")
+    rate, z2 = successes / n, float(ndtri(_upper_tail(confidence))) ** 2
+    centre = (rate + z2 / (2 * n)) / (1 + z2 / n)
+    half = math.sqrt(z2 * rate * (1 - rate) / n + z2 * z2 / (4 * n * n)) / (1 + z2 / n)
+    return Interval(rate, max(0.0, min(rate, centre - half)), min(1.0, max(rate, centre + half)), n)
+
+
+def brown_forsythe(groups: Sequence[ArrayLike]) -> tuple[float, float]:
+    """Test whether groups have equal variances, by absolute distance from each median (Brown & Forsythe 1974).
+
+    Args:
+        groups: two or more arrays of at least two finite values; their sizes may differ.
+
+    Returns:
+        F statistic and p-value; (0, 1) if no group varies at all.
+    """
+    from scipy.stats import levene  # a second of import that a plain run can do without
+
+    samples = [_finite(group, at_least=2) for group in groups]
+    if len(samples) < 2:
+        raise ValueError(f"brown_forsythe compares at least two groups, not {len(samples)}")
+    spreads = [np.abs(sample - np.median(sample)) for sample in samples]
+    if all(np.ptp(spread) == 0 for spread in spreads):  # no variance within: F is 0/0 or infinite
+        equal = len({float(spread[0]) for spread in spreads}) == 1
+        return (0.0, 1.0) if equal else (math.inf, 0.0)
+    statistic, p_value = levene(*samples, center="median")
+    return float(statistic), float(p_value)
+
+
+def interquartile_mean(scores: ArrayLike, seed: int = 0, confidence: float = 0.95, resamples: int = 2000) -> Interval:
+    """Mean of the middle half of all scores, with a stratified percentile bootstrap (Agarwal et al. 2021).
+
+    A quarter of the scores, rounded down, is cut off at each end. Restarts are drawn anew within each task.
+
+    Args:
+        scores: (n,) restarts of one task, or (n, T) restarts by tasks; finite.
+        seed: of the resampling.
+        confidence: wanted coverage, between 0 and 1.
+        resamples: bootstrap samples.
+
+    Returns:
+        The interval; its n counts restarts per task.
+    """
+    from scipy.stats import trim_mean
+
+    table = np.asarray(scores, dtype=float)
+    table = table[:, None] if table.ndim == 1 else table
+    _finite(table.ravel())
+    if table.ndim != 2 or len(table) < 2:
+        raise ValueError(f"scores of shape {table.shape}: must be (restarts, tasks) with at least two restarts")
+
+    def middle(*tasks: ndarray, axis: int = -1) -> ndarray:
+        return trim_mean(np.concatenate(tasks, axis=axis), 0.25, axis=axis)
+
+    low, high = _resampled(tuple(table.T), middle, seed, "percentile", confidence, resamples)
+    return Interval(float(trim_mean(table.ravel(), 0.25)), low, high, len(table))
+
+
+def bootstrap_interval(
+    values: ArrayLike,
+    statistic: Callable[..., ndarray] = np.mean,
+    seed: int = 0,
+    method: str = "bca",
+    confidence: float = 0.95,
+    resamples: int = 10_000,
+) -> Interval:
+    """Bootstrap interval of any statistic of one sample.
+
+    `bca` corrects the percentile interval for bias and skew (Efron 1987); `studentised` resamples
+    (statistic - estimate) / standard error, the latter by the jackknife and so for smooth statistics only, not the
+    median (Efron 1982; Hall 1988). The percentile interval is too short for small n: 89 % at n = 10.
+
+    Args:
+        values: (n,), finite, n at least 2.
+        statistic: `statistic(values, axis=...)` like numpy.mean.
+        seed: of the resampling.
+        method: bca, percentile or studentised.
+        confidence: wanted coverage, between 0 and 1.
+        resamples: bootstrap samples.
+
+    Raises:
+        ValueError: unknown method; a sample for which the method has no answer.
+    """
+    if method not in BOOTSTRAPS:
+        raise ValueError(f"method={method}: not one of {', '.join(BOOTSTRAPS)}")
+    sample = _finite(values, at_least=2)
+    estimate = float(statistic(sample, axis=-1))
+    if np.ptp(sample) == 0:
+        return Interval(estimate, estimate, estimate, sample.size)
+    if method == "studentised":
+        low, high = _studentised(sample, statistic, seed, confidence, resamples)
+    else:
+        low, high = _resampled((sample,), statistic, seed, method, confidence, resamples)
+    if math.isnan(low) or math.isnan(high):
+        raise ValueError(f"method={method}: undefined for this sample, whose statistic hardly varies")
+    return Interval(estimate, low, high, sample.size)
+
+
+def _resampled(
+    samples: tuple[ndarray, ...],
+    statistic: Callable[..., ndarray],
+    seed: int,
+    method: str,
+    confidence: float,
+    resamples: int,
+) -> tuple[float, float]:
+    from scipy.stats import bootstrap
+
+    _upper_tail(confidence)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a degenerate jackknife ends in NaN
+        low, high = bootstrap(
+            samples,
+            statistic,
+            vectorized=True,
+            n_resamples=resamples,
+            batch=max(1, 10_000_000 // sum(map(len, samples))),
+            confidence_level=confidence,
+            method="BCa" if method == "bca" else method,
+            rng=stream(seed, STATISTICS_STREAM),
+        ).confidence_interval
+    return float(low), float(high)
+
+
+def _studentised(
+    sample: ndarray, statistic: Callable[..., ndarray], seed: int, confidence: float, resamples: int
+) -> tuple[float, float]:
+    upper, generator = _upper_tail(confidence), stream(seed, STATISTICS_STREAM)
+    n = sample.size
+    all_but_one = np.array([np.delete(np.arange(n), i) for i in range(n)])  # (n, n-1)
+
+    def standard_error(samples: ndarray) -> ndarray:
+        left_out = statistic(samples[..., all_but_one], axis=-1)  # (..., n)
+        return np.sqrt((n - 1) * left_out.var(axis=-1))
+
+    estimate = statistic(sample, axis=-1)
+    block = max(1, 4_000_000 // (n * n))  # resamples at a time, for some 32 MB
+    pivots = []
+    for start in range(0, resamples, block):
+        drawn = sample[generator.integers(n, size=(min(block, resamples - start), n))]
+        with np.errstate(divide="ignore", invalid="ignore"):  # a resample of one value: no error, infinite pivot
+            pivots.append((statistic(drawn, axis=-1) - estimate) / standard_error(drawn))
+    limits = np.quantile(np.concatenate(pivots), [upper, 1 - upper], method="inverted_cdf")
+    low, high = estimate - limits * standard_error(sample)
+    return float(low), float(high)
+
+
+def _signed_rank_p(differences: ndarray) -> float:
+    """Exact two-sided p-value of the signed ranks: all 2^n choices of sign are equally likely, given the ranks."""
+    _, group, sizes = np.unique(np.abs(differences), return_inverse=True, return_counts=True)
+    twice_ranks = (2 * np.cumsum(sizes) - sizes + 1)[group]  # average ranks are halves: doubled, they are whole
+    chance = np.ones(1)  # chance[s]: that the positive pairs' doubled ranks sum to s
+    for rank in twice_ranks[differences != 0]:
+        chance = (np.pad(chance, (0, rank)) + np.pad(chance, (rank, 0))) / 2
+    observed = int(twice_ranks[differences > 0].sum())
+    return float(min(1.0, 2 * min(chance[: observed + 1].sum(), chance[observed:].sum())))
+
+
+def _finite(values: ArrayLike, at_least: int = 1) -> ndarray:
+    sample = np.asarray(values, dtype=float)
+    if sample.ndim != 1 or sample.size < at_least:
+        raise ValueError(f"values of shape {sample.shape}: must be a list of at least {at_least}")
+    if not np.isfinite(sample).all():
+        first = int(np.argmin(np.isfinite(sample)))
+        raise ValueError(f"values[{first}]={sample[first]}: must be finite; leave diverged restarts out and count them")
+    return sample
+
+
+def _upper_tail(confidence: float) -> float:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence={confidence}: must lie between 0 and 1")
+    return (1 + confidence) / 2
+
+
+def _sign(better: str) -> float:
+    if better not in ("lower", "higher"):
+        raise ValueError(f"better={better}: must be lower or higher")
+    return 1.0 if better == "higher" else -1.0

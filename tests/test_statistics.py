@@ -1,0 +1,387 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from descentlab.analysis.statistics import (
+    Interval,
+    best_of_k,
+    bootstrap_interval,
+    brown_forsythe,
+    check_family,
+    holm,
+    interquartile_mean,
+    mean_interval,
+    paired_difference,
+    select_best_of_k,
+    smallest_p,
+    wilson,
+)
+from descentlab.nn.initializers import STATISTICS_STREAM, stream
+
+SAMPLE = np.random.default_rng(0).lognormal(size=12)
+DIVERGED = [math.nan, math.inf, -math.inf]
+
+
+def limits(interval):
+    return interval.low, interval.high
+
+
+# Student's interval
+
+
+def test_student_interval_is_the_closed_form():
+    # mean 3, sd sqrt(2.5), t(.975; 4) = 2.7764451 -> 3 -+ 2.7764451 * sqrt(2.5 / 5)
+    interval = mean_interval([1, 2, 3, 4, 5])
+    assert (interval.estimate, interval.n) == (3.0, 5)
+    assert limits(interval) == pytest.approx((3 - 1.9632432, 3 + 1.9632432), abs=1e-7)
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.999])
+def test_student_interval_agrees_with_scipy(confidence):
+    theirs = scipy.stats.ttest_1samp(SAMPLE, 0).confidence_interval(confidence)
+    assert limits(mean_interval(SAMPLE, confidence)) == pytest.approx(tuple(theirs), rel=1e-12)
+
+
+def test_one_restart_has_an_unbounded_interval():
+    assert mean_interval([0.8]) == Interval(0.8, -math.inf, math.inf, 1)
+
+
+@pytest.mark.parametrize("lost", DIVERGED)
+def test_a_mean_over_a_diverged_restart_is_refused(lost):
+    with pytest.raises(ValueError, match=r"^values\[1\]=-?(nan|inf): must be finite[^\n]*$"):
+        mean_interval([1.0, lost, 2.0])
+
+
+@pytest.mark.parametrize("values", [[], 3.0, [[1.0, 2.0]]])
+def test_a_mean_wants_a_list_of_values(values):
+    with pytest.raises(ValueError, match="must be a list of at least 1"):
+        mean_interval(values)
+
+
+@pytest.mark.parametrize("confidence", [0, 1, 95, math.nan])
+def test_a_confidence_outside_0_to_1_is_refused(confidence):
+    calls = [
+        lambda: mean_interval(SAMPLE, confidence),
+        lambda: wilson(3, 10, confidence),
+        lambda: interquartile_mean(SAMPLE, confidence=confidence, resamples=10),
+        lambda: bootstrap_interval(SAMPLE, confidence=confidence, resamples=10),
+        lambda: bootstrap_interval(SAMPLE, method="studentised", confidence=confidence, resamples=10),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match="must lie between 0 and 1"):
+            call()
+
+
+# Paired comparison
+
+
+def enumerated_p(differences):
+    """Wilcoxon's p-value over all 2^n signs, zeros ranked without a side."""
+    ranks = scipy.stats.rankdata(np.abs(differences))[np.asarray(differences) != 0]
+    observed = ranks[np.asarray(differences)[np.asarray(differences) != 0] > 0].sum()
+    sums = [float(np.dot(signs, ranks)) for signs in itertools.product([0, 1], repeat=len(ranks))]
+    below, above = np.mean([s <= observed for s in sums]), np.mean([s >= observed for s in sums])
+    return min(1.0, 2 * min(below, above))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.integers(-4, 4), min_size=1, max_size=9))
+def test_signed_rank_p_counts_every_choice_of_signs(differences):
+    ours = paired_difference(np.array(differences, float), np.zeros(len(differences)))
+    assert ours.p_value == pytest.approx(enumerated_p(differences), abs=1e-14)
+
+
+@pytest.mark.parametrize("n", [6, 30, 200])
+def test_signed_rank_p_without_ties_is_scipys_exact_one(n):
+    generator = np.random.default_rng(n)
+    a, b = generator.normal(0.2, 1, n), generator.normal(size=n)
+    theirs = scipy.stats.wilcoxon(a, b, method="exact").pvalue
+    assert paired_difference(a, b).p_value == pytest.approx(theirs, rel=1e-9)
+
+
+def test_a_paired_interval_is_students_of_the_differences():
+    a, b = SAMPLE, SAMPLE[::-1]
+    assert paired_difference(a, b).difference == mean_interval(a - b)
+    assert paired_difference(a, b, confidence=0.5).difference == mean_interval(a - b, 0.5)
+
+
+@pytest.mark.parametrize("lost", DIVERGED)
+@pytest.mark.parametrize("better", ["lower", "higher"])
+def test_a_diverged_restart_ranks_worst(lost, better):
+    worst = {"lower": 1e6, "higher": -1e6}[better]
+    a, b = np.arange(8.0), np.arange(8.0) + np.linspace(-1, 0.5, 8)
+    with_lost, with_worst = a.copy(), a.copy()
+    with_lost[2], with_worst[2] = lost, worst
+    ours = paired_difference(with_lost, b, better)
+    assert ours.p_value == paired_difference(with_worst, b, better).p_value
+    assert ours.p_value != paired_difference(np.delete(a, 2), np.delete(b, 2), better).p_value
+    assert paired_difference(b, with_lost, better).p_value == ours.p_value
+    assert (ours.n, ours.diverged) == (8, (1, 0))
+    assert ours.difference == mean_interval(np.delete(a - b, 2))
+
+
+def test_an_arm_that_always_diverges_loses_as_clearly_as_n_allows():
+    ours = paired_difference(np.full(10, math.nan), np.arange(10.0))
+    assert ours.p_value == smallest_p(10) == 2**-9
+    assert ours.difference.n == 0
+    assert np.isnan([ours.difference.estimate, *limits(ours.difference)]).all()
+
+
+def test_a_pair_of_diverged_restarts_is_a_tie():
+    a, b = [1.0, 2.0, 3.0, 9.0, math.nan], [2.0, 4.0, 6.0, 1.0, math.inf]
+    ours = paired_difference(a, b)
+    assert ours.p_value == enumerated_p([-1, -2, -3, 8, 0])
+    assert ours.diverged == (1, 1)
+
+
+def test_arms_that_all_diverge_do_not_differ():
+    assert paired_difference([math.nan] * 4, [math.inf] * 4).p_value == 1.0
+
+
+def test_rounding_does_not_order_equal_differences_of_accuracies():
+    right = np.array([300, 310, 322, 290, 305, 331])
+    wrong_side = np.array([298, 308, 320, 292, 301, 329])  # five differences of two images, one of four
+    a, b = right / 360, wrong_side / 360
+    assert len(set(np.abs(a - b).tolist())) > 2
+    assert paired_difference(a, b, "higher").p_value == enumerated_p(right - wrong_side)
+
+
+def test_arms_of_different_length_are_refused():
+    with pytest.raises(ValueError, match=r"one value each per seed, not shapes \(3,\) and \(1,\)"):
+        paired_difference([1, 2, 3], [1])
+
+
+def test_an_unknown_direction_is_refused():
+    for call in (lambda: paired_difference([1], [2], "up"), lambda: best_of_k([1, 2], 1, "up")):
+        with pytest.raises(ValueError, match="better=up: must be lower or higher"):
+            call()
+
+
+# Families
+
+
+def test_holm_steps_down():
+    # sorted .01 .02 .03 .04 times 4 3 2 1 -> .04 .06 .06 .04, and never less than the one before
+    assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm([0.6, 0.7]).tolist() == [1.0, 1.0]
+    assert holm([]).size == 0
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.sampled_from([0.01, 0.05, 0.2]))
+def test_holm_rejects_what_the_sequential_procedure_rejects(p_values, alpha):
+    rejected = set()
+    for step, index in enumerate(np.argsort(p_values, kind="stable")):
+        if p_values[index] * (len(p_values) - step) > alpha:
+            break
+        rejected.add(int(index))
+    assert set(np.flatnonzero(holm(p_values) <= alpha).tolist()) == rejected
+
+
+@pytest.mark.parametrize("p_values", [[0.1, math.nan], [-0.1], [1.1]])
+def test_holm_refuses_what_is_no_probability(p_values):
+    with pytest.raises(ValueError, match="must be a list of numbers from 0 to 1"):
+        holm(p_values)
+
+
+@pytest.mark.parametrize("n", [1, 4, 10])
+def test_smallest_p_is_reached_when_every_pair_agrees(n):
+    assert paired_difference(np.arange(1.0, n + 1), np.zeros(n)).p_value == smallest_p(n)
+
+
+def test_a_family_that_n_cannot_reject_is_refused_with_the_n_that_could():
+    check_family(10, 25)
+    with pytest.raises(ValueError, match=r"^n=10: wilcoxon cannot go below p = 0.002 and 26 comparisons .* 11 seeds$"):
+        check_family(10, 26)
+    check_family(11, 26)
+    check_family(5, 2, alpha=0.125)  # 2^-4 is exactly enough
+    check_family(2, 1000, test="t")
+    with pytest.raises(ValueError, match="test=sign: not one of wilcoxon, t"):
+        check_family(10, 2, test="sign")
+
+
+# Best of k
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 6])
+@pytest.mark.parametrize(("better", "best"), [("higher", max), ("lower", min)])
+def test_best_of_k_is_the_mean_over_all_choices(k, better, best):
+    values = [0.3, 0.9, 0.9, 0.1, 0.5, 0.7]
+    without = [best(chosen) for chosen in itertools.combinations(values, k)]
+    replaced = [best(chosen) for chosen in itertools.product(values, repeat=k)]
+    assert best_of_k(values, k, better) == pytest.approx(np.mean(without), rel=1e-12)
+    assert best_of_k(values, k, better, unbiased=False) == pytest.approx(np.mean(replaced), rel=1e-12)
+
+
+def test_best_of_many_restarts_stays_exact():
+    assert best_of_k(np.arange(1.0, 5001), 2000) == pytest.approx(2000 / 2001 * 5001, rel=1e-9)  # k (n+1) / (k+1)
+
+
+@pytest.mark.parametrize("k", [1, 2, 4])
+@pytest.mark.parametrize("better", ["lower", "higher"])
+def test_selection_chooses_by_one_value_and_reports_the_other(k, better):
+    selection, report = [5.0, 1.0, 3.0, 3.0, 4.0], [0.5, 0.6, 0.9, 0.7, 0.8]
+    expected = []
+    for chosen in itertools.combinations(range(5), k):
+        best = (min if better == "lower" else max)(selection[i] for i in chosen)
+        expected.append(np.mean([report[i] for i in chosen if selection[i] == best]))
+    assert select_best_of_k(selection, report, k, better) == pytest.approx(np.mean(expected), rel=1e-12)
+
+
+def test_selection_never_reports_the_best_test_value():
+    loss, accuracy = np.arange(6.0), np.arange(6.0)  # the lowest validation loss has the lowest test accuracy
+    assert select_best_of_k(loss, accuracy, 6) == 0.0
+    assert best_of_k(accuracy, 6) == 5.0
+
+
+@pytest.mark.parametrize("lost", DIVERGED)
+def test_a_diverged_restart_is_chosen_only_when_nothing_else_is_there(lost):
+    assert select_best_of_k([lost, 2.0, 3.0], [math.nan, 0.8, 0.4], 2) == pytest.approx((0.8 + 0.8 + 0.4) / 3)
+    assert math.isnan(select_best_of_k([lost, 2.0, 3.0], [math.nan, 0.8, 0.4], 1))
+    assert best_of_k([lost, 0.8, 0.4], 2) == pytest.approx((0.8 + 0.8 + 0.4) / 3)
+    assert best_of_k([lost, 0.8, 0.4], 1) == -math.inf
+    assert best_of_k([lost, 0.8, 0.4], 1, "lower") == math.inf
+
+
+def test_a_k_that_cannot_be_drawn_is_refused():
+    with pytest.raises(ValueError, match="k=4: must be at least 1 and at most 3"):
+        best_of_k([1, 2, 3], 4)
+    with pytest.raises(ValueError, match=r"k=0: must be at least 1$"):
+        best_of_k([1, 2, 3], 0, unbiased=False)
+    with pytest.raises(ValueError, match="a value each per restart"):
+        select_best_of_k([1, 2, 3], [1, 2], 1)
+    assert best_of_k([1, 2, 3], 4, unbiased=False) < 3
+
+
+# Rates and spreads
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 10), (10, 10), (3, 10), (843, 1000), (1, 1)])
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+def test_wilson_agrees_with_scipy(successes, n, confidence):
+    theirs = scipy.stats.binomtest(successes, n).proportion_ci(confidence, method="wilson")
+    ours = wilson(successes, n, confidence)
+    assert (ours.estimate, ours.n) == (successes / n, n)
+    assert limits(ours) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+    assert 0 <= ours.low <= ours.estimate <= ours.high <= 1
+
+
+@pytest.mark.parametrize(("successes", "n"), [(-1, 3), (4, 3), (0, 0)])
+def test_impossible_counts_are_refused(successes, n):
+    with pytest.raises(ValueError, match="must be 0 <= successes <= n"):
+        wilson(successes, n)
+
+
+def test_brown_forsythe_is_the_analysis_of_variance_of_distances_from_the_median():
+    generator = np.random.default_rng(1)
+    groups = [generator.normal(0, 1, 20), generator.normal(5, 2, 31), generator.normal(0, 1, 15)]
+    distances = [np.abs(group - np.median(group)) for group in groups]
+    assert brown_forsythe(groups) == pytest.approx(tuple(scipy.stats.f_oneway(*distances)), rel=1e-10)
+
+
+def test_brown_forsythe_knows_groups_whose_distances_do_not_vary():
+    assert brown_forsythe([[1, 1, 1], [2, 2]]) == (0.0, 1.0)
+    assert brown_forsythe([[1, 3], [1, 7]]) == (math.inf, 0.0)
+    with pytest.raises(ValueError, match="at least two groups"):
+        brown_forsythe([[1, 2]])
+    with pytest.raises(ValueError, match="at least 2"):
+        brown_forsythe([[1, 2], [1]])
+
+
+# Resampling
+
+
+def test_the_interquartile_mean_drops_a_quarter_at_each_end():
+    scores = np.array([[100.0, 1.0], [2.0, 3.0], [4.0, 5.0], [6.0, -100.0]])
+    assert interquartile_mean(scores, resamples=50).estimate == (2 + 3 + 4 + 5) / 4
+    assert interquartile_mean(scores, resamples=50).n == 4
+    assert interquartile_mean([1.0, 2.0, 3.0, 40.0], resamples=50).estimate == 2.5
+
+
+def test_the_bootstrap_of_the_interquartile_mean_resamples_within_each_task():
+    scores = np.repeat([[0.0, 10.0, 20.0, 30.0]], 6, axis=0)  # tasks differ, restarts do not: nothing to resample
+    assert limits(interquartile_mean(scores, resamples=200)) == (15.0, 15.0)
+    scores = np.random.default_rng(2).normal(size=(10, 3))
+    generator = stream(3, STATISTICS_STREAM)
+    drawn = np.hstack([scores[generator.integers(10, size=(999, 10)), task] for task in range(3)])
+    brute = np.quantile(np.sort(drawn)[:, 7:23].mean(axis=1), [0.025, 0.975])
+    assert limits(interquartile_mean(scores, seed=3, resamples=999)) == pytest.approx(brute, rel=1e-12)
+
+
+def test_a_bootstrapped_interval_agrees_with_scipy_on_the_same_draws():
+    for ours, theirs in (("bca", "BCa"), ("percentile", "percentile")):
+        generator = stream(5, STATISTICS_STREAM)
+        expected = scipy.stats.bootstrap((SAMPLE,), np.mean, n_resamples=2000, method=theirs, rng=generator)
+        interval = bootstrap_interval(SAMPLE, seed=5, method=ours, resamples=2000)
+        assert limits(interval) == pytest.approx(tuple(expected.confidence_interval), rel=1e-12)
+        assert (interval.estimate, interval.n) == (SAMPLE.mean(), 12)
+
+
+def test_the_studentised_bootstrap_of_the_mean_uses_its_standard_error():
+    generator = stream(5, STATISTICS_STREAM)
+    drawn = SAMPLE[generator.integers(12, size=(2999, 12))]
+    t = np.sort((drawn.mean(axis=1) - SAMPLE.mean()) / (drawn.std(axis=1, ddof=1) / np.sqrt(12)))
+    error = SAMPLE.std(ddof=1) / np.sqrt(12)
+    expected = SAMPLE.mean() - t[2924] * error, SAMPLE.mean() - t[74] * error  # 2925th and 75th of 2999
+    ours = bootstrap_interval(SAMPLE, seed=5, method="studentised", resamples=2999)
+    assert limits(ours) == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("method", ["bca", "percentile", "studentised"])
+def test_every_interval_repeats_with_its_seed_and_moves_with_another(method):
+    def interval(seed):
+        return bootstrap_interval(SAMPLE, seed=seed, method=method, resamples=500)
+
+    assert interval(1) == interval(1) != interval(2)
+    assert interquartile_mean(SAMPLE, 1, resamples=500) == interquartile_mean(SAMPLE, 1, resamples=500)
+    assert interquartile_mean(SAMPLE, 1, resamples=500) != interquartile_mean(SAMPLE, 2, resamples=500)
+
+
+@pytest.mark.parametrize("method", ["bca", "percentile", "studentised"])
+def test_a_sample_of_equal_values_has_an_interval_of_no_width(method):
+    assert bootstrap_interval([2.0, 2.0, 2.0], method=method) == Interval(2.0, 2.0, 2.0, 3)
+
+
+def test_a_bootstrap_that_cannot_answer_says_so():
+    with pytest.raises(ValueError, match="method=jackknife: not one of bca, percentile, studentised"):
+        bootstrap_interval(SAMPLE, method="jackknife")
+    with pytest.raises(ValueError, match="at least 2"):
+        bootstrap_interval([1.0])
+    with pytest.raises(ValueError, match="at least two restarts"):
+        interquartile_mean([[1.0, 2.0]])
+    with pytest.raises(ValueError, match="must be finite"):
+        interquartile_mean([[1.0, math.nan], [1.0, 2.0]])
+
+
+@pytest.mark.filterwarnings("ignore::scipy.stats.DegenerateDataWarning")
+def test_bca_refuses_a_statistic_that_leaving_one_out_does_not_move():
+    with pytest.raises(ValueError, match="method=bca: undefined for this sample"):
+        bootstrap_interval([1.0, 5.0, 5.0, 5.0, 5.0, 9.0], np.median, resamples=200)
+
+
+# Coverage
+
+
+@pytest.mark.slow
+def test_intervals_cover_at_n_10_as_often_as_is_written():
+    generator = np.random.default_rng(7)
+
+    def covered(samples, mean, interval):
+        hits = [low <= mean <= high for low, high in (limits(interval(sample)) for sample in samples)]
+        return np.mean(hits)
+
+    normal, skewed = generator.normal(size=(20_000, 10)), generator.lognormal(size=(20_000, 10))
+    assert covered(normal, 0, mean_interval) == pytest.approx(0.95, abs=0.006)
+    assert covered(skewed, math.exp(0.5), mean_interval) == pytest.approx(0.85, abs=0.02)
+
+    def bootstrapped(method):
+        return lambda sample: bootstrap_interval(sample, method=method, resamples=999)
+
+    assert covered(normal[:1500], 0, bootstrapped("percentile")) == pytest.approx(0.89, abs=0.025)
+    assert covered(normal[:1500], 0, bootstrapped("studentised")) == pytest.approx(0.95, abs=0.02)
+    studentised = covered(skewed[:1500], math.exp(0.5), bootstrapped("studentised"))
+    assert studentised > covered(skewed[:1500], math.exp(0.5), bootstrapped("percentile")) + 0.05
