@@ -19,6 +19,7 @@ from descentlab.analysis.statistics import (
     paired_difference,
     select_best_of_k,
     smallest_p,
+    spread_interval,
     wilson,
 )
 from descentlab.nn.initializers import STATISTICS_STREAM, stream
@@ -75,6 +76,33 @@ def test_a_confidence_outside_0_to_1_is_refused(confidence):
     for call in calls:
         with pytest.raises(ValueError, match="must lie between 0 and 1"):
             call()
+
+
+# Spread
+
+
+def test_spread_interval_is_bonetts_formula():
+    n, z, s = 12, scipy.stats.norm.ppf(0.975), SAMPLE.std(ddof=1)
+    trimmed = scipy.stats.trim_mean(SAMPLE, 1 / (2 * np.sqrt(n - 4)))
+    kurtosis = n * ((SAMPLE - trimmed) ** 4).sum() / ((SAMPLE - SAMPLE.mean()) ** 2).sum() ** 2
+    c = n / (n - z)
+    error = c * np.sqrt((kurtosis - (n - 3) / n) / (n - 1))
+    expected = np.sqrt(np.exp(np.log(c * s**2) + np.array([-z, z]) * error))
+    ours = spread_interval(SAMPLE)
+    assert (ours.estimate, ours.n) == (s, n)
+    assert limits(ours) == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_spread_takes_the_unit_of_the_values():
+    doubled = spread_interval(3 + 2 * SAMPLE)
+    assert limits(doubled) == pytest.approx([2 * limit for limit in limits(spread_interval(SAMPLE))])
+
+
+def test_few_restarts_bound_no_spread_and_equal_ones_have_none():
+    assert spread_interval([1.0, 2.0, 3.0]) == Interval(1.0, 0.0, math.inf, 3)
+    assert spread_interval([0.5] * 30) == Interval(0.0, 0.0, 0.0, 30)
+    with pytest.raises(ValueError, match="at least 2"):
+        spread_interval([1.0])
 
 
 # Paired comparison
@@ -364,6 +392,13 @@ def test_bca_refuses_a_statistic_that_leaving_one_out_does_not_move():
 
 
 # Coverage
+
+
+@pytest.mark.slow
+def test_the_interval_of_a_spread_covers_30_restarts():
+    samples = np.random.default_rng(8).normal(size=(10_000, 30))
+    hits = [interval.low <= 1 <= interval.high for interval in map(spread_interval, samples)]
+    assert np.mean(hits) == pytest.approx(0.945, abs=0.012)
 
 
 @pytest.mark.slow

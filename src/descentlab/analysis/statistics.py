@@ -69,6 +69,31 @@ def mean_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
     return Interval(mean, mean - half, mean + half, n)
 
 
+def spread_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
+    """Standard deviation (n - 1) with an interval that allows for heavy tails (Bonett 2006).
+
+    At n = 30 a nominal 95 % cover 94 % of normal and 88 % of exponential samples.
+
+    Args:
+        values: (n,), finite, n at least 2; below 5 the limits are 0 and infinity.
+        confidence: wanted coverage, between 0 and 1.
+    """
+    sample, z = _finite(values, at_least=2), float(ndtri(_upper_tail(confidence)))
+    n, deviation = sample.size, float(sample.std(ddof=1))
+    if np.ptp(sample) == 0:
+        return Interval(0.0, 0.0, 0.0, n)
+    if n < 5:
+        return Interval(deviation, 0.0, math.inf, n)
+    cut = int(n / (2 * math.sqrt(n - 4)))
+    centred = (sample - np.sort(sample)[cut : n - cut].mean()) / deviation
+    kurtosis = n * float((centred**4).sum()) / (n - 1) ** 2
+    small = n / (n - z)
+    half = small * z * math.sqrt((kurtosis - (n - 3) / n) / (n - 1))
+    return Interval(
+        deviation, deviation * math.sqrt(small * math.exp(-half)), deviation * math.sqrt(small * math.exp(half)), n
+    )
+
+
 def paired_difference(
     a: ArrayLike, b: ArrayLike, better: Better = "lower", confidence: float = 0.95
 ) -> PairedDifference:
