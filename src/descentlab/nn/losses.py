@@ -165,12 +165,18 @@ def check_pair(loss: str, output: str, outputs: int, targets: ndarray | None = N
     if output not in OUTPUTS:
         raise ValueError(f"output={output}: not one of {', '.join(sorted(OUTPUTS))}")
     forms = [name for name in LOSSES[loss].forms if not (name == "softmax" and outputs == 1)]
+    if not forms:
+        valid = "output=sigmoid with loss=binary_cross_entropy or mean_squared_error"
+        raise ValueError(f"loss={loss}: stands over softmax alone, constant with one output unit; valid: {valid}")
     if output == "softmax" and outputs == 1:
-        choice = f"with this loss: {', '.join(forms)}" if forms else "sigmoid with loss=binary_cross_entropy"
-        raise ValueError(f"output=softmax: is constant with one output unit; valid {choice}")
+        raise ValueError(f"output=softmax: is constant with one output unit; valid over {loss}: {', '.join(forms)}")
     if output not in forms:
         raise ValueError(f"output={output}: does not go with loss={loss}; valid: {', '.join(forms)}")
-    if targets is not None and not LOSSES[loss].accepts(targets):
+    if targets is None:
+        return
+    if not np.isfinite(targets).all():
+        raise ValueError(f"targets={targets[~np.isfinite(targets)][0]}: must be finite numbers")
+    if not LOSSES[loss].accepts(targets):
         raise ValueError(f"loss={loss}: needs targets that are {LOSSES[loss].target_rule}; valid: {_fits(targets)}")
 
 
