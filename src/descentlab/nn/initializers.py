@@ -53,13 +53,20 @@ def draw(rules: Sequence[Initializer], layers: Sequence[int], seed: int) -> list
 
     Returns:
         [(W, b)] per layer: (n_l, n_{l-1}) and (n_l,), float64.
+
+    Raises:
+        ValueError: where a rule that draws whole networks stands beside another.
     """
+    if len({rule.legacy_draw for rule in rules}) > 1:
+        names = f"initializer={rules[0].name}, output_initializer={rules[-1].name}"
+        raise ValueError(f"{names}: notebook draws all layers; valid: the same notebook draw for both, or for neither")
     if rules[0].legacy_draw:
         return _draw_legacy(rules[0].legacy_draw, layers, seed)
     weights, biases = stream(seed, WEIGHT_STREAM), stream(seed, BIAS_STREAM)
     network = []
     for rule, n_in, n_out in zip(rules, layers[:-1], layers[1:], strict=True):
-        b = rule.bias_spread * biases.standard_normal(n_out) if rule.bias_spread else np.zeros(n_out)
+        standard = biases.standard_normal(n_out)  # drawn even for zero biases: layers must not disturb each other
+        b = rule.bias_spread * standard if rule.bias_spread else np.zeros(n_out)
         network.append((rule.weights(weights, n_out, n_in), b))
     return network
 
