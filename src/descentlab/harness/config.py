@@ -369,7 +369,8 @@ def resolve(raw: Mapping[str, Any]) -> Config:
         _refused_as_input(INITIALIZERS[option.name], **option.numbers)
     if options["tracking"].name == "server" and options["tracking"].numbers["uri"] == "auto":
         raise refusal("tracking.uri", "auto", "tracking=server needs an address such as http://127.0.0.1:5000")
-    config = Config(**run, **options, output_initializer=last, hidden=hidden)
+    values: dict[str, Any] = {**run, **options}
+    config = Config(**values, output_initializer=last, hidden=hidden)
     return replace(config, name=_derived_name(config)) if config.name == "auto" else config
 
 
@@ -398,7 +399,7 @@ def _flat_run(raw: Mapping[str, Any]) -> dict[str, Any]:
 def _refuse_code(value: Any, path: str, depth: int = 0) -> None:
     """Refuse what would make a configuration more than data: class paths, interpolations, missing values."""
     if depth > 8:
-        raise InputError(f"{path[:80]}: is nested too deeply")
+        raise InputError(f"{shown(path)}: is nested too deeply")
     if isinstance(value, Mapping):
         for key, item in value.items():
             if not isinstance(key, str):
