@@ -2,7 +2,8 @@
 
     <split>/loss             mean over samples of the loss
     <split>/accuracy         share of samples whose class is right (largest output; one output: above or below .5)
-    <split>/r2               1 - residual / total sum of squares, averaged over outputs (regression)
+    <split>/r2               1 - residual / total sum of squares, averaged over outputs (regression); an output whose
+                             targets do not vary counts 1 where they are met exactly and 0 elsewhere
     delta_norm/layer_l       mean over training samples i of |dC_i/dz[l]|, Euclidean over the layer's units
     gradient_norm/layer_l    Frobenius norm of dC/dW[l], the mean gradient over the training split, biases apart
     weight_norm/layer_l      Frobenius norm of W[l]
@@ -91,9 +92,16 @@ def _measure_split(
             norms[f"gradient_norm/layer_{layer}"] = frobenius(slope) / samples
             norms[f"weight_norm/layer_{layer}"] = frobenius(weights)
     if task == "regression":
-        variation = np.square(targets - targets.mean(axis=0)).sum(axis=0)
-        return loss / samples, (1.0 - residual / variation).mean(axis=-1)
+        return loss / samples, _r2(residual, targets)
     return loss / samples, hits / samples
+
+
+def _r2(residual: ndarray, targets: ndarray) -> ndarray:
+    """The mean of 1 - residual / variation over outputs, for residual sums of squares (R, K): (R,)."""
+    exact = targets.astype(np.float64)
+    variation = np.square(exact - exact.mean(axis=0)).sum(axis=0)
+    varies = np.ptp(exact, axis=0) > 0  # the rounded mean of equal numbers may differ from all of them
+    return (1.0 - np.where(varies, residual / np.where(varies, variation, 1.0), residual > 0)).mean(axis=-1)
 
 
 def _sum(values: ndarray) -> ndarray:
