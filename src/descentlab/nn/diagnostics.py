@@ -85,7 +85,7 @@ def _measure_split(
             if start:
                 total.flat += part.flat
             for layer, error in enumerate([*(d[..., :-1] for d in trace.delta), delta]):
-                delta_norms[layer] += _sum(np.sqrt(np.square(error).sum(axis=-1)))
+                delta_norms[layer] += _sum(np.sqrt(np.square(error, dtype=np.float64).sum(axis=-1)))
     if norms is not None:
         for layer, (weights, slope) in enumerate(zip(parameters.W, total.W, strict=True), start=1):
             norms[f"delta_norm/layer_{layer}"] = delta_norms[layer - 1] / samples
