@@ -533,15 +533,17 @@ def check(config: Config) -> "Dataset":
     """Load a configuration's data and check what can only be checked against it.
 
     Raises:
-        InputError: for bad data, a batch larger than the training split, or a loss that cannot judge the targets.
+        InputError: for bad data, a batch larger than the training split, or a loss that cannot judge the targets. The
+            default batch is all there is where there is less, so that it goes with the four rows of XOR.
     """
     from descentlab.harness import data
 
     dataset = data.load(config.data)
     rows = len(dataset.splits["train"][0])
-    batch_size = config.descent.numbers.get("batch_size", 1)
-    if batch_size > rows:
-        raise refusal("descent.batch_size", batch_size, f"must be at most {rows}, the rows of the training split")
+    own = schemas("descent")[config.descent.name]
+    for key, value in config.descent.numbers.items():
+        if key == "batch_size" and value > rows and value != own[key][1]:
+            raise refusal(f"descent.{key}", value, f"must be at most {rows}, the rows of the training split")
     for _, targets in dataset.splits.values():
         _refused_as_input(check_pair, config.loss.name, config.output, targets.shape[1], targets)
     return dataset

@@ -1,0 +1,7 @@
+"""`python -m descentlab` is the command `descentlab`."""
+
+import sys
+
+from descentlab.harness.cli import main
+
+sys.exit(main())

@@ -1,0 +1,226 @@
+"""Cells in, trainings out: check all, train one after the other, keep each, say how far it is.
+
+A cell is one resolved configuration; a single run is a sweep of one.
+"""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import TYPE_CHECKING, TextIO
+
+import numpy as np
+from numpy import ndarray
+
+from descentlab.harness import config as configuration
+from descentlab.harness.config import Config, shown
+from descentlab.nn.trainer import Record, Training, iterate
+
+if TYPE_CHECKING:
+    from descentlab.harness.tracking import CellRun, Tracker
+
+LINE_SECONDS = 5.0  # between lines of progress where no terminal draws a bar
+
+
+class CellsFailed(Exception):
+    """Some cells of a sweep failed; the others went on and are kept.
+
+    Attributes:
+        failures: each failed cell with its error.
+        trainings: one per cell in their order, None where it failed.
+    """
+
+    def __init__(self, failures: list[tuple[Config, Exception]], trainings: list[Training | None]) -> None:
+        names = ", ".join(cell.name for cell, _ in failures[:5]) + (", ..." if len(failures) > 5 else "")
+        super().__init__(f"{len(failures)} of {len(trainings)} cells failed: {names}")
+        self.failures, self.trainings = failures, trainings
+
+
+def run(
+    cells: Sequence[Config],
+    tracker: "Tracker",
+    progress: bool = True,
+    workers: int | None = None,
+    on_finish: "Callable[[Config, Training, CellRun], None] | None" = None,
+) -> list[Training]:
+    """Train every cell, all of them checked before the first one starts; equal cells are trained once.
+
+    Args:
+        cells: resolved configurations.
+        tracker: keeps what comes of them.
+        progress: show on standard error how far it is: a bar on a terminal, else a line every few seconds.
+        workers: threads, in place of what each cell asks for.
+        on_finish: is shown each finished cell.
+
+    Returns:
+        One Training per cell, in their order; equal cells share one.
+
+    Raises:
+        InputError: a cell that cannot run; none has been trained then.
+        CellsFailed: at the end, where cells of several failed. The error of a single cell comes through as it is.
+    """
+    different = {cell.hash: cell for cell in reversed(cells)}  # of equal cells the first one's name and settings
+    queue = list({cell.hash: different[cell.hash] for cell in cells}.values())
+    for cell in queue:
+        configuration.check(cell)
+    trained: dict[str, Training] = {}
+    failures: list[tuple[Config, Exception]] = []
+    with _shown_progress(queue, progress) as show:
+        for place, cell in enumerate(queue):
+            try:
+                trained[cell.hash] = _train(
+                    cell, tracker, workers, lambda record, at=place: show(at, record), on_finish
+                )
+            except Exception as error:
+                if len(queue) == 1:
+                    raise
+                failures.append((cell, error))
+                print(f"descentlab: {cell.name}: failed: {type(error).__name__}: {shown(error)}", file=sys.stderr)
+            show(place, None)
+    if failures:
+        raise CellsFailed(failures, [trained.get(cell.hash) for cell in cells])
+    return [trained[cell.hash] for cell in cells]
+
+
+def _train(
+    cell: Config,
+    tracker: "Tracker",
+    workers: int | None,
+    show: Callable[[Record], None],
+    on_finish: "Callable[[Config, Training, CellRun], None] | None",
+) -> Training:
+    dataset = configuration.check(cell)
+    records = iterate(configuration.recipe(cell, dataset), dataset.splits, workers or cell.workers)  # type: ignore[arg-type]
+    with tracker.cell(cell, dataset) as kept:
+
+        def note(record: Record) -> None:
+            kept.record(record)
+            show(record)
+
+        training = _drain(records, note)
+        kept.finish(training)
+    if on_finish:
+        on_finish(cell, training, kept)
+    return training
+
+
+def _drain(records: Generator[Record, None, Training], note: Callable[[Record], None]) -> Training:
+    while True:
+        try:
+            record = next(records)
+        except StopIteration as end:
+            return end.value
+        note(record)
+
+
+# --- how far it is -----------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _shown_progress(cells: Sequence[Config], wanted: bool) -> Iterator[Callable[[int, Record | None], None]]:
+    """Yield what is called with the cell's place and each record, None at a cell's end."""
+    work = np.cumsum([0.0, *(float(cell.epochs * cell.restarts) for cell in cells)])
+
+    def done(place: int, record: Record | None) -> float:
+        return work[place + 1] if record is None else work[place] + record.epoch * cells[place].restarts
+
+    def state(place: int, record: Record) -> str:
+        cell = cells[place]
+        losses = record.metrics.get("train/loss", np.array([np.nan]))
+        finite = losses[np.isfinite(losses)]
+        loss = f"train/loss {finite.mean():.4g}" if len(finite) else "diverged"
+        many = f"{cell.restarts} restarts, " if cell.restarts > 1 else ""
+        return f"{many}epoch {record.epoch}/{cell.epochs}, {loss}"
+
+    def name(place: int) -> str:
+        return f"{place + 1}/{len(cells)} {cells[place].name}" if len(cells) > 1 else cells[place].name
+
+    if not wanted:
+        yield lambda place, record: None
+    elif sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[state]}", markup=False),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("", total=work[-1], state="")
+
+            def draw(place: int, record: Record | None) -> None:
+                if record is not None:
+                    bar.update(task, description=name(place), state=state(place, record))
+                bar.update(task, completed=done(place, record))
+
+            yield draw
+    else:
+        began = last = time.monotonic()
+
+        def write(place: int, record: Record | None) -> None:
+            nonlocal last
+            now = time.monotonic()
+            share = done(place, record) / work[-1]
+            if record is not None and now - last >= LINE_SECONDS and share > 0:
+                last = now
+                left = (now - began) * (1 - share) / share
+                print(f"{name(place)}: {state(place, record)}, about {left:.0f} s left", file=sys.stderr, flush=True)
+
+        yield write
+
+
+# --- what came of it ---------------------------------------------------------------------------------------------
+
+
+def write_results(cells: Sequence[Config], trainings: Sequence[Training | None], to: TextIO) -> None:
+    """Write a short table of final values: one cell's losses and scores, or one row per cell of a sweep."""
+    pairs = [(cell, training) for cell, training in zip(cells, trainings, strict=True) if training is not None]
+    rows: list[list[str]] = []
+    header = ["n", "mean", "95 % interval", "sd", "best", "worst", "diverged"]
+    if len(cells) == 1:
+        for cell, training in pairs:
+            many = f"seeds {cell.seed} to {cell.seed + cell.restarts - 1}" if cell.restarts > 1 else f"seed {cell.seed}"
+            print(f"{cell.name}: {cell.epochs} epochs of {cell.data.name}, {many}, {training.seconds:.2f} s", file=to)
+            rows += [[metric, *_spread(metric, curve[-1])] for metric, curve in _scores(training).items()]
+        header = ["at the end", *header]
+    else:
+        for cell, training in pairs:
+            metric = next((name for name in _TELLING if name in training.curves), "train/loss")
+            rows.append([cell.name, metric, *_spread(metric, training.curves[metric][-1])])
+        header = ["cell", "at the end", *header]
+    names = len(header) - 7
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+    for row in [header, *rows]:
+        cells_of_row = [text.ljust(w) if i < names else text.rjust(w) for i, (text, w) in enumerate(zip(row, widths))]
+        print("  ".join(cells_of_row).rstrip(), file=to)
+
+
+_TELLING = ("test/accuracy", "test/r2", "test/loss")  # what a cell's row shows, the first that was measured
+
+
+def _scores(training: Training) -> dict[str, ndarray]:
+    """Losses and scores of the splits, not norms of layers."""
+    return {
+        name: curve for name, curve in training.curves.items() if name.split("/")[0] in ("train", "validation", "test")
+    }
+
+
+def _spread(metric: str, values: ndarray) -> list[str]:
+    """Values of all restarts (R,) as texts: n, mean, interval, sd, best, worst, diverged."""
+    from descentlab.analysis.statistics import mean_interval
+
+    finite = values[np.isfinite(values)]
+    n = len(finite)
+    lost = str(len(values) - n)
+    if not n:
+        return ["0", "-", "-", "-", "-", "-", lost]
+    low, high = float(finite.min()), float(finite.max())
+    best, worst = (low, high) if metric.endswith("loss") else (high, low)
+    figures = [f"{value:.4g}" for value in (finite.mean(), best, worst)]
+    if n == 1:
+        return ["1", figures[0], "-", "-", figures[1], figures[2], lost]
+    interval = mean_interval(finite)
+    between = f"{interval.low:.4g} to {interval.high:.4g}"
+    return [str(n), figures[0], between, f"{finite.std(ddof=1):.2g}", figures[1], figures[2], lost]
