@@ -1,44 +1,68 @@
 """The command line, and the only room that knows Hydra: words in, checked configurations out.
 
-Overrides are read with Hydra's grammar and composed over conf/ by its compose API. A sweep (-m, or the arms of a script)
-is expanded here, so that all its cells are composed and checked before the first one trains, and no folder is left.
+Overrides are read with Hydra's grammar, options are composed by Hydra over conf/ and folders of the user's own. A sweep
+(-m, or the arms of a script) is expanded here, so that all its cells are composed and checked before the first one
+trains, each choice of options is composed once, and no folder is left behind.
 """
 
-import contextlib
+import copy
+import math
 import os
+import re
+import signal
 import sys
-from collections.abc import Callable, Sequence
-from itertools import product
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice, product
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from descentlab.harness.config import GROUPS, Config, InputError, keys, refusal, resolve, shown, unknown
+from descentlab.harness.config import (
+    GROUPS,
+    Config,
+    InputError,
+    check,
+    keys,
+    nearest,
+    refusal,
+    resolve,
+    shown,
+    tell_apart,
+    unknown,
+)
 
 if TYPE_CHECKING:
     from descentlab.harness.config import Option
+    from descentlab.harness.tracking import CellRun
+    from descentlab.nn.trainer import Training
 
 USER_CONF = "DESCENTLAB_CONF"
 MOST_CELLS = 100_000
+FLAGS = ("-m", "--multirun", "--cfg", "--config-dir", "--shell-completion", "-sc", "--version", "--help", "-h")
 USAGE = """descentlab: how small neural networks learn, measured over stacked restarts.
 
-usage: descentlab [key=value ...]            train one configuration
-       descentlab -m key=a,b [key=value ...] train every combination
-       descentlab ui [key=value ...]         serve the tracked runs in MLflow, on this machine only
-       descentlab replay RUN_ID              repeat a tracked run and say whether the bits agree
+usage: descentlab [KEY=VALUE ...]             train one configuration
+       descentlab -m KEY=A,B [KEY=VALUE ...]  train every combination
+       descentlab ui [port=N]                 serve the tracked runs in MLflow, on this machine only
+       descentlab replay RUN_ID               repeat a tracked run and say whether the bits agree
 
-options: -m, --multirun   comma-separated values make a sweep
-         --cfg job        show the composed configuration and stop
-         --config-dir DIR read option files of your own from DIR too (or from $DESCENTLAB_CONF)
-         --version, --help
+flags: -m, --multirun     comma-separated values make a sweep
+       --cfg job          show the resolved configuration and stop
+       --config-dir DIR   read option files of your own from DIR too (or from $DESCENTLAB_CONF)
+       -sc install=bash   print shell completion; eval "$(descentlab -sc install=bash)" switches it on (zsh, fish too)
+       --version, --help
 
 examples: descentlab activation=tanh restarts=20
           descentlab network.hidden=64-32 descent=stochastic learning_rate=0.05
+          descentlab activation=leaky_relu activation.negative_slope=0.2 update=adam learning_rate=0.001
+          descentlab data=xor network.hidden=2 descent=batch learning_rate=4 epochs=2000 restarts=100
           descentlab -m activation=sigmoid,relu loss=mean_squared_error,categorical_cross_entropy restarts=30
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command `descentlab`; returns its exit status: 0, 2 for bad input, 130 for Ctrl-C."""
+    """The command `descentlab`; returns its exit status: 0, 1 where cells failed, 2 for bad input, 130 for Ctrl-C."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     return guarded(lambda: _dispatch(words))
 
@@ -51,80 +75,98 @@ def guarded(work: Callable[[], int]) -> int:
         print(f"descentlab: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as error:
-        print(f"descentlab: stopped{f' ({error})' if str(error) else ''}; what had finished is kept", file=sys.stderr)
-        return 130
+        name = str(error)  # of the signal, where it was not Ctrl-C
+        print(f"descentlab: stopped{f' ({name})' if name else ''}; what had finished is kept", file=sys.stderr)
+        return 128 + getattr(signal, name, signal.SIGINT)
     except BrokenPipeError:  # the reader of our output has left
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123
         return 0
 
 
 def _dispatch(words: list[str]) -> int:
     if words and words[0] in COMMANDS:
         return COMMANDS[words[0]](words[1:])
-    options, overrides = _options(words)
-    if options.get("help"):
-        print(USAGE + "\n" + _choices())
-        return 0
-    if options.get("version"):
+    flags, overrides = _flags(words)
+    config_dir = flags.get("config_dir")
+    if "help" in flags:
+        print(USAGE + "\n" + _choices(_folders(config_dir)))
+    elif "version" in flags:
         from importlib.metadata import version
 
         print(f"descentlab {version('descentlab')}")
-        return 0
-    with _user_folder(options.get("config_dir")):
-        if options.get("cfg"):
-            print(_shown_configuration(overrides), end="")
-            return 0
-        cells = compose(overrides, sweep=bool(options.get("multirun")))
-    return _train(cells)
+    elif "completion" in flags:
+        _complete(overrides, config_dir)
+    else:
+        cells = compose(overrides, sweep="sweep" in flags, config_dir=config_dir)
+        if "cfg" not in flags:
+            return _train(cells)
+        import yaml
 
-
-def _options(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Options and overrides of a command line, in any order."""
-    found: dict[str, Any] = {}
-    overrides = []
-    rest = list(words)
-    while rest:
-        word = rest.pop(0)
-        name, _, value = word.partition("=")
-        if not word.startswith("-"):
-            overrides.append(word)
-        elif word in ("-m", "--multirun"):
-            found["multirun"] = True
-        elif word in ("-h", "--help"):
-            found["help"] = True
-        elif word == "--version":
-            found["version"] = True
-        elif name in ("--cfg", "-c"):
-            value = value or (rest.pop(0) if rest else "")
-            if value != "job":
-                raise refusal("--cfg", value, "not one of job")
-            found["cfg"] = True
-        elif name in ("--config-dir", "-cd"):
-            found["config_dir"] = value or (rest.pop(0) if rest else "")
-        else:
-            raise InputError(f"{shown(word)}: not one of -m, --cfg, --config-dir, --help, --version")
-    return found, overrides
-
-
-def _train(cells: list[Config]) -> int:
-    from descentlab.harness import sweeps
-    from descentlab.harness.tracking import open_tracker
-
-    with open_tracker(cells[0].tracking) as tracker:
-        trainings = sweeps.run(cells, tracker)
-        tracker.flush()
-        sweeps.write_results(cells, trainings, sys.stdout)
-        print(f"kept: {tracker.location}")
+        documents = [f"# hash {cell.hash}\n{yaml.safe_dump(cell.as_dict(), sort_keys=False)}" for cell in cells]
+        print("---\n".join(documents), end="")
     return 0
 
 
-# --- composing -----------------------------------------------------------------------------------------------------
+def _flags(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Flags and overrides of a command line, in any order."""
+    found: dict[str, str] = {}
+    overrides = []
+    rest = list(words)
+    plain = {"-m": "sweep", "--multirun": "sweep", "-h": "help", "--help": "help", "--version": "version"}
+    plain |= {"-sc": "completion", "--shell-completion": "completion", "--shell_completion": "completion"}
+    while rest:
+        word = rest.pop(0)
+        name, equals, value = word.partition("=")
+        if not word.startswith("-"):
+            overrides.append(word)
+        elif word in plain:
+            found[plain[word]] = ""
+        elif name in ("--cfg", "-c", "--config-dir", "-cd"):
+            if not equals:
+                value = rest.pop(0) if rest else ""
+            if name in ("--cfg", "-c") and value != "job":
+                raise refusal(name, value, "must be job")
+            found["cfg" if name in ("--cfg", "-c") else "config_dir"] = value
+        else:
+            raise InputError(f"{shown(word)}: unknown flag; not one of {', '.join(FLAGS)}{nearest(name, FLAGS)}")
+    return found, overrides
+
+
+def _train(cells: Sequence[Config]) -> int:
+    from descentlab.harness import sweeps
+    from descentlab.harness.tracking import open_tracker
+
+    for cell in cells:
+        check(cell)
+        if cell.tracking != cells[0].tracking:
+            raise refusal("tracking", cell.tracking.name, "must be the same in all cells of a sweep")
+    run_ids: list[str] = []
+
+    def note(cell: Config, training: "Training", kept: "CellRun") -> None:
+        run_ids.extend([kept.run_id] if kept.run_id else [])
+
+    trainings: Sequence[Training | None]
+    with open_tracker(cells[0].tracking) as tracker:
+        try:
+            trainings, failed = sweeps.run(cells, tracker, on_finish=note), ""
+        except sweeps.CellsFailed as error:
+            trainings, failed = error.trainings, str(error)
+        tracker.flush()
+        sweeps.write_results(cells, trainings, sys.stdout)
+        which = f"run {run_ids[0]} of " if len(run_ids) == 1 else f"{len(run_ids)} runs of " if run_ids else ""
+        print(f"kept: {which}{tracker.location}" + ("; look at it with: descentlab ui" if run_ids else ""))
+    if failed:
+        print(f"descentlab: {failed}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+# --- composing ---------------------------------------------------------------------------------------------------
 
 
 def conf_folder() -> Path:
     """conf/ at the clone's top, or inside an installed wheel."""
     package = Path(__file__).resolve().parents[1]
-    for folder in (package.parents[1] / "conf", package / "conf"):
+    for folder in (package / "conf", package.parents[1] / "conf"):
         if (folder / "config.yaml").is_file():
             return folder
     raise InputError(f"{package}: the installation has no conf folder; install descentlab again")
@@ -135,154 +177,267 @@ def compose(
     experiment: str | None = None,
     arms: Sequence[Sequence[str]] | None = None,
     sweep: bool = True,
+    config_dir: str | None = None,
 ) -> list[Config]:
     """Compose and resolve the cells of a sweep, or of one run.
 
     Args:
         overrides: in Hydra's grammar, for every cell; comma-separated values make a grid.
         experiment: an option of conf/experiment/.
-        arms: override lists, one per cell (or grid of cells); overrides come after an arm's own.
-        sweep: whether comma-separated values are allowed.
+        arms: override lists, one per cell (or grid of cells); None takes those that the experiment lists, if any.
+        sweep: whether there may be more than one cell.
+        config_dir: folder with option files of the user's own; None looks at DESCENTLAB_CONF.
 
     Returns:
-        The cells, in order; with names that tell them apart.
+        The cells, in order; with names that tell them apart. `overrides` have the last word over an arm, and that over
+        what the experiment says.
 
     Raises:
         InputError: whatever is wrong with the words or the configuration, in one line.
     """
+    composer = _Composer(_folders(config_dir))
     chosen = [f"experiment={experiment}"] if experiment else []
-    lists: list[list[str]] = []
+    cells: list[Config] = []
     for arm in arms if arms is not None else [[]]:
-        lists += _expanded([*chosen, *arm, *overrides], sweep)
-    if len(lists) > MOST_CELLS:
-        raise InputError(f"sweep: has {len(lists)} cells; must be at most {MOST_CELLS}")
-    with _hydra():
-        return [resolve(_composed(one)) for one in lists]
+        for words in composer.cells([*chosen, *arm, *overrides], sweep, arms is None):
+            cells.append(resolve(composer.raw(words)))
+            if len(cells) > MOST_CELLS:
+                raise InputError(f"sweep: has more than {MOST_CELLS} cells")
+    return tell_apart(cells) if len(cells) > 1 else cells
 
 
-def _expanded(words: Sequence[str], sweep: bool) -> list[list[str]]:
-    """Comma-separated values multiplied out: one list of checked overrides per cell."""
-    axes: list[list[str]] = []
-    cells = 1
-    for word in words:
-        override = _parsed(word)
-        key = override.get_key_element()
-        if override.is_sweep_override():
+class _Composer:
+    """Hydra over some folders; a choice of options is composed once, values are set on copies of it."""
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+
+        self.folders = folders
+        self.loader = _loader(folders)
+        self._parser = OverridesParser.create(config_loader=self.loader)
+        self._composed: dict[tuple[str, ...], _Composed] = {}
+
+    def cells(self, words: Sequence[str], sweep: bool, own_arms: bool) -> Iterator[dict[str, Any]]:
+        """Values by key for every cell: the words' grid over those that an experiment lists."""
+        for values in self._grid(words, sweep):
+            composed = self._compose(values)
+            if composed.arms and own_arms and not sweep:
+                count = len(composed.arms)
+                raise refusal("experiment", values["experiment"], f"is a sweep of {count} arms; add -m to run them all")
             if not sweep:
-                raise InputError(f"{shown(word)}: several values make a sweep; add -m to run them all")
-            values = list(override.sweep_string_iterator())
-            cells *= len(values)
-            if cells > MOST_CELLS:
-                raise InputError(f"{shown(word)}: makes more than {MOST_CELLS} cells")
-            axes.append([_checked(key, f"{key}={value}") for value in values])
-        else:
-            axes.append([_checked(key, word)])
-    return [list(cell) for cell in product(*axes)]
+                yield values
+                continue
+            for arm in composed.arms if composed.arms and own_arms else [[]]:
+                for beneath in self._grid([*composed.axes, *arm], True, without=values):
+                    yield {**beneath, **values}
+
+    def raw(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The plain nested values of one cell."""
+        raw = copy.deepcopy(self._compose(values).raw)
+        for key, value in values.items():
+            if key not in (*GROUPS, "experiment"):
+                *path, last = key.split(".")
+                place: Any = raw
+                for part in path:
+                    place = place.setdefault(part, {})
+                    if not isinstance(place, dict):
+                        raise refusal(part, place, f"must hold keys such as {last}")
+                place[last] = value
+        return raw
+
+    def _grid(
+        self, words: Sequence[str], sweep: bool, without: Mapping[str, Any] = MappingProxyType({})
+    ) -> Iterator[dict[str, Any]]:
+        """Several values of a key multiplied out; of two words with one key the later counts."""
+        axes: dict[str, list[Any]] = {}
+        for word in words:
+            key, values = self._axis(word, sweep)
+            if key not in without:
+                axes[key] = values
+        if math.prod(len(values) for values in axes.values()) > MOST_CELLS:
+            raise InputError(f"sweep: has more than {MOST_CELLS} cells")
+        for cell in product(*axes.values()):
+            yield dict(zip(axes, cell, strict=True))
+
+    def _axis(self, word: str, sweep: bool) -> tuple[str, list[Any]]:
+        """The key of an override and the values it gives it, one or several."""
+        override = self._parsed(word)
+        key = override.key_or_group
+        if not override.is_sweep_override():
+            return key, [self._checked(key, override.value())]
+        if not sweep:
+            raise InputError(f"{shown(word)}: several values make a sweep; add -m to run them all")
+        try:
+            texts = list(islice(override.sweep_string_iterator(), MOST_CELLS + 1))
+        except Exception as error:  # of Hydra, or of the numbers in a range
+            raise InputError(f"{shown(word)}: is not a sweep over single values ({_first_line(error)})") from error
+        if not texts:
+            raise InputError(f"{shown(word)}: is a sweep over nothing")
+        return key, [self._checked(key, self._parsed(f"{key}={text}").value()) for text in texts]
+
+    def _parsed(self, word: str) -> Any:
+        if "${" in word:
+            raise InputError(f"{shown(word)}: interpolations are refused; write the value itself")
+        try:
+            override = self._parser.parse_override(word)
+        except Exception as error:  # of Hydra, of its grammar, or of numbers too large for Python to read
+            raise _unreadable(word) from error
+        if override.is_delete() or override.package is not None:
+            raise InputError(f"{shown(word)}: must be KEY=VALUE; no key can be taken out or moved")
+        return override
+
+    def _checked(self, key: str, value: Any) -> Any:
+        """A value as it is; a key or an option that is not there is refused."""
+        if key in (*GROUPS, "experiment"):
+            names = _options_of(key, self.folders)
+            if key == "experiment" and value is None:
+                return None
+            if value not in names:
+                raise unknown(key, value, names)
+            return str(value)
+        group, _, number = key.partition(".")
+        if key not in keys() and not (group in (*GROUPS, "output_initializer") and number):
+            valid = [*keys(), "experiment"]
+            raise refusal(key, value, f"unknown key; not one of {', '.join(valid)}{nearest(key, valid)}")
+        return value
+
+    def _compose(self, values: Mapping[str, Any]) -> "_Composed":
+        choices = {key: value for key, value in values.items() if key in (*GROUPS, "experiment")}
+        words = tuple(f"{key}={'null' if value is None else value}" for key, value in sorted(choices.items()))
+        if words not in self._composed:
+            self._composed[words] = _composed(self.loader, words)
+        return self._composed[words]
 
 
-def _parsed(word: str) -> Any:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
+@dataclass(frozen=True)
+class _Composed:
+    """A choice of options as plain values, and the sweep that an experiment lists: its arms, and axes over all."""
 
-    if "${" in word:
-        raise InputError(f"{shown(word)}: interpolations are refused; write the value itself")
-    try:
-        override = OverridesParser.create().parse_override(word)
-    except (HydraException, RecursionError, ValueError, OverflowError) as error:
-        hint = "; lists and texts with spaces are quoted, as in 'network.hidden=[64,32]'" if "=" in word else ""
-        raise InputError(f"{shown(word)}: must be key=value{hint}") from error
-    if override.is_delete() or override.is_add() or override.is_force_add() or "@" in override.get_key_element():
-        raise InputError(f"{shown(word)}: must be key=value; keys are neither added nor taken out")
-    return override
+    raw: dict[str, Any]
+    arms: list[list[str]]
+    axes: list[str]
 
 
-def _checked(key: str, word: str) -> str:
-    """An override that Hydra will compose whatever its value, so that `resolve` can say what is wrong with it."""
-    value = word.partition("=")[2]
-    if key == "experiment" or key in GROUPS:
-        names = _options_of(key)
-        if value == "null" and key == "experiment":
-            return word
-        if value not in names:
-            raise unknown(key, value, names)
-        return word
-    group, _, number = key.partition(".")
-    if key not in keys() and not (group in GROUPS and number):
-        valid = [*keys(), "experiment"]
-        message = str(unknown(key, value, valid)).replace(": not one of", ": unknown key; not one of", 1)
-        raise InputError(message)
-    return f"++{word}"
-
-
-def _options_of(group: str) -> list[str]:
-    folders = [folder / group for folder in (conf_folder(), *_user_folders)]
-    return sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
-
-
-_user_folders: list[Path] = []
-
-
-@contextlib.contextmanager
-def _user_folder(given: str | None) -> Any:
-    """Let option files of the user's own be found too."""
-    named = given if given is not None else os.environ.get(USER_CONF)
-    if named is not None:
-        folder = Path(named).expanduser()
-        if not named or not folder.is_dir():
-            raise refusal("--config-dir" if given is not None else USER_CONF, named, "must be a folder")
-        _user_folders.append(folder.resolve())
-    try:
-        yield
-    finally:
-        _user_folders.clear()
-
-
-@contextlib.contextmanager
-def _hydra() -> Any:
-    from hydra import initialize_config_dir
-
-    with initialize_config_dir(config_dir=str(conf_folder()), version_base="1.3", job_name="descentlab"):
-        yield
-
-
-def _composed(overrides: Sequence[str]) -> dict[str, Any]:
-    from hydra import compose as hydra_compose
-    from hydra.errors import HydraException
+def _composed(loader: Any, words: Sequence[str]) -> _Composed:
+    from hydra.types import RunMode
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
-    search = [f"hydra.searchpath=[{','.join(f'file://{folder}' for folder in _user_folders)}]"] if _user_folders else []
     try:
-        composed = hydra_compose("config", overrides=[*overrides, *search])
-        return OmegaConf.to_container(composed, resolve=False)  # type: ignore[return-value]
-    except (HydraException, OmegaConfBaseException) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"configuration: {shown(first)}") from error
+        config = loader.load_configuration("config", list(words), RunMode.RUN, from_shell=False)
+        params = dict(config.hydra.sweeper.get("params") or {})
+        raw: Any = OmegaConf.to_container(config, resolve=False)
+    except Exception as error:  # whatever Hydra, OmegaConf or the YAML reader say about a file of the user's own
+        raise InputError(f"configuration: {_first_line(error)}") from error
+    raw.pop("hydra")
+    arms = raw.pop("arms", None) or []
+    if not isinstance(arms, list) or not all(isinstance(arm, list) for arm in arms):
+        raise refusal("arms", arms, "must be a list of override lists")
+    return _Composed(raw, [[str(word) for word in arm] for arm in arms], [f"{key}={params[key]}" for key in params])
 
 
-def _shown_configuration(overrides: Sequence[str]) -> str:
-    from omegaconf import OmegaConf
+def _loader(folders: Sequence[Path]) -> Any:
+    from hydra import version
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
-    with _hydra():
-        cells = [_composed(one) for one in _expanded(overrides, sweep=False)]
-    resolve(cells[0])
-    return OmegaConf.to_yaml(OmegaConf.create(cells[0]))
-
-
-def _choices() -> str:
-    width = max(map(len, GROUPS))
-    groups = [f"  {group:<{width}} {' '.join(_options_of(group))}" for group in (*GROUPS, "experiment")]
-    plain = [key for key in keys() if key not in GROUPS]
-    return "\n".join(["groups and their options:", *groups, "keys:", f"  {' '.join(plain)}"])
+    version.setbase("1.3")
+    return ConfigLoaderImpl(config_search_path=_search_path(folders))
 
 
-# --- other commands ------------------------------------------------------------------------------------------------
+def _search_path(folders: Sequence[Path]) -> Any:
+    from hydra._internal.utils import create_config_search_path
+    from hydra.core.config_search_path import SearchPathQuery
+
+    path = create_config_search_path(f"file://{folders[0]}")
+    for folder in folders[1:]:
+        path.prepend("user", f"file://{folder}", anchor=SearchPathQuery(provider="schema"))
+    return path
+
+
+def _unreadable(word: str) -> InputError:
+    """The error for a word that Hydra's grammar does not know, with what may have been meant."""
+    if "=" in word:
+        key, _, value = word.partition("=")
+        return refusal(key, value, "cannot be read; lists and texts with special characters need quotes,"
+                       " as in 'network.hidden=[64,32]' or 'data.path=\"~/a.csv\"'")  # fmt: skip
+    names = [*COMMANDS, *keys()]
+    return InputError(f"{shown(word)}: must be KEY=VALUE, or one of {', '.join(COMMANDS)}{nearest(word, names)}")
+
+
+def _first_line(error: Exception) -> str:
+    """What an exception says, on one line, without search paths and links."""
+    text = str(error).split("\nSearch path:")[0].split("\nSee https:")[0]
+    return shown(" ".join(text.split()) or type(error).__name__, 300)
+
+
+def _folders(config_dir: str | None) -> list[Path]:
+    """Where options are looked for: the project's own folder, then the user's.
+
+    Raises:
+        InputError: a folder that is not there, or one with a file that the project's own would hide.
+    """
+    own = conf_folder()
+    given = os.environ.get(USER_CONF) if config_dir is None else config_dir
+    if given is None:
+        return [own]
+    key = USER_CONF if config_dir is None else "--config-dir"
+    try:
+        folder = Path(given).expanduser().resolve()
+        if not given or not folder.is_dir():
+            raise refusal(key, given, "must be a folder with option files, such as activation/mine.yaml")
+    except (OSError, ValueError, RuntimeError) as error:
+        raise refusal(key, given, f"cannot be read ({_first_line(error)})") from error
+    if folder == own:
+        return [own]
+    for file in sorted(folder.rglob("*.yaml")):
+        if (own / file.relative_to(folder)).is_file():
+            raise refusal(key, given, f"{file.relative_to(folder)} would be hidden by the project's own; rename it")
+    return [own, folder]
+
+
+def _options_of(group: str, folders: Sequence[Path]) -> list[str]:
+    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
+
+
+# --- help --------------------------------------------------------------------------------------------------------
+
+
+def _choices(folders: Sequence[Path]) -> str:
+    """Groups with their options and these with their own numbers, then keys with their defaults."""
+    lines = ["groups and their options (* default):"]
+    text = (folders[0] / "config.yaml").read_text(encoding="utf-8")
+    defaults = dict(re.findall(r"^  - (\w+): (\w+)", text, re.MULTILINE))
+    for group in (*GROUPS, "experiment"):
+        names = _options_of(group, folders)
+        marked = [name + "*" if defaults.get(group) == name else name for name in names]
+        lines += _wrapped(f"  {group:<12} ", " ".join(marked))
+        owners: dict[str, list[str]] = {}
+        for name in names if group != "experiment" else []:
+            files = [path for folder in folders for path in [folder / group / f"{name}.yaml"] if path.is_file()]
+            for number in re.findall(r"^(\w+):", files[0].read_text(encoding="utf-8", errors="replace"), re.MULTILINE):
+                owners.setdefault(number, []).append(name)
+        owners.pop("name", None)
+        texts = [f"{group}.{number} ({', '.join(own)})" if len(own) <= 3 else f"{group}.{number}"
+                 for number, own in owners.items()]  # fmt: skip
+        lines += _wrapped(" " * 17, "; ".join(texts)) if texts else []
+    body = text.split("\n\n", 1)[1].rstrip().splitlines()
+    return "\n".join(
+        [*lines, "", "keys and their defaults (docs/configuration.md has them all):", *(f"  {line}" for line in body)]
+    )
+
+
+def _wrapped(head: str, text: str) -> list[str]:
+    import textwrap
+
+    return textwrap.wrap(text, 118, initial_indent=head, subsequent_indent=" " * len(head), break_on_hyphens=False)
+
+
+# --- other commands ----------------------------------------------------------------------------------------------
 
 
 def _tracking(overrides: Sequence[str]) -> "Option":
     """The store that overrides such as tracking.uri=... name."""
     for word in overrides:
-        if word.startswith("-") or not word.startswith("tracking"):
+        if not word.startswith("tracking"):
             raise InputError(f"{shown(word)}: must be an override of tracking, such as tracking.uri=runs.db")
     return compose(overrides, sweep=False)[0].tracking
 
@@ -294,7 +449,7 @@ def _ui(words: list[str]) -> int:
     port = None
     if ports:
         text = ports[-1].removeprefix("port=")
-        if not text.isdigit() or not 1 <= int(text) <= 65535:
+        if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= 65535:
             raise refusal("port", text, "must be a whole number from 1 to 65535")
         port = int(text)
     serve_ui(_tracking([word for word in words if word not in ports]), port)
@@ -304,11 +459,26 @@ def _ui(words: list[str]) -> int:
 def _replay(words: list[str]) -> int:
     from descentlab.harness.tracking import replay
 
-    if not words or "=" in words[0]:
+    if not words or "=" in words[0] or words[0].startswith("-"):
         raise InputError("replay: needs the id of a run, as in: descentlab replay 0123abcd")
-    report = replay(words[0], _tracking(words[1:]))
-    print(report)
+    print(replay(words[0], _tracking(words[1:])))
     return 0
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {"ui": _ui, "replay": _replay}
+
+
+def _complete(words: list[str], config_dir: str | None) -> None:
+    """Hydra's shell completion: install=SHELL, uninstall=SHELL, or query=SHELL as the installed script calls it."""
+    from hydra import version
+    from hydra._internal.hydra import Hydra
+    from hydra.core.global_hydra import GlobalHydra
+
+    if len(words) != 1 or not re.fullmatch(r"(install|uninstall|query)=(bash|zsh|fish)", words[0]):
+        raise InputError(f"-sc {shown(' '.join(words))}: must be -sc install=SHELL, SHELL one of bash, fish, zsh")
+    version.setbase("1.3")
+    hydra = Hydra.create_main_hydra2("descentlab", _search_path(_folders(config_dir)))
+    try:
+        hydra.shell_completion("config", words)
+    finally:
+        GlobalHydra.instance().clear()

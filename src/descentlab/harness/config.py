@@ -42,7 +42,7 @@ class InputError(Exception):
 Check = Callable[[str, Any], Any]  # (key, value) -> the canonical value; raises InputError
 
 
-def shown(value: Any) -> str:
+def shown(value: Any, length: int = 80) -> str:
     """A value as it may stand in a message: on one line, printable, not too long."""
     if value is None or isinstance(value, bool):
         text = {None: "null", True: "true", False: "false"}[value]
@@ -55,7 +55,7 @@ def shown(value: Any) -> str:
     else:
         text = str(value)
     text = "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
-    return text if len(text) <= 80 else text[:77] + "..."
+    return text if len(text) <= length else text[: length - 3] + "..."
 
 
 def refusal(key: str, value: Any, valid: str) -> InputError:
@@ -66,10 +66,11 @@ def refusal(key: str, value: Any, valid: str) -> InputError:
 def unknown(key: str, value: Any, valid: Iterable[str]) -> InputError:
     """The error for a choice: `activation=rleu: not one of elu, gelu, ... (did you mean relu?)`."""
     names = sorted(valid)
-    return refusal(key, value, f"not one of {', '.join(names)}{_nearest(value, names)}")
+    return refusal(key, value, f"not one of {', '.join(names)}{nearest(value, names)}")
 
 
-def _nearest(value: Any, names: Sequence[str]) -> str:
+def nearest(value: Any, names: Sequence[str]) -> str:
+    """A question for the name that may have been meant, empty where none is near."""
     from difflib import get_close_matches
 
     found = get_close_matches(str(value)[:100], names, n=1) if isinstance(value, str) else []
@@ -252,7 +253,7 @@ def _foreign(group: str, name: str, key: str, value: Any, known: Mapping[str, Sc
     if owners:
         return refusal(f"{group}.{key}", value, f"belongs to {group}={' or '.join(owners)}, not to {group}={name}")
     own = sorted(known[name])
-    takes = f"{group}={name} takes {', '.join(own)}{_nearest(key, own)}" if own else f"{group}={name} takes no numbers"
+    takes = f"{group}={name} takes {', '.join(own)}{nearest(key, own)}" if own else f"{group}={name} takes no numbers"
     return refusal(f"{group}.{key}", value, f"unknown key; {takes}")
 
 
@@ -389,7 +390,7 @@ def _flat_run(raw: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in given.items():
         if key not in keys() and key != "output_initializer":
             valid = keys()
-            raise refusal(key, value, f"unknown key; not one of {', '.join(valid)}{_nearest(key, valid)}")
+            raise refusal(key, value, f"unknown key; not one of {', '.join(valid)}{nearest(key, valid)}")
     for key in keys():
         if key not in given:
             raise InputError(f"{key}: is missing from the configuration")

@@ -4,6 +4,7 @@ A cell is one resolved configuration; a single run is a sweep of one.
 """
 
 import contextlib
+import functools
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -68,9 +69,7 @@ def run(
     with _shown_progress(queue, progress) as show:
         for place, cell in enumerate(queue):
             try:
-                trained[cell.hash] = _train(
-                    cell, tracker, workers, lambda record, at=place: show(at, record), on_finish
-                )
+                trained[cell.hash] = _train(cell, tracker, workers, functools.partial(show, place), on_finish)
             except Exception as error:
                 if len(queue) == 1:
                     raise
@@ -193,8 +192,9 @@ def write_results(cells: Sequence[Config], trainings: Sequence[Training | None],
     names = len(header) - 7
     widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
     for row in [header, *rows]:
-        cells_of_row = [text.ljust(w) if i < names else text.rjust(w) for i, (text, w) in enumerate(zip(row, widths))]
-        print("  ".join(cells_of_row).rstrip(), file=to)
+        padded = [text.ljust(width) for text, width in zip(row[:names], widths, strict=False)]
+        padded += [text.rjust(width) for text, width in zip(row[names:], widths[names:], strict=True)]
+        print("  ".join(padded).rstrip(), file=to)
 
 
 _TELLING = ("test/accuracy", "test/r2", "test/loss")  # what a cell's row shows, the first that was measured
