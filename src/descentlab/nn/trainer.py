@@ -34,7 +34,7 @@ from descentlab.nn.network import Network, gradient, predict
 from descentlab.nn.updates import UPDATES, State, Update
 
 Splits = Mapping[str, tuple[ndarray, ndarray]]  # "train", "validation", "test" -> inputs (N, n_0), targets (N, K)
-LOGGED_EPOCHS = 20  # about how many epochs log_every="auto" logs: one logged epoch costs about one of training
+LOGGED_EPOCHS = 20  # how many epochs log_every="auto" logs at most: one logged epoch costs about one of training
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ class Recipe:
         epochs: passes over the training split.
         seed, restarts: restart r has seed + r.
         dtype: "float64" or "float32".
-        log_every: epochs between logged epochs; 0 and the last are always logged; "auto" logs about 20.
+        log_every: epochs between logged epochs; 0 and the last are always logged; "auto" logs up to 18 between, spread
+            logarithmically.
         diagnostics: "basic" (norms per layer) or "none".
         task: "regression", "binary" or "multiclass".
     """
@@ -89,8 +90,13 @@ class Recipe:
 
     def logged_epochs(self) -> list[int]:
         """The epochs after which everything is measured, 0 and the last among them."""
-        every = -(-self.epochs // LOGGED_EPOCHS) if self.log_every == "auto" else self.log_every
-        return sorted({*range(0, self.epochs, max(1, every)), self.epochs})
+        if self.log_every != "auto":
+            return sorted({*range(0, self.epochs, self.log_every), self.epochs})
+        logged = [0]
+        while (last := logged[-1]) < self.epochs:
+            left = LOGGED_EPOCHS - len(logged)
+            logged.append(max(last + 1, round(last * (self.epochs / max(last, 1)) ** (1 / left))))
+        return logged
 
 
 @dataclass(frozen=True)
