@@ -1,0 +1,251 @@
+"""What the scripts in experiments/ share: parts and arms, quick and full form, tuned rates, one summary run.
+
+A study is a few *parts*. Each is a sweep of its own: arms (override lists, one per cell) over the settings of
+conf/experiment/<part>.yaml. Rates that go with an arm are chosen once by `--tune` and kept in experiments/arms/, so
+that a study reruns without tuning. The quick form runs the same arms with fewer restarts and epochs.
+"""
+
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from descentlab.harness import config as configuration
+from descentlab.harness.config import Config, InputError
+from descentlab.nn.trainer import train_recipe
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from descentlab.harness.tracking import SummaryRun, Tracker
+
+Arm = Sequence[str]
+
+RATES = tuple(float(f"{10 ** (k / 4):.3g}") for k in range(-8, 7))  # .01 to 31.6, four a decade
+RATE_LIMITS = (1e-6, 1e6)
+TUNING_SEED, TUNING_RESTARTS = 100_000, 5  # apart from every reported seed
+
+
+@dataclass(frozen=True)
+class Part:
+    """One sweep of a study.
+
+    Attributes:
+        arms: override lists, one per cell.
+        quick: overrides of the quick form.
+        tuned: whether each arm's learning rate is chosen by `--tune` and read from experiments/arms/.
+    """
+
+    arms: Sequence[Arm]
+    quick: Sequence[str] = ()
+    tuned: bool = False
+
+
+class Study:
+    """A script's run: the cells of its parts as tables, and what is made of them.
+
+    Attributes:
+        summary: the run that holds tables and figures.
+    """
+
+    def __init__(self, tracker: "Tracker", summary: "SummaryRun", sweeps: Mapping[str, str]) -> None:
+        self.summary = summary
+        self._tracker, self._sweeps = tracker, sweeps
+
+    def restarts(self, part: str) -> "pd.DataFrame":
+        """One row per restart of a part, as `results.restarts`."""
+        from descentlab.harness import results
+
+        return results.restarts(self._tracker, self._sweeps[part])
+
+    def curves(self, part: str, metrics: Sequence[str] | None = None) -> "pd.DataFrame":
+        """One row per restart, epoch and metric of a part, as `results.curves`."""
+        from descentlab.harness import results
+
+        return results.curves(self._tracker, self._sweeps[part], metrics=metrics)
+
+    def table(self, name: str, frame: "pd.DataFrame") -> None:
+        """Print a table and keep it with the summary, as CSV and HTML."""
+        self.summary.table(name, frame)
+        print(f"\n{name}\n{frame.to_string(index=False, float_format=lambda value: f'{value:.4g}')}", flush=True)
+
+    def figure(self, name: str, figure: "Figure") -> None:
+        """Keep a figure with the summary, as PNG and SVG."""
+        self.summary.figure(name, figure)
+
+
+def main(
+    name: str,
+    about: str,
+    parts: Mapping[str, Part],
+    report: Callable[[Study], None],
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """Run a script of experiments/: all cells of all parts are checked, then trained, then reported.
+
+    Args:
+        name: of the study, and of its summary run.
+        about: the script's docstring, shown by --help.
+        parts: by the name of their file in conf/experiment/.
+        report: makes tables and figures.
+        arguments: --quick, --tune, --help and overrides that go to every cell; None reads the command line.
+
+    Returns:
+        The exit status.
+    """
+    from descentlab.harness import cli
+
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    flags = {word for word in given if word.startswith("-")}
+    overrides = [word for word in given if word not in flags]
+    if flags & {"-h", "--help"}:
+        print(
+            about.strip() + "\n\nusage: --quick (small form), --tune (choose rates anew), overrides such as restarts=10"
+        )
+        return 0
+
+    def work() -> int:
+        if flags - {"--quick", "--tune"}:
+            raise InputError(f"{sorted(flags)[0]}: not one of --help, --quick, --tune")
+        if "--tune" in flags:
+            _tune(name, {key: part for key, part in parts.items() if part.tuned}, overrides)
+        else:
+            _run(name, parts, report, overrides, quick="--quick" in flags)
+        return 0
+
+    return cli.guarded(work)
+
+
+def _run(
+    name: str, parts: Mapping[str, Part], report: Callable[[Study], None], overrides: Sequence[str], quick: bool
+) -> None:
+    from descentlab.harness import cli, sweeps
+    from descentlab.harness.tracking import open_tracker
+
+    began = time.perf_counter()
+    cells = {}
+    for key, part in parts.items():
+        arms = _tuned_arms(key) if part.tuned else part.arms
+        cells[key] = cli.compose([*(part.quick if quick else ()), *overrides], key, arms)
+    for cell in chain.from_iterable(cells.values()):
+        configuration.check(cell)
+    first = next(iter(cells.values()))[0]
+    with open_tracker(first.tracking) as tracker:
+        sweep = tracker.sweep
+        for key, configs in cells.items():
+            tracker.sweep = f"{sweep}-{key}"
+            sweeps.run(configs, tracker)
+        tracker.sweep = sweep
+        tracker.flush()
+        settings = {"study": name, "form": "quick" if quick else "full", "overrides": " ".join(overrides)}
+        with tracker.summary(name, settings) as summary:
+            report(Study(tracker, summary, {key: f"{sweep}-{key}" for key in parts}))
+            summary.metrics({"seconds": time.perf_counter() - began})
+        print(f"\n{name}: {time.perf_counter() - began:.0f} s; kept in {tracker.location}", flush=True)
+
+
+# --- learning rates ------------------------------------------------------------------------------------------------
+
+
+def _tune(name: str, parts: Mapping[str, Part], overrides: Sequence[str]) -> None:
+    from descentlab.harness import cli
+
+    for key, part in parts.items():
+        chosen = []
+        for arm, cell in zip(part.arms, cli.compose(overrides, key, part.arms), strict=True):
+            table = choose_rate(cell)
+            best = table[table["chosen"]].iloc[0]
+            chosen.append([*arm, f"learning_rate={best['learning_rate']:g}"])
+            print(f"{key}: {' '.join(chosen[-1])}, validation loss {best['validation_loss']:.4g}", flush=True)
+        _write_arms(key, chosen, f"made by `python experiments/{name}.py --tune`")
+
+
+def choose_rate(config: Config, rates: Sequence[float] = RATES) -> "pd.DataFrame":
+    """Compare learning rates on validation with the tuning seeds, all rates and seeds in one stack.
+
+    The grid is widened by half its length on the side where its edge wins. A rate with which any restart diverges is
+    no candidate.
+
+    Args:
+        config: the cell; its learning rate, seed and restarts are replaced.
+        rates: the grid to start from, rising.
+
+    Returns:
+        One row per rate tried: learning_rate, validation_loss (mean over tuning seeds, infinite where one diverged),
+        chosen.
+
+    Raises:
+        InputError: the data has no validation split, or no rate is fit.
+    """
+    import pandas as pd
+
+    dataset = configuration.check(config)
+    if "validation" not in dataset.splits:
+        raise InputError(f"data={config.data.name}: has no validation split to choose a learning rate on")
+    tried: dict[float, float] = {}
+    wanted = sorted(rates)
+    while wanted:
+        recipe = dataclasses.replace(
+            configuration.recipe(config, dataset),
+            learning_rate=tuple(wanted),
+            seed=TUNING_SEED,
+            restarts=TUNING_RESTARTS,
+            log_every=max(1, config.epochs),
+            diagnostics="none",
+        )
+        splits = {name: dataset.splits[name] for name in ("train", "validation")}
+        final = train_recipe(recipe, splits, workers="auto").curves["validation/loss"][-1]
+        means = np.nan_to_num(final, nan=np.inf).reshape(len(wanted), TUNING_RESTARTS).mean(axis=1)
+        tried |= dict(zip(wanted, means.tolist(), strict=True))
+        wanted = _beyond(tried, len(rates) // 2)
+    best = min(tried, key=lambda rate: (tried[rate], rate))
+    if not np.isfinite(tried[best]):
+        raise InputError(f"{config.name}: diverges at every learning rate from {min(tried)} to {max(tried)}")
+    rows = [(rate, loss, rate == best) for rate, loss in sorted(tried.items())]
+    return pd.DataFrame(rows, columns=["learning_rate", "validation_loss", "chosen"])
+
+
+def _beyond(tried: dict[float, float], steps: int) -> list[float]:
+    """More rates beyond the edge that wins, none where the best one lies inside."""
+    rates = sorted(tried)
+    best = min(rates, key=lambda rate: (tried[rate], rate))
+    factor = 10**0.25
+    if best == rates[0]:
+        more = [best / factor**k for k in range(1, steps + 1)]
+    elif best == rates[-1]:
+        more = [best * factor**k for k in range(1, steps + 1)]
+    else:
+        return []
+    low, high = RATE_LIMITS
+    return sorted(float(f"{rate:.3g}") for rate in more if low <= rate <= high)
+
+
+def _arms_file(part: str) -> Path:
+    """Beside the scripts, which are not part of an installed wheel."""
+    return Path(__file__).resolve().parents[3] / "experiments" / "arms" / f"{part}.yaml"
+
+
+def _tuned_arms(part: str) -> list[Arm]:
+    import yaml
+
+    try:
+        arms = yaml.safe_load(_arms_file(part).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise InputError(f"experiments/arms/{part}.yaml: cannot be read; --tune makes it") from error
+    if not isinstance(arms, list) or not all(isinstance(arm, list) for arm in arms):
+        raise InputError(f"experiments/arms/{part}.yaml: must be a list of override lists; --tune makes it")
+    return [[str(override) for override in arm] for arm in arms]
+
+
+def _write_arms(part: str, arms: Sequence[Arm], note: str) -> None:
+    path = _arms_file(part)
+    path.parent.mkdir(exist_ok=True)
+    lines = [f"# {note}", *(f"- [{', '.join(arm)}]" for arm in arms)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
