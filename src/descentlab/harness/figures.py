@@ -1,0 +1,387 @@
+"""Figures from the tables that `results` returns: every restart visible, the mean and its 95 % interval on top.
+
+Colours are Okabe and Ito's (2008), told apart without colour by line style and marker as well. Figures are made with
+matplotlib's objects and not with pyplot, whose global state is not for threads.
+"""
+
+import threading
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+from numpy import ndarray
+
+from descentlab.harness.tracking.contents import SPLITS
+from descentlab.harness.tracking.contents import spread as _statistics
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C7A00")
+LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (3, 1)), (0, (1, 2)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+DECADES = 30.0  # values whose largest is more than this many times the smallest are shown on a log axis
+LABELS = {
+    "mean_squared_error": "½ mean squared error",
+    "binary_cross_entropy": "binary cross-entropy (nats)",
+    "categorical_cross_entropy": "categorical cross-entropy (nats)",
+    "loss": "loss",
+    "accuracy": "accuracy (fraction of samples)",
+    "r2": "R² (fraction of variance)",
+    "delta_norm": "mean |δ| over samples",
+    "gradient_norm": "‖∂C/∂W‖ (Frobenius)",
+    "weight_norm": "‖W‖ (Frobenius)",
+}
+HOW_TO_READ = "thin: every restart   thick: mean   band: 95 % interval of the mean"
+
+_drawing = threading.Lock()  # matplotlib's text machinery is shared
+
+
+def save(figure: Figure, path: str | Path, dpi: int = 150) -> None:
+    """Write a figure in the format that the path's ending names; safe from any thread."""
+    options: dict[str, Any] = {"dpi": dpi}
+    if str(path).endswith(".svg"):
+        options["metadata"] = {"Date": None}  # the same figure is the same file
+    elif str(path).endswith(".png"):
+        options["pil_kwargs"] = {"compress_level": 3}  # a third of the time of the default, for 1.2 of the size
+    with _drawing:
+        figure.savefig(path, **options)
+
+
+def learning_curves(
+    frame: pd.DataFrame, metrics: Sequence[str] | None = None, by: str = "cell", title: str | None = None
+) -> Figure:
+    """Metrics over epochs, a panel each.
+
+    Args:
+        frame: long, as from `results.curves`: cell, seed, epoch, metric, value; data and loss are named where given.
+        metrics: what to draw; None takes losses and scores: of one cell all splits in one panel, of several cells the
+            test split's.
+        by: the column that tells the series apart.
+        title: over the figure; None says cell, data and restarts.
+
+    Returns:
+        The figure.
+    """
+    keys = _ordered(frame[by])
+    known = set(frame["metric"])
+    if metrics is None:
+        splits = (
+            SPLITS if len(keys) == 1 else [next(s for s in ("test", "validation", "train") if f"{s}/loss" in known)]
+        )
+        metrics = [f"{s}/{name}" for name in ("loss", "accuracy", "r2") for s in splits if f"{s}/{name}" in known]
+    panels: dict[str, list[str]] = {}
+    for metric in metrics:
+        panels.setdefault(_quantity(metric) if len(keys) == 1 else metric, []).append(metric)
+    figure, axes = _canvas(len(panels))
+    handles: dict[str, Line2D] = {}
+    for ax, (panel, names) in zip(axes, panels.items(), strict=True):
+        one_label = len(keys) == 1
+        series = [(name if one_label else str(key), name, key) for name in names for key in keys]
+        for place, (label, name, key) in enumerate(series):
+            look = SPLITS.index(name.split("/")[0]) if one_label and name.split("/")[0] in SPLITS else place
+            epochs, values = _table(frame[(frame[by] == key) & (frame["metric"] == name)], "epoch")
+            shown = _shown(label, one_label)
+            handles[shown] = _bundle(ax, epochs, values, look, shown, markers=False)
+        ax.set_xlabel("epoch")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.set_ylabel(_label(panel, frame, names))
+        _value_axis(ax, frame[frame["metric"].isin(names)]["value"])
+    _legend(figure, handles, HOW_TO_READ)
+    figure.suptitle(title or _setting(frame, by))
+    return figure
+
+
+def layer_decay(
+    frame: pd.DataFrame,
+    theory: Mapping[Any, Sequence[float]] | None = None,
+    by: str = "cell",
+    panels: str | None = None,
+    quantity: str = "delta_norm",
+    epoch: int = 0,
+    title: str | None = None,
+) -> Figure:
+    """A norm per layer, on a log axis: how a signal falls on its way to the input.
+
+    Args:
+        frame: long, as from `results.curves`, with metrics delta_norm/layer_1 and so on; layer 1 touches the input.
+        theory: series (a value of `by`, or of (panels, by)) -> value per layer 1 .. L, drawn in black.
+        by: the column that tells the series apart.
+        panels: the column that tells the panels apart.
+        quantity: delta_norm, gradient_norm or weight_norm.
+        epoch: the logged epoch to show.
+        title: over the figure; None says data and restarts.
+
+    Returns:
+        The figure.
+    """
+    prefix = f"{quantity}/layer_"
+    frame = frame[frame["metric"].str.startswith(prefix) & (frame["epoch"] == epoch)]
+    frame = frame.assign(layer=frame["metric"].str.removeprefix(prefix).astype(int))
+    groups = _ordered(frame[panels]) if panels else [None]
+    keys = _ordered(frame[by])
+    figure, axes = _canvas(len(groups), share_y=True)
+    handles: dict[str, Line2D] = {}
+    for ax, group in zip(axes, groups, strict=True):
+        part = frame if group is None else frame[frame[panels] == group]
+        for place, key in enumerate(keys):
+            rows = part[part[by] == key]
+            if rows.empty:
+                continue
+            layers, values = _table(rows, "layer")
+            handles[str(key)] = _bundle(ax, layers, values, place, str(key), markers=True)
+            expected = (theory or {}).get((group, key), (theory or {}).get(key))
+            if expected is not None:
+                x = np.arange(1, len(expected) + 1)
+                (line,) = ax.plot(x, expected, color="black", lw=1.2, ls=(0, (1, 1)), zorder=5)
+                handles["theory"] = line
+        if group is not None:
+            ax.set_title(f"{panels}: {group}", fontsize="medium")
+        ax.set_yscale("log")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.set_xlabel("layer (1 touches the input)")
+    axes[0].set_ylabel(LABELS.get(quantity, quantity))
+    _legend(figure, handles, HOW_TO_READ)
+    when = "before the first update" if epoch == 0 else f"after epoch {epoch}"
+    figure.suptitle(title or f"{_setting(frame, None)}, {when}")
+    return figure
+
+
+def spread(
+    frame: pd.DataFrame,
+    metric: str = "test/loss",
+    by: str = "cell",
+    panels: str | None = None,
+    title: str | None = None,
+) -> Figure:
+    """The outcome of every restart as a point, series by series, with mean and interval; diverged ones are counted.
+
+    Args:
+        frame: one row per restart, as from `results.restarts`.
+        metric: the column to show.
+        by: the column that tells the series apart.
+        panels: the column that tells the panels apart.
+        title: over the figure; None says data and restarts.
+
+    Returns:
+        The figure.
+    """
+    groups = _ordered(frame[panels]) if panels else [None]
+    keys = _ordered(frame[by])
+    figure, axes = _canvas(len(groups), height=1.7 + 0.42 * len(keys), share_y=True)
+    for ax, group in zip(axes, groups, strict=True):
+        part = frame if group is None else frame[frame[panels] == group]
+        for place, key in enumerate(keys):
+            values = part[part[by] == key][metric].to_numpy(dtype=np.float64)
+            if not len(values):
+                continue
+            _points(ax, values, place)
+        if group is not None:
+            ax.set_title(f"{panels}: {group}", fontsize="medium")
+        ax.set_yticks(range(len(keys)), [str(key) for key in keys])
+        ax.set_ylim(len(keys) - 0.4, -0.6)
+        ax.grid(axis="x", alpha=0.3)
+        _value_axis(ax, part[metric], along="x")
+        ax.set_xlabel(f"{metric.split('/')[0]} {_label(_quantity(metric), part, [metric])}")
+    axes[0].set_ylabel(by)
+    figure.suptitle(title or _setting(frame, None))
+    mean = Line2D([], [], color="black", marker="|", ms=12, mew=2, lw=2)
+    one = Line2D([], [], color="grey", marker="o", ms=4, lw=0)
+    _legend(figure, {"one restart": one, "mean and its 95 % interval": mean}, None)
+    return figure
+
+
+def grid_table(
+    frame: pd.DataFrame,
+    metric: str = "test/accuracy",
+    rows: str = "activation",
+    columns: str = "descent",
+    panels: str | None = "loss",
+    title: str | None = None,
+) -> Figure:
+    """A grid of cells as a table of coloured means, each with the half width of its 95 % interval.
+
+    Args:
+        frame: one row per restart, as from `results.restarts`.
+        metric: the column to show.
+        rows: the column that makes the table's rows.
+        columns: the column that makes its columns.
+        panels: the column that makes a table each.
+        title: over the figure; None says data and restarts.
+
+    Returns:
+        The figure.
+    """
+    groups = _ordered(frame[panels]) if panels else [None]
+    lines, across = _ordered(frame[rows]), _ordered(frame[columns])
+    means = np.full((len(groups), len(lines), len(across)), np.nan)
+    notes = np.full(means.shape, "", dtype=object)
+    for place in np.ndindex(means.shape):
+        group, line, column = groups[place[0]], lines[place[1]], across[place[2]]
+        chosen = (frame[rows] == line) & (frame[columns] == column)
+        if group is not None:
+            chosen &= frame[panels] == group
+        values = frame[chosen][metric].to_numpy(dtype=np.float64)
+        if len(values):
+            means[place], notes[place] = _entry(values)
+    finite = means[np.isfinite(means)]
+    limits = Normalize(finite.min(initial=np.inf), finite.max(initial=-np.inf)) if len(finite) else Normalize(0, 1)
+    figure, axes = _canvas(len(groups), height=1.9 + 0.62 * len(lines), width=2.0 + 1.35 * len(across), share_y=True)
+    image = None
+    for ax, group, values, texts in zip(axes, groups, means, notes, strict=True):
+        image = ax.imshow(values, cmap="cividis", norm=limits, aspect="auto")
+        for (line, column), text in np.ndenumerate(texts):
+            dark = np.isfinite(values[line, column]) and limits(values[line, column]) < 0.5
+            ax.text(column, line, text, ha="center", va="center", color="white" if dark else "black", fontsize="small")
+        ax.set_xticks(range(len(across)), [str(name).replace("_", "\n", 1) for name in across])
+        ax.set_yticks(range(len(lines)), [str(name) for name in lines])
+        ax.set_xlabel(columns)
+        if group is not None:
+            ax.set_title(f"{group}".replace("_", " "), fontsize="medium")
+        ax.tick_params(length=0)
+        for side in ax.spines.values():
+            side.set_visible(False)
+    axes[0].set_ylabel(rows)
+    if image is not None and len(finite):
+        bar = figure.colorbar(image, ax=list(axes), pad=0.02)
+        bar.set_label(f"{metric.split('/')[0]} {_label(_quantity(metric), frame, [metric])}")
+    figure.suptitle(title or f"{_setting(frame, None)}, mean ± half of the 95 % interval")
+    return figure
+
+
+# --- parts of a figure -------------------------------------------------------------------------------------------
+
+
+def _canvas(
+    panels: int, height: float = 4.2, width: float = 5.0, share_y: bool = False
+) -> tuple[Figure, Sequence[Axes]]:
+    figure = Figure(figsize=(max(5.5, width * panels), height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, panels, squeeze=False, sharey=share_y)[0]
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _ordered(values: "pd.Series[Any]") -> list[Hashable]:
+    """Distinct values, numbers by size and names as they come."""
+    distinct = list(dict.fromkeys(values))
+    return sorted(distinct) if pd.api.types.is_numeric_dtype(values) else distinct
+
+
+def _table(rows: pd.DataFrame, axis: str) -> tuple[ndarray, ndarray]:
+    """Positions (P,) and values (P, R), a column per restart (of each run, where several share a series)."""
+    keys = [key for key in ("run_id", "seed") if key in rows.columns]
+    wide = rows.set_index([axis, *keys])["value"].unstack(keys).sort_index()
+    return wide.index.to_numpy(), wide.to_numpy(dtype=np.float64)
+
+
+def _bundle(ax: Axes, x: ndarray, values: ndarray, place: int, label: str, markers: bool) -> Line2D:
+    """All restarts (P, R) of a series as thin lines, their mean as a thick one, its interval as a band."""
+    colour, style = COLOURS[place % len(COLOURS)], LINES[place % len(LINES)]
+    with np.errstate(invalid="ignore"):
+        values = np.where(np.isfinite(values), values, np.nan)
+    restarts = values.shape[1]
+    marker = MARKERS[place % len(MARKERS)] if markers or len(x) == 1 else None
+    if restarts > 1:
+        segments = [np.column_stack([x, column]) for column in values.T]
+        faint = float(np.clip(4 / restarts, 0.08, 0.45))
+        ax.add_collection(LineCollection(segments, colors=colour, linewidths=0.7, alpha=faint, zorder=1))
+    series = _statistics(values)
+    ax.fill_between(x, series["_ci_low"], series["_ci_high"], color=colour, alpha=0.25, lw=0, zorder=2)
+    (line,) = ax.plot(x, series[""], color=colour, ls=style, lw=2, marker=marker, ms=5, label=label, zorder=3)
+    lost = np.isnan(values[-1])
+    if lost.any():
+        last = np.array([np.flatnonzero(np.isfinite(column)).max(initial=0) for column in values.T[lost]])
+        ends = values.T[lost][np.arange(len(last)), last]
+        ax.plot(x[last], ends, ls="", marker="x", color=colour, ms=5, alpha=0.7, zorder=4)
+    ax.autoscale_view()
+    return line
+
+
+def _points(ax: Axes, values: ndarray, place: int) -> None:
+    """Every restart of a series as a point on its row, its mean and interval, and the number of diverged ones."""
+    colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
+    finite = np.sort(values[np.isfinite(values)])
+    lost = len(values) - len(finite)
+    if len(finite):
+        jitter = 0.24 * (np.arange(len(finite)) * 0.618 % 1 - 0.5)  # the golden ratio keeps neighbours apart
+        ax.plot(finite, place + jitter, ls="", marker=marker, ms=4, mew=0, color=colour, alpha=0.45, zorder=2)
+        series = _statistics(finite[None, :])
+        centre, low, high = (float(series[key][0]) for key in ("", "_ci_low", "_ci_high"))
+        if np.isfinite(low):
+            ax.plot([low, high], [place + 0.27] * 2, color="black", lw=2, zorder=3, solid_capstyle="butt")
+        ax.plot([centre], [place + 0.27], marker="|", ms=9, mew=2, color="black", zorder=4)
+    if lost:
+        note = f"{lost} of {len(values)} diverged"
+        ax.annotate(note, (1, place), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize="small")
+
+
+def _entry(values: ndarray) -> tuple[float, str]:
+    series = _statistics(values[None, :])
+    mean, low, lost = (float(series[key][0]) for key in ("", "_ci_low", "_diverged"))
+    if not np.isfinite(mean):
+        return np.nan, "all diverged" if len(values) > 1 else "diverged"
+    text = f"{mean:.3g}" if not np.isfinite(low) else f"{mean:.3f}\n± {mean - low:.3f}"
+    return mean, text + (f"\n{lost:.0f} diverged" if lost else "")
+
+
+def _value_axis(ax: Axes, values: Iterable[float], along: str = "y") -> None:
+    """A log axis where values span decades."""
+    finite = np.asarray(list(values), dtype=np.float64)
+    finite = finite[np.isfinite(finite)]
+    if len(finite) and finite.min() > 0 and finite.max() > DECADES * finite.min():
+        (ax.set_yscale if along == "y" else ax.set_xscale)("log")
+        low = finite.min() / 1.3  # an interval around a mean may reach below 0
+        current = ax.get_ylim() if along == "y" else ax.get_xlim()
+        (ax.set_ylim if along == "y" else ax.set_xlim)(low, max(current[1], finite.max() * 1.3))
+
+
+def _quantity(metric: str) -> str:
+    head, _, tail = metric.partition("/")
+    return tail if head in SPLITS else head
+
+
+def _shown(label: str, is_metric: bool) -> str:
+    return label.split("/")[0] if is_metric and label.split("/")[0] in SPLITS else label
+
+
+def _label(panel: str, frame: pd.DataFrame, metrics: Sequence[str]) -> str:
+    quantity = _quantity(panel)
+    if quantity == "loss" and "loss" in frame.columns:
+        names = frame["loss"].unique()
+        if len(names) == 1:
+            quantity = str(names[0])
+    text = LABELS.get(quantity, quantity)
+    return text if panel in (quantity, "loss") or len(metrics) > 1 else f"{panel.split('/')[0]} {text}"
+
+
+def _setting(frame: pd.DataFrame, by: str | None) -> str:
+    """What a figure shows: cell where there is one, data and number of restarts."""
+    parts = []
+    if by is not None and frame[by].nunique() == 1:
+        parts.append(str(frame[by].iloc[0]))
+    if "data" in frame.columns and frame["data"].nunique() == 1:
+        parts.append(str(frame["data"].iloc[0]))
+    keys = [key for key in ("run_id", "cell") if key in frame.columns][:1]
+    counts = frame.groupby(keys)["seed"].nunique() if keys else pd.Series([frame["seed"].nunique()])
+    few, many = int(counts.min()), int(counts.max())
+    count = f"{few}" if few == many else f"{few} to {many}"
+    restarts = f"{count} restart" + ("" if many == 1 else "s")
+    parts.append(restarts + (" per cell" if len(counts) > 1 else ""))
+    return ", ".join(parts)
+
+
+def _legend(figure: Figure, handles: Mapping[str, Line2D], note: str | None) -> None:
+    columns = min(4, max(1, len(handles)))
+    legend = figure.legend(
+        list(handles.values()), list(handles), loc="outside lower center", ncols=columns, frameon=False, title=note
+    )
+    legend.get_title().set_fontsize("small")
+    legend.get_title().set_color("#444444")

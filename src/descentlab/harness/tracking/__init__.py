@@ -1,0 +1,36 @@
+"""Where results live: the only room that knows MLflow.
+
+A configuration is one run, a *cell*; its restarts are nested runs under it. Everything a cell needs to be read, redrawn
+or repeated is in its artifacts, and the rows of the store serve MLflow's own table and charts:
+
+    config.json        the resolved configuration
+    curves.parquet     one row per restart and logged epoch, one column per metric
+    restarts.parquet   one row per restart: seed, outcome, final metrics
+    initial.npz, final.npz   weights W1.., b1.. stacked over restarts (R, ...), with their seeds
+    learning_curves.png
+"""
+
+from descentlab.harness.tracking.contents import long_form
+from descentlab.harness.tracking.interrupts import Terminated
+from descentlab.harness.tracking.replaying import Replay, replay
+from descentlab.harness.tracking.runs import CellRun, SummaryRun, Tracker, open_tracker
+from descentlab.harness.tracking.serving import addresses, serve_ui, ui
+from descentlab.harness.tracking.store import StoredRun, find, get, store_uri
+
+__all__ = [
+    "CellRun",
+    "Replay",
+    "StoredRun",
+    "SummaryRun",
+    "Terminated",
+    "Tracker",
+    "addresses",
+    "find",
+    "get",
+    "long_form",
+    "open_tracker",
+    "replay",
+    "serve_ui",
+    "store_uri",
+    "ui",
+]

@@ -1,0 +1,265 @@
+"""What is kept of a run, as plain values and tables: params, metrics, curves, restarts, weights, environment."""
+
+import contextlib
+import functools
+import os
+import platform
+import re
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy import ndarray
+
+from descentlab.harness.config import Config, schemas
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from descentlab.nn.memory import Parameters
+    from descentlab.nn.trainer import Training
+
+CHILDREN = ("auto", "all", "none")
+CHILDREN_LIMIT = 50  # restarts up to which children=auto gives each its own run
+WEIGHTS_LIMIT = 64 * 2**20  # bytes of initial and final weights together; above it only the best restart's are kept
+SPLITS = ("train", "validation", "test")
+
+
+@functools.cache
+def environment() -> dict[str, str]:
+    """What the bits of a result may depend on besides its configuration: versions, BLAS, CPU, commit."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    from threadpoolctl import threadpool_info
+
+    try:
+        own = version("descentlab")
+    except PackageNotFoundError:
+        own = "unknown"
+    blas = [entry for entry in threadpool_info() if entry["user_api"] == "blas"]
+    found = {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "descentlab": own,
+        "blas": "; ".join(
+            f"{lib['internal_api']} {lib['version']} {lib.get('architecture', '')}".strip() for lib in blas
+        ),
+        "cpu_features": " ".join(np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])),
+        "device": f"cpu {_cpu_model()} x{os.cpu_count()}",
+    }
+    root = Path(__file__).resolve().parents[3]
+    if (root / ".git").exists():
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*"]
+            answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+            commit, _, dirty = answer.stdout.strip().partition("-")
+            found |= {
+                "git_commit": commit,
+                "git_dirty": "true" if dirty else "false",
+                "mlflow.source.git.commit": commit,
+            }
+    return found
+
+
+def _cpu_model() -> str:
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line for line in lines if line.startswith("model name")).partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def plain(value: Any) -> str:
+    """A setting as the text of a param: lists as 64-32, numbers so that they can be read back."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (list, tuple)):
+        return "-".join(map(str, value)) or "none"
+    return repr(float(value)) if isinstance(value, float) else str(value)
+
+
+def params(config: Config) -> dict[str, str]:
+    """A configuration as few readable params: the axes one compares, then what departs from the plain case."""
+    rows: dict[str, Any] = {
+        "data": config.data.name,
+        "hidden": config.hidden,
+        "activation": config.activation.name,
+        "output": config.output,
+        "loss": config.loss.name,
+        "initializer": config.initializer.name,
+        "descent": config.descent.name,
+        **{key: value for key, value in config.descent.numbers.items() if key == "batch_size"},
+        "update": config.update.name,
+        "learning_rate": float(config.learning_rate),
+        "epochs": config.epochs,
+        "dtype": config.dtype,
+        "seed": config.seed,
+        "restarts": config.restarts,
+    }
+    if config.learning_rate_decay != 1:
+        rows["learning_rate_decay"] = float(config.learning_rate_decay)
+    if config.weight_decay != 0:
+        rows["weight_decay"] = float(config.weight_decay)
+    for group in ("data", "activation", "initializer", "descent", "update"):
+        option = getattr(config, group)
+        for key, (_, default) in schemas(group)[option.name].items():
+            if key not in ("batch_size", "task") and option.numbers.get(key, default) != default:
+                rows[f"{group}.{key}"] = option.numbers[key]
+    return {key: plain(value) for key, value in rows.items()}
+
+
+def recorded(config: Config) -> dict[str, Any]:
+    """The configuration as it is kept; where it was tracked is no part of it (and may hold a password)."""
+    return {**config.as_dict(), "tracking": {"name": "none"}}
+
+
+def is_score(metric: str) -> bool:
+    """Whether a metric is a loss or a score of a split, not a norm of a layer."""
+    return metric.partition("/")[0] in SPLITS
+
+
+def spread(values: ndarray) -> dict[str, ndarray]:
+    """Mean and spread over the finite restarts at every epoch.
+
+    Args:
+        values: (P, R), not finite where a restart has diverged.
+
+    Returns:
+        (P,) each, under the suffix of its metric: "" (mean), _sd (n - 1), _min, _max, _ci_low and _ci_high (95 %,
+        Student t), _n (finite restarts) and _diverged (the others); NaN where there are too few restarts for it.
+    """
+    from scipy.special import stdtrit
+
+    finite = np.isfinite(values)
+    n = finite.sum(axis=1)
+    with np.errstate(all="ignore"):
+        mean = np.where(finite, values, 0.0).sum(axis=1) / n
+        squares = np.where(finite, np.square(values - mean[:, None]), 0.0).sum(axis=1)
+        sd = np.where(n > 1, np.sqrt(squares / (n - 1)), np.nan)
+        half = stdtrit(np.maximum(n - 1, 1), 0.975) * sd / np.sqrt(n)
+        low = np.where(n > 0, np.where(finite, values, np.inf).min(axis=1), np.nan)
+        high = np.where(n > 0, np.where(finite, values, -np.inf).max(axis=1), np.nan)
+    return {
+        "": mean,
+        "_sd": sd,
+        "_min": low,
+        "_max": high,
+        "_ci_low": mean - half,
+        "_ci_high": mean + half,
+        "_n": n.astype(np.float64),
+        "_diverged": (values.shape[1] - n).astype(np.float64),
+    }
+
+
+def cell_series(curves: Mapping[str, ndarray]) -> dict[str, ndarray]:
+    """A cell's own metrics: name -> (P,), means over restarts, with their spread beside losses and scores."""
+    series: dict[str, ndarray] = {}
+    for name, values in curves.items():
+        if values.shape[1] == 1:
+            series[name] = values[:, 0]
+            continue
+        for suffix, column in spread(values).items():
+            if not suffix or is_score(name):
+                series[name + suffix] = column
+    return series
+
+
+def thinned(points: int, most: int) -> ndarray:
+    """Up to `most` of the indices 0 .. points - 1, first and last among them, denser at the start as learning is."""
+    if points <= most:
+        return np.arange(points)
+    return np.unique(np.r_[0, np.geomspace(1, points - 1, most - 1).round().astype(int)])
+
+
+def ranking(training: "Training") -> ndarray:
+    """Restarts from best to worst (R,): by final validation loss, else training loss; a diverged one ranks worst."""
+    name = "validation/loss" if "validation/loss" in training.curves else "train/loss"
+    final = training.curves[name][-1]
+    lost = ~np.isfinite(final) | (training.diverged_epoch >= 0)
+    return np.lexsort((np.where(lost, 0.0, final), lost))
+
+
+def outcomes(training: "Training") -> ndarray:
+    """Per restart (R,): "finite" or "diverged"."""
+    return np.where(training.diverged_epoch >= 0, "diverged", "finite")
+
+
+def with_own_run(training: "Training", children: str) -> dict[int, str]:
+    """Which restarts get a run of their own, and why: row -> "" or what it stands for."""
+    restarts = len(training.seeds)
+    if restarts == 1 or children == "none":
+        return {}
+    if children == "all" or restarts <= CHILDREN_LIMIT:
+        return dict.fromkeys(range(restarts), "")
+    order = ranking(training)
+    kinds = outcomes(training)
+    chosen = {int(order[0]): "best", int(order[restarts // 2]): "median", int(order[-1]): "worst"}
+    for kind in np.unique(kinds):
+        for row in np.flatnonzero(kinds == kind)[:3]:
+            chosen.setdefault(int(row), str(kind))
+    return dict(sorted(chosen.items()))
+
+
+def curve_table(training: "Training") -> "pd.DataFrame":
+    """One row per restart and logged epoch: seed, epoch, step, then one column per metric; NaN after divergence."""
+    import pandas as pd
+
+    points, restarts = len(training.epochs), len(training.seeds)
+    columns = {
+        "seed": np.repeat(training.seeds, points),
+        "epoch": np.tile(training.epochs, restarts),
+        "step": np.tile(training.steps, restarts),
+    }
+    return pd.DataFrame(columns | {name: values.T.ravel() for name, values in training.curves.items()})
+
+
+def restart_table(training: "Training") -> "pd.DataFrame":
+    """One row per restart: seed, outcome, diverged_epoch (-1: never), rank (0: best), final metrics (NaN if lost)."""
+    import pandas as pd
+
+    rank = np.empty(len(training.seeds), dtype=np.int64)
+    rank[ranking(training)] = np.arange(len(rank))
+    columns = {
+        "seed": training.seeds,
+        "outcome": outcomes(training),
+        "diverged_epoch": training.diverged_epoch,
+        "rank": rank,
+    }
+    return pd.DataFrame(columns | {name: values[-1] for name, values in training.curves.items()})
+
+
+def weight_arrays(parameters: "Parameters", seeds: ndarray, rows: ndarray | slice) -> dict[str, Any]:
+    """Weights W1.. and biases b1.. of some restarts (R, ...), with their seeds."""
+    arrays: dict[str, Any] = {"seeds": seeds[rows]}
+    for layer, (weights, biases) in enumerate(zip(parameters.W, parameters.b, strict=True), start=1):
+        arrays |= {f"W{layer}": weights[rows], f"b{layer}": biases[rows]}
+    return arrays
+
+
+def write_weights(training: "Training", folder: Path) -> None:
+    """Write initial.npz and final.npz: all restarts where they fit WEIGHTS_LIMIT, else the best."""
+    parts = [array for p in (training.initial, training.final) for array in (*p.W, *p.b)]
+    rows: ndarray | slice = slice(None)
+    if sum(array.nbytes for array in parts) > WEIGHTS_LIMIT:
+        rows = ranking(training)[:1]
+    np.savez(folder / "initial.npz", **weight_arrays(training.initial, training.seeds, rows))
+    np.savez(folder / "final.npz", **weight_arrays(training.final, training.seeds, rows))
+
+
+def long_form(wide: "pd.DataFrame") -> "pd.DataFrame":
+    """One row per value: every column with a slash in its name, a metric, becomes rows of metric and value."""
+    metrics = [column for column in wide.columns if "/" in column]
+    keys = [column for column in wide.columns if column not in metrics]
+    return wide.melt(id_vars=keys, value_vars=metrics, var_name="metric", value_name="value")
+
+
+def milliseconds() -> int:
+    """Now, as MLflow's timestamp."""
+    return int(time.time() * 1000)
+
+
+def safe_name(text: str) -> str:
+    """A metric's or file's name without the characters that MLflow refuses."""
+    return re.sub(r"[^\w\-./ ]", "_", text)

@@ -1,0 +1,199 @@
+"""MLflow's UI on this machine, and the addresses in it that are worth opening."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from descentlab.harness.config import InputError, Option
+from descentlab.harness.tracking.interrupts import terminable
+from descentlab.harness.tracking.store import Store, StoredRun, find, one_line, quoted, reading, store_uri
+
+
+def addresses(option: Option, base: str) -> dict[str, str]:
+    """What to open in MLflow's UI: description -> address.
+
+    The plain address opens a view that is not for training runs; nested runs are collapsed and leave the charts empty
+    unless the table is ordered by a metric; such an order would put the luckiest restart above every cell's mean unless
+    it is filtered by level; and the table shows no result until one picks columns. The last sweep's addresses therefore
+    name a view that is saved with the experiment, which filters, orders and shows the sweep's axes and results.
+
+    Args:
+        option: names the store.
+        base: the server's address.
+    """
+    base = base.rstrip("/")
+    last = find(option, "cell", sweep="last", status=None)
+    if not last:
+        return {"nothing tracked yet": f"{base}/#/experiments"}
+    store = reading(option)
+    experiment = f"{base}/#/experiments/{store.experiment_id}"
+    every = _search("tags.level = 'cell'", last)
+    sweep = _search(f"tags.level = 'cell' and tags.sweep = {quoted(last[-1].tags.get('sweep', ''))}", last)
+    saved = {"viewStateShareKey": _VIEW} if _save_view(store, sweep, last) else sweep
+
+    def runs(query: Mapping[str, Any], **more: str) -> str:
+        return f"{experiment}/runs?{_query(query, workflowType='machine_learning', **more)}"
+
+    found = {
+        f"last sweep, table of {len(last)}": runs(saved),
+        "last sweep, charts": runs(saved, compareRunsMode="CHART"),
+    }
+    if len(last) > 1:
+        ids = {"runs": json.dumps([run.run_id for run in last]), "experiments": json.dumps([store.experiment_id])}
+        found["last sweep, compared"] = f"{base}/#/compare-runs?{_query(ids, workflowType='machine_learning')}"
+    found["all cells, table"] = runs(every)
+    found["all cells, charts"] = runs(every, compareRunsMode="CHART")
+    figures = [(run, "learning_curves.png") for run in last if run.status == "FINISHED"]
+    for run, figure in figures[-1:]:
+        address = f"{experiment}/runs/{run.run_id}/artifacts/{figure}?workflowType=machine_learning"
+        found[f"learning curves of {run.name}"] = address
+    for run in find(option, "summary", limit=1):
+        found[f"summary {run.name}"] = f"{experiment}/runs/{run.run_id}/artifacts?workflowType=machine_learning"
+    return found
+
+
+def _query(parts: Mapping[str, Any], **more: str) -> str:
+    texts = {key: str(value).lower() if isinstance(value, bool) else value for key, value in {**parts, **more}.items()}
+    return urlencode(texts, quote_via=quote)
+
+
+def _search(query: str, cells: Sequence[StoredRun]) -> dict[str, Any]:
+    """The UI's search, ordered by the best score that the cells have."""
+    search: dict[str, Any] = {"searchFilter": query, "startTime": "ALL", "lifecycleFilter": "Active"}
+    metric = _score(cells)
+    return search | ({"orderByKey": f"metrics.`{metric}`", "orderByAsc": metric.endswith("loss")} if metric else {})
+
+
+def _score(cells: Sequence[StoredRun]) -> str:
+    names = (f"{split}/{metric}" for split in ("test", "validation", "train") for metric in ("accuracy", "r2", "loss"))
+    return next((name for name in names if any(name in run.metrics for run in cells)), "")
+
+
+def _save_view(store: Store, search: Mapping[str, Any], cells: Sequence[StoredRun]) -> bool:
+    """Save what the UI calls a shared view of these cells: their axes and results as columns, charts of means alone."""
+    axes = [key for key in cells[-1].params if len({run.params.get(key) for run in cells}) > 1]
+    score = _score(cells)
+    measured = [score, f"{score}_ci_low", f"{score}_ci_high", "test/loss", "train/loss", f"{score}_diverged"]
+    results = [name for name in dict.fromkeys(measured) if any(name in run.metrics for run in cells)]
+    columns = [f"params.`{key}`" for key in axes or ("activation", "loss", "descent")]
+    columns += [f"metrics.`{name}`" for name in results]
+    view = {
+        **search,
+        "selectedColumns": columns,
+        "columnOrder": columns,
+        "columnWidths": {column: 60 + 7 * len(column.partition(".")[2]) for column in columns},
+        "runsHiddenMode": "SHOW_ALL",
+        "chartsSearchFilter": r"/(loss|accuracy|r2|layer_\d+)$",
+    }
+    from mlflow.exceptions import MlflowException
+
+    try:
+        store.client.set_experiment_tag(store.experiment_id, f"mlflow.sharedViewState.{_VIEW}", json.dumps(view))
+    except MlflowException:  # a store that is only read
+        return False
+    return True
+
+
+_VIEW = "last-sweep"
+
+
+@contextlib.contextmanager
+def ui(option: Option, port: int | None = None) -> Iterator[str]:
+    """Serve MLflow's UI on this machine only while the context is open; yields its address once it answers.
+
+    Raises:
+        InputError: if there is no store yet, if the port is taken, or if the server does not start.
+    """
+    reading(option)
+    uri = store_uri(option)
+    if uri.startswith("http"):
+        yield uri
+        return
+    port = _free_port(port)
+    base = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    with terminable(), tempfile.TemporaryDirectory(prefix="descentlab-") as folder:
+        log = Path(folder) / "server.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command,
+                env={**os.environ, "MLFLOW_BACKEND_STORE_URI": uri},  # not on the command line: it may hold a password
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            _wait_for(base, process, log)
+            yield base
+        finally:
+            _end(process)
+
+
+def _free_port(port: int | None) -> int:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port or 0))
+        except (OSError, OverflowError) as error:
+            raise InputError(f"port={port}: cannot be listened on ({one_line(error)})") from error
+        return probe.getsockname()[1]
+
+
+def _wait_for(base: str, process: subprocess.Popen, log: Path) -> None:
+    import urllib.request
+
+    deadline = time.monotonic() + 120
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError):
+            opener.open(f"{base}/health", timeout=5).close()
+            return
+        time.sleep(0.1)
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    raise InputError(f"the UI's server did not start: {lines[-1].strip() if lines else 'no message'}")
+
+
+def _end(process: subprocess.Popen) -> None:
+    """End the server and its workers."""
+    for end in ("SIGTERM", "SIGKILL"):
+        with contextlib.suppress(ProcessLookupError):
+            if hasattr(os, "killpg"):
+                os.killpg(process.pid, getattr(signal, end))
+            else:
+                process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=10)
+            return
+
+
+def serve_ui(option: Option, port: int | None = None, open: bool = False) -> None:
+    """Serve MLflow's UI on 127.0.0.1 until Ctrl-C, and print the addresses that are worth opening.
+
+    Args:
+        option: names the store.
+        port: a free one is chosen where None.
+        open: show the last sweep's table in a browser.
+    """
+    with ui(option, port) as base:
+        found = addresses(option, base)
+        for description, address in found.items():
+            print(f"{description}:\n  {address}", flush=True)
+        print("Ctrl-C ends it.", flush=True)
+        if open:
+            import webbrowser
+
+            webbrowser.open(list(found.values())[min(1, len(found) - 1)])
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()

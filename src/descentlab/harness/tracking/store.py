@@ -1,0 +1,379 @@
+"""The MLflow store: where it lies, how it comes into being, and its runs as plain values."""
+
+import contextlib
+import functools
+import os
+import re
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from descentlab.harness.config import InputError, Option
+from descentlab.harness.tracking.contents import plain
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from descentlab.harness.tracking.runs import Tracker
+
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # read when mlflow is imported
+os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
+os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+
+EXPERIMENT = "descentlab"
+NOTE = """**descentlab**: how small fully connected networks learn.
+
+One run is one configuration (`tags.level = 'cell'`); the runs nested in it are its restarts (`restart`); tables and
+figures over many cells are in runs of level `summary`. A metric of a cell is the mean over its finite restarts, with
+`_sd`, `_min`, `_max`, `_ci_low`, `_ci_high` (95 %, Student t over restarts), `_n` and `_diverged` beside losses and
+scores. A metric's step is its epoch; step 0 is before the first update.
+"""
+
+
+def home() -> Path:
+    """Where the default store lies: the clone's root, or the working directory for an installed wheel."""
+    root = Path(__file__).resolve().parents[3]
+    return root if (root / "pyproject.toml").is_file() and (root / "conf").is_dir() else Path.cwd()
+
+
+def store_uri(option: Option) -> str:
+    """The absolute address of an option's store; its `uri` may be auto, a path, sqlite:/// or a server's address."""
+    uri = option.numbers.get("uri")
+    if uri in (None, "", "auto"):
+        if option.name == "server":
+            raise InputError(
+                f"tracking.uri={uri or ''}: tracking=server needs an address such as http://127.0.0.1:5000"
+            )
+        path = home() / "mlflow.db"
+    elif "://" not in str(uri):
+        path = Path(str(uri))
+    elif str(uri).startswith("sqlite:///"):
+        path = Path(str(uri).removeprefix("sqlite:///"))
+    elif re.match(r"(https?|postgresql(\+\w+)?)://.", str(uri)):
+        return str(uri)
+    else:
+        scheme = str(uri).split("://", maxsplit=1)[0]
+        raise InputError(f"tracking.uri={scheme}://...: must start with sqlite:///, http://, https:// or postgresql://")
+    return f"sqlite:///{path.absolute().as_posix()}"
+
+
+def _sqlite_path(uri: str) -> Path | None:
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+@contextlib.contextmanager
+def _exclusive(path: Path) -> Iterator[None]:
+    """Hold the lock beside a store; SQLite's own kind, which works everywhere and dies with its holder."""
+    connection = sqlite3.connect(path.with_name(f"{path.name}.lock"), timeout=300, isolation_level=None)
+    try:
+        connection.execute("BEGIN EXCLUSIVE")
+        yield
+    finally:
+        connection.close()
+
+
+def _create_store(path: Path) -> None:
+    """Create a migrated sqlite store in write-ahead mode, whole or not at all: it gets its name at the end."""
+    with _file_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _exclusive(path):
+            if path.exists():  # another process was faster
+                return
+            new = path.with_name(f"{path.name}.new")
+            for ending in ("", "-journal", "-wal", "-shm"):
+                new.with_name(new.name + ending).unlink(missing_ok=True)
+            _migrate(new)
+            with contextlib.closing(sqlite3.connect(new)) as connection:
+                connection.execute("PRAGMA journal_mode=WAL")
+            new.replace(path)
+
+
+def _migrate(path: Path) -> None:
+    """Make MLflow's tables in a process of its own: none of its connections may outlive the file's name.
+
+    It takes two seconds, in which this process imports MLflow for itself.
+    """
+    code = "import sys, mlflow; mlflow.MlflowClient(sys.argv[1]).search_experiments(max_results=1)"
+    command = [sys.executable, "-c", code, f"sqlite:///{path.as_posix()}"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            _client_class()
+            _, errors = process.communicate()
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode:
+        lines = [line.strip() for line in errors.splitlines() if line.strip()]
+        raise sqlite3.OperationalError(f"its tables cannot be made: {lines[-1] if lines else 'no message'}")
+
+
+def _client_class() -> "type[MlflowClient]":
+    import logging
+
+    from mlflow import MlflowClient
+
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # prints a traceback for every locked file
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    return MlflowClient
+
+
+def one_line(error: BaseException) -> str:
+    """What went wrong in one line, without SQLAlchemy's statement and links."""
+    text = str(error).strip().splitlines()
+    line = text[0].strip() if text else ""
+    return re.sub(r"^\((?:sqlite3|psycopg)\.\w+\) ", "", line) or type(error).__name__
+
+
+def shown(uri: str) -> str:
+    """An address without the user and password it may hold."""
+    return re.sub(r"//[^/@]*@", "//", uri)
+
+
+@contextlib.contextmanager
+def store_errors(uri: str) -> Iterator[None]:
+    """Turn what a broken or absent store raises into one line."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (MlflowException, sqlite3.Error, OSError) as error:
+        raise InputError(f"tracking.uri={shown(uri)}: {one_line(error)}") from error
+
+
+@contextlib.contextmanager
+def _file_errors(path: Path) -> Iterator[None]:
+    """The same before MLflow is there."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise InputError(f"tracking.uri=sqlite:///{path.as_posix()}: {one_line(error)}") from error
+
+
+@dataclass(frozen=True)
+class Store:
+    """An open store and one experiment in it."""
+
+    client: "MlflowClient"
+    uri: str
+    experiment: str
+    experiment_id: str | None  # None: not there, and nothing was to be created
+
+
+def _experiment_name(option: Option, experiment: str) -> str:
+    name = option.numbers.get("experiment")
+    return experiment if name in (None, "", "auto", EXPERIMENT) else str(name)
+
+
+def open_store(option: Option, experiment: str = EXPERIMENT, create: bool = True) -> Store:
+    """Open an option's store; with create, make the store and the experiment where they are not there yet.
+
+    Raises:
+        InputError: if it is not there, cannot be made, or does not answer.
+    """
+    uri, name = store_uri(option), _experiment_name(option, experiment)
+    path = _sqlite_path(uri)
+    if path and not path.exists():
+        if not create:
+            raise InputError(f"tracking.uri={uri}: there is no store yet; a tracked run creates it")
+        _create_store(path)
+    elif uri.startswith("http"):
+        _reach(uri)
+    client_class = _client_class()
+    with store_errors(uri):
+        client = client_class(uri)
+        found = client.get_experiment_by_name(name)
+        if found is None and create:
+            with _exclusive(path) if path else contextlib.nullcontext():
+                found = client.get_experiment_by_name(name) or _create_experiment(client, name, path)
+    if found is not None and found.lifecycle_stage == "deleted":
+        raise InputError(
+            f"tracking.experiment={name}: deleted in this store; choose another name, or restore it with"
+            f" `mlflow experiments restore --experiment-id {found.experiment_id}`"
+        )
+    return Store(client, uri, name, found.experiment_id if found else None)
+
+
+def _create_experiment(client: "MlflowClient", name: str, path: Path | None) -> Any:
+    from mlflow.exceptions import MlflowException
+
+    location = (path.parent / "mlartifacts").as_uri() if path else None  # fixed for good at this moment
+    tags = {"mlflow.note.content": NOTE, "mlflow.experimentKind": "custom_model_development"}
+    try:
+        client.create_experiment(name, artifact_location=location, tags=tags)
+    except MlflowException:  # on a server another process may have been faster
+        if client.get_experiment_by_name(name) is None:
+            raise
+    return client.get_experiment_by_name(name)
+
+
+def _reach(uri: str) -> None:
+    """Refuse a server that does not answer at once; MLflow's own client would try again for minutes."""
+    import urllib.error
+    import urllib.request
+
+    parts = urlsplit(uri)
+    host = parts.netloc.rpartition("@")[2]
+    try:
+        urllib.request.urlopen(f"{parts.scheme}://{host}{parts.path.rstrip('/')}/health", timeout=5).close()
+    except urllib.error.HTTPError:
+        pass  # it answers; whether it lets us in shows later
+    except (OSError, ValueError) as error:
+        raise InputError(f"tracking.uri={shown(uri)}: no server answers there ({one_line(error)})") from error
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run as plain values.
+
+    Attributes:
+        run_id, name, status: as in the store; status is RUNNING, FINISHED, FAILED or KILLED.
+        started: seconds since 1970.
+        params, tags: texts.
+        metrics: the value at the latest epoch.
+        digest: of the data it was trained on; "" where it is not known.
+    """
+
+    run_id: str
+    name: str
+    status: str
+    started: float
+    params: dict[str, str]
+    tags: dict[str, str]
+    metrics: dict[str, float]
+    digest: str
+    _artifacts: str
+    _store: Store
+
+    def artifact(self, name: str) -> Path:
+        """A file of the run's artifacts on disk; fetched first where the store is not on this machine.
+
+        Raises:
+            InputError: if the run has no such artifact.
+        """
+        parts = urlsplit(self._artifacts)
+        if parts.scheme in ("", "file"):
+            path = Path(unquote(parts.path) if parts.scheme else self._artifacts) / name
+            if path.is_file():
+                return path
+        else:
+            from mlflow.exceptions import MlflowException
+
+            with contextlib.suppress(MlflowException, OSError):
+                return Path(self._store.client.download_artifacts(self.run_id, name, _fetched()))
+        raise InputError(f"run {self.run_id} ({self.name}, {self.status}): has no artifact {name}")
+
+
+@functools.cache
+def _fetched() -> str:
+    import atexit
+    import shutil
+
+    folder = tempfile.mkdtemp(prefix="descentlab-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def reading(source: "Option | Tracker") -> Store:
+    """The store behind a tracker (once it has written everything) or an option, which must exist.
+
+    Raises:
+        InputError: if there is none.
+    """
+    if not isinstance(source, Option):
+        return source.opened()
+    if source.name == "none":
+        raise InputError("tracking=none: keeps nothing that could be read; choose tracking=local")
+    return open_store(source, create=False)
+
+
+def _stored(run: Any, store: Store) -> StoredRun:
+    inputs = run.inputs.dataset_inputs if run.inputs else []
+    return StoredRun(
+        run_id=run.info.run_id,
+        name=run.info.run_name,
+        status=run.info.status,
+        started=run.info.start_time / 1000,
+        params=dict(run.data.params),
+        tags=dict(run.data.tags),
+        metrics=dict(run.data.metrics),
+        digest=inputs[0].dataset.digest if inputs else "",
+        _artifacts=run.info.artifact_uri,
+        _store=store,
+    )
+
+
+def get(source: "Option | Tracker", run_id: str) -> StoredRun:
+    """The run with this id.
+
+    Raises:
+        InputError: if there is none.
+    """
+    from mlflow.exceptions import MlflowException
+
+    store = reading(source)
+    try:
+        return _stored(store.client.get_run(run_id), store)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise InputError(f"tracking.uri={shown(store.uri)}: {one_line(error)}") from error
+        raise InputError(f"run_id={run_id}: no run has this id in {shown(store.uri)}") from error
+
+
+def find(
+    source: "Option | Tracker",
+    level: str = "cell",
+    sweep: str | None = None,
+    where: Mapping[str, Any] | None = None,
+    status: str | None = "FINISHED",
+    limit: int | None = None,
+) -> list[StoredRun]:
+    """Runs of the experiment, the earliest first.
+
+    Args:
+        source: an open tracker (which is flushed first), or the option that names the store.
+        level: cell, restart or summary.
+        sweep: only those of one sweep; "last" is that of the newest cell.
+        where: param -> value that it must have.
+        status: only runs that ended so; None for all.
+        limit: at most so many, the newest.
+    """
+    store = reading(source)
+    if store.experiment_id is None:
+        return []
+    if sweep == "last":
+        newest = find(source, "cell", status=status, limit=1)
+        if not newest:
+            return []
+        sweep = newest[0].tags.get("sweep")
+    tests = [f"tags.level = {quoted(level)}"]
+    tests += [f"tags.sweep = {quoted(sweep)}"] if sweep else []
+    tests += [f"attributes.status = {quoted(status)}"] if status else []
+    tests += [f"params.`{key}` = {quoted(plain(value))}" for key, value in (where or {}).items()]
+    runs: list[Any] = []
+    token = None
+    with store_errors(store.uri):
+        while True:
+            page = min(1000, limit - len(runs)) if limit else 1000
+            found = store.client.search_runs(
+                [store.experiment_id], " and ".join(tests), order_by=["attributes.start_time DESC"],
+                max_results=page, page_token=token,
+            )  # fmt: skip
+            runs += found
+            token = found.token
+            if not token or (limit and len(runs) >= limit):
+                return [_stored(run, store) for run in reversed(runs)]
+
+
+def quoted(value: Any) -> str:
+    """A text in MLflow's filter language, which knows no escape: the other kind of quote round it."""
+    text = str(value)
+    quote = '"' if "'" in text else "'"
+    if quote in text:
+        raise InputError(f"{text}: holds both kinds of quotes, which MLflow's search cannot express")
+    return quote + text + quote
