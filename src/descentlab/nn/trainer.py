@@ -28,7 +28,7 @@ from descentlab.nn.initializers import (
     draw,
     stream,
 )
-from descentlab.nn.losses import LOSSES, Loss, check_pair, default_loss, default_output
+from descentlab.nn.losses import LOSSES, TASKS, Loss, check_pair, default_loss, default_output
 from descentlab.nn.memory import Parameters, Workspace, chunks, input_table, target_table
 from descentlab.nn.network import Network, gradient, predict
 from descentlab.nn.updates import UPDATES, State, Update
@@ -303,7 +303,7 @@ def iterate(recipe: Recipe, splits: Splits, workers: int | Literal["auto"] = 1) 
     Raises:
         ValueError: for splits or recipes that do not fit together.
     """
-    _check(recipe, splits)
+    _check(recipe, splits, workers)
     began = time.perf_counter()
     threads = len(os.sched_getaffinity(0)) if workers == "auto" else workers
     logged = recipe.logged_epochs()
@@ -442,7 +442,7 @@ def _chosen(choice: Any, registry: Mapping[str, Callable[..., Any]], key: str) -
     return registry[choice]()
 
 
-def _check(recipe: Recipe, splits: Splits) -> None:
+def _check(recipe: Recipe, splits: Splits, workers: int | Literal["auto"]) -> None:
     if "train" not in splits:
         raise ValueError("splits: must hold train")
     for name, (x, y) in splits.items():
@@ -453,15 +453,26 @@ def _check(recipe: Recipe, splits: Splits) -> None:
         if not (np.isfinite(x).all() and np.isfinite(y).all()):
             raise ValueError(f"{name}: holds values that are not finite")
         check_pair(recipe.loss.name, recipe.output, recipe.layers[-1], y)
-    for key, value in (("restarts", recipe.restarts), ("layers", min(recipe.layers))):
-        if value < 1:
-            raise ValueError(f"{key}={value}: must be a whole number from 1")
-    if recipe.epochs < 0:
-        raise ValueError(f"epochs={recipe.epochs}: must be a whole number from 0")
-    if not 0 <= recipe.seed <= recipe.seed + recipe.restarts <= 2**32:
+    whole = [("restarts", recipe.restarts, 1), ("epochs", recipe.epochs, 0), ("seed", recipe.seed, 0)]
+    whole += [("layers", size, 1) for size in recipe.layers]
+    whole += [(key, n, 1) for key, n in (("log_every", recipe.log_every), ("workers", workers)) if n != "auto"]
+    for key, value, lowest in whole:
+        if not (isinstance(value, (int, np.integer)) and value >= lowest):
+            raise ValueError(f"{key}={value}: must be a whole number from {lowest}")
+    if recipe.seed + recipe.restarts > 2**32:
         raise ValueError(f"seed={recipe.seed}: seeds must lie in [0, 2**32)")
-    for rate in recipe.rates:
-        if not 0 <= rate < np.inf:
-            raise ValueError(f"learning_rate={rate}: must be a finite number at or above 0")
-    if recipe.dtype not in ("float64", "float32"):
-        raise ValueError(f"dtype={recipe.dtype}: not one of float32, float64")
+    if not recipe.rates:
+        raise ValueError("learning_rate=(): must hold a rate")
+    numbers = [("learning_rate", rate) for rate in recipe.rates] + [("weight_decay", recipe.weight_decay)]
+    for key, number in numbers:
+        if not 0 <= number < np.inf:
+            raise ValueError(f"{key}={number}: must be a finite number at or above 0")
+    if not 0 < recipe.learning_rate_decay < np.inf:
+        raise ValueError(f"learning_rate_decay={recipe.learning_rate_decay}: must be a finite number above 0")
+    for key, name, choices in (
+        ("dtype", recipe.dtype, ("float32", "float64")),
+        ("diagnostics", recipe.diagnostics, ("basic", "none")),
+        ("task", recipe.task, TASKS),
+    ):
+        if name not in choices:
+            raise ValueError(f"{key}={name}: not one of {', '.join(choices)}")
