@@ -359,7 +359,7 @@ def train(
     initializer: str | Initializer = "auto",
     descent: str | Descent = "mini_batch",
     update: str | Update = "gradient_descent",
-    learning_rate: float | Sequence[float] = 0.1,
+    learning_rate: float | Sequence[float] | ndarray = 0.1,
     validation: tuple[ndarray, ndarray] | None = None,
     test: tuple[ndarray, ndarray] | None = None,
     workers: int | Literal["auto"] = "auto",
@@ -390,15 +390,18 @@ def train(
         ValueError: for names or values that mean nothing, in one line.
     """
     given = {"train": (inputs, targets), "validation": validation, "test": test}
-    labels = np.asarray(targets)
-    classes = np.unique(labels) if labels.ndim == 1 and labels.dtype.kind in "iub" else None
-    splits = {name: _arrays(pair, classes) for name, pair in given.items() if pair is not None}
+    task = settings.pop("task", None)
+    classes = _classes(np.asarray(targets)) if task != "regression" else None
+    splits = {name: _arrays(name, pair, classes) for name, pair in given.items() if pair is not None}
     x, y = splits["train"]
-    task = settings.pop("task", None) or _task(y)
+    task = task or _task(y)
+    if task not in TASKS:
+        raise ValueError(f"task={task}: not one of {', '.join(TASKS)}")
     act = _chosen(activation, ACTIVATIONS, "activation")
     loss = default_loss(task) if loss == "auto" else loss
     output = default_output(loss, task) if output == "auto" else output
     check_pair(loss, output, y.shape[1], y)
+    rates = np.asarray(learning_rate, dtype=np.float64)
     auto = initializer == "auto"
     rule = default_initializer(act.name) if auto else initializer
     first = _chosen(rule, INITIALIZERS, "initializer")
@@ -411,19 +414,37 @@ def train(
         output_initializer=INITIALIZERS["glorot_uniform"]() if auto else first,
         descent=_chosen(descent, DESCENTS, "descent"),
         update=_chosen(update, UPDATES, "update"),
-        learning_rate=tuple(learning_rate) if isinstance(learning_rate, Sequence) else learning_rate,
+        learning_rate=tuple(rates.tolist()) if rates.ndim else rates.item(),
         task=task,
         **settings,
     )
     return train_recipe(recipe, splits, workers)
 
 
-def _arrays(pair: tuple[ndarray, ndarray], classes: ndarray | None) -> tuple[ndarray, ndarray]:
+def _classes(labels: ndarray) -> ndarray | None:
+    """The different labels, where targets (N,) are whole numbers."""
+    if labels.ndim != 1 or labels.dtype.kind not in "iub" or not len(labels):
+        return None
+    classes = np.unique(labels)
+    if len(classes) == 1:
+        raise ValueError(f"targets={classes[0]}: is the only label; valid: two labels or more")
+    return classes
+
+
+def _arrays(name: str, pair: tuple[ndarray, ndarray], classes: ndarray | None) -> tuple[ndarray, ndarray]:
     inputs, targets = np.asarray(pair[0], dtype=np.float64), np.asarray(pair[1])
-    if classes is not None:
-        hot = (targets[:, None] == classes).astype(np.float64)
-        return inputs, hot[:, 1:] if len(classes) == 2 else hot
-    return inputs, np.asarray(targets, dtype=np.float64).reshape(len(targets), -1)
+    if inputs.ndim != 2 or targets.ndim not in (1, 2) or not len(targets):
+        shapes = f"inputs {inputs.shape} and targets {targets.shape}"
+        raise ValueError(f"{name}: {shapes} must be (N, n_0) and (N,) or (N, K) with N > 0")
+    if classes is None:
+        return inputs, np.asarray(targets, dtype=np.float64).reshape(len(targets), -1)
+    if targets.ndim != 1:
+        raise ValueError(f"{name}: targets {targets.shape} must be labels (N,), as those of train are")
+    strange = np.setdiff1d(targets, classes)
+    if len(strange):
+        raise ValueError(f"{name}: label {strange[0]} is not in train; valid: {', '.join(map(str, classes))}")
+    hot = (targets[:, None] == classes).astype(np.float64)
+    return inputs, hot[:, 1:] if len(classes) == 2 else hot
 
 
 def _task(targets: ndarray) -> str:
