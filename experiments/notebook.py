@@ -24,7 +24,8 @@ import sys
 import numpy as np
 import pandas as pd
 
-from descentlab.harness import config, data, figures
+from descentlab.harness import config, figures
+from descentlab.harness.cli import compose
 from descentlab.harness.study import Part, Study, main
 from descentlab.nn.initializers import draw, notebook
 from descentlab.nn.trainer import train
@@ -46,8 +47,8 @@ TEST_IMAGES = 50
 
 ARMS = {
     "what the notebook runs: one sample a step, 1.2": [],
-    "what it says: batch, 300": ["descent=batch", "learning_rate=300", "name=batch-300"],
-    "a sane batch run: 20, 400 epochs": ["descent=batch", "learning_rate=20", "epochs=400", "name=batch-20"],
+    "what it says: batch, 300": ["descent=batch", "learning_rate=300"],
+    "a sane batch run: 20, 400 epochs": ["descent=batch", "learning_rate=20", "epochs=400", "log_every=5"],
 }
 PARTS = {"notebook": Part(list(ARMS.values()))}
 
@@ -71,7 +72,7 @@ def computed_weights() -> dict[str, np.ndarray]:
 
 def computed_answer() -> np.ndarray:
     """The figures of PRINTED_ANSWER."""
-    x, y = data.load(config.Option("notebook", {"path": "auto"})).splits["train"]
+    x, y = config.check(compose([], "notebook")[0]).splits["train"]
     shape = {"hidden": (128, 64), "activation": "sigmoid", "output": "sigmoid", "loss": "mean_squared_error"}
     untrained = train(x, y, **shape, initializer=notebook(), learning_rate=1.0, epochs=0, seed=42)
     return untrained.predict(x[:1])[0, 0]
