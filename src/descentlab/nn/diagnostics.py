@@ -118,5 +118,6 @@ def _classes(values: ndarray, answer: object = None) -> ndarray:
 
 def frobenius(matrices: ndarray) -> ndarray:
     """Frobenius norm of each of (R, m, n), float64: (R,)."""
-    flat = np.ascontiguousarray(matrices, dtype=np.float64).reshape(len(matrices), -1)
+    restarts, n_out, n_in = matrices.shape
+    flat = np.ascontiguousarray(matrices, dtype=np.float64).reshape(restarts, n_out * n_in)
     return np.sqrt(np.square(flat).sum(axis=-1))

@@ -117,7 +117,7 @@ class Training:
         seeds, rates: (R,), the seed and the learning rate of every restart.
         epochs, steps: (P,), the logged epochs and the updates made by then.
         curves: metric name -> (P, R) float64, NaN from a restart's divergence on.
-        diverged_epoch: (R,), the epoch after which the loss was not finite; -1 where it always was.
+        diverged_epoch: (R,), the epoch after which the loss was not finite, 0 for the start; -1 where it always was.
         initial, final: parameters of all restarts; a diverged restart keeps those it diverged with.
         seconds: wall time of training and measuring.
     """
@@ -201,13 +201,12 @@ class _Run:
         return cut
 
     def advance(self, chunk: _Chunk, first: int, last: int, workspace: Workspace) -> dict[str, ndarray]:
-        """Train a chunk through epochs first..last and measure it."""
+        """Train a chunk through epochs first..last, where epoch 0 is the start as it is, and measure it."""
         with np.errstate(all="ignore"):  # a diverging restart overflows; it is found by its loss
             for epoch in range(first, last + 1):
-                self._epoch(chunk, epoch, workspace)
+                if epoch:
+                    self._epoch(chunk, epoch, workspace)
                 self._freeze_diverged(chunk, epoch, workspace)
-            if not len(chunk.rows):
-                return {}
             recipe = self.recipe
             return measure(self.network, chunk.parameters, self.tables, recipe.task, recipe.diagnostics, workspace)
 
@@ -269,16 +268,13 @@ class _Run:
         """The Training that these records belong to."""
         for chunk in chunks:  # a chunk that has lost a restart has parted from the stack
             self.parameters.flat[chunk.rows] = chunk.parameters.flat
-        nothing = np.full(len(self.seeds), np.nan)
         return Training(
             recipe=self.recipe,
             seeds=self.seeds,
             rates=self.rates,
             epochs=np.array([record.epoch for record in records]),
             steps=np.array([record.step for record in records]),
-            curves={
-                name: np.stack([record.metrics.get(name, nothing) for record in records]) for name in records[0].metrics
-            },
+            curves={name: np.stack([record.metrics[name] for record in records]) for name in records[0].metrics},
             diverged_epoch=self.diverged_epoch,
             initial=self.initial,
             final=self.parameters,
@@ -307,7 +303,7 @@ def iterate(recipe: Recipe, splits: Splits, workers: int | Literal["auto"] = 1) 
     began = time.perf_counter()
     threads = len(os.sched_getaffinity(0)) if workers == "auto" else workers
     logged = recipe.logged_epochs()
-    spans = zip([1, *(epoch + 1 for epoch in logged)], logged, strict=False)  # the first span, (1, 0), only measures
+    spans = zip([0, *(epoch + 1 for epoch in logged)], logged, strict=False)
     records: list[Record] = []
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
         run = _Run(recipe, splits)
