@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy import ndarray
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from descentlab.nn.activations import ACTIVATIONS, Activation
 from descentlab.nn.descent import DESCENTS, Descent
@@ -305,8 +305,10 @@ def iterate(recipe: Recipe, splits: Splits, workers: int | Literal["auto"] = 1) 
     logged = recipe.logged_epochs()
     spans = zip([0, *(epoch + 1 for epoch in logged)], logged, strict=False)
     records: list[Record] = []
-    with threadpool_limits(1, "blas"), ThreadPoolExecutor(threads) as pool:
-        run = _Run(recipe, splits)
+    blas = ThreadpoolController()
+    with ThreadPoolExecutor(threads) as pool:
+        with blas.limit(limits=1, user_api="blas"):
+            run = _Run(recipe, splits)
         stack = run.chunks(threads)
         workspaces: queue.SimpleQueue[Workspace] = queue.SimpleQueue()
         for _ in range(threads):
@@ -320,8 +322,9 @@ def iterate(recipe: Recipe, splits: Splits, workers: int | Literal["auto"] = 1) 
                 workspaces.put(workspace)
 
         for span in spans:
-            pending = [pool.submit(advance, chunk, span) for chunk in stack]
-            metrics = run.collect(stack, [future.result() for future in pending])
+            with blas.limit(limits=1, user_api="blas"):  # not across the yield: trainings may take turns
+                pending = [pool.submit(advance, chunk, span) for chunk in stack]
+                metrics = run.collect(stack, [future.result() for future in pending])
             records.append(Record(span[1], span[1] * len(run.steps), metrics))
             yield records[-1]
     return run.finish(stack, records, time.perf_counter() - began)
