@@ -92,8 +92,41 @@ def learning_curves(
         ax.set_xlabel("epoch")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set_ylabel(_label(panel, frame, names))
-        _value_axis(ax, frame[frame["metric"].isin(names)]["value"])
+        if _quantity(names[0]) not in ("accuracy", "r2"):
+            _value_axis(ax, frame[frame["metric"].isin(names)]["value"])
     _legend(figure, handles, HOW_TO_READ)
+    figure.suptitle(title or _setting(frame, by))
+    return figure
+
+
+def accuracies(frame: pd.DataFrame, samples: int, by: str = "cell", title: str | None = None) -> Figure:
+    """Test accuracy over epochs, a panel each, with what a test set of few samples leaves open.
+
+    Args:
+        frame: long, as from `results.curves`, with test/accuracy; one restart per series.
+        samples: of the test set; the band is one standard error, sqrt(p (1 - p) / samples).
+        by: the column that tells the series apart.
+        title: over the figure; None says data and restarts.
+
+    Returns:
+        The figure.
+    """
+    frame = frame[frame["metric"] == "test/accuracy"]
+    keys = _ordered(frame[by])
+    figure, axes = _canvas(len(keys), width=4.2, share_y=True)
+    for place, (ax, key) in enumerate(zip(axes, keys, strict=True)):
+        epochs, values = _table(frame[frame[by] == key], "epoch")
+        p = values[:, 0]
+        error = np.sqrt(p * (1 - p) / samples)
+        colour = COLOURS[place % len(COLOURS)]
+        ax.fill_between(epochs, p - error, p + error, color=colour, alpha=0.25, lw=0)
+        ax.plot(epochs, p, color=colour, lw=2, ls=LINES[place % len(LINES)])
+        ax.set_title(str(key), fontsize="medium")
+        ax.set_xlabel("epoch")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.grid(axis="y", alpha=0.3)
+    axes[0].set_ylabel(f"test accuracy ± 1 standard error ({samples} images)")
+    axes[0].set_ylim(0, 1)
     figure.suptitle(title or _setting(frame, by))
     return figure
 
