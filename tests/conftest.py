@@ -1,0 +1,45 @@
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+np.seterr(over="raise", invalid="raise")  # a trainer that means to overflow says so where it does
+
+
+@pytest.fixture
+def mnist():
+    """The folder of MNIST's IDX files and the notebook's CSV, named by DESCENTLAB_MNIST."""
+    folder = os.environ.get("DESCENTLAB_MNIST", "")
+    if not folder or not any(Path(folder).glob("train-images-idx3-ubyte*")):
+        pytest.skip("DESCENTLAB_MNIST does not name a folder of MNIST's IDX files")
+    return Path(folder)
+
+
+@pytest.fixture(autouse=True)
+def _no_run_is_kept_in_the_clone(tmp_path_factory, monkeypatch):
+    """What is not told where to keep its runs keeps them in a folder of the tests."""
+    monkeypatch.setattr("descentlab.harness.tracking.store.home", lambda: tmp_path_factory.getbasetemp() / "home")
+    monkeypatch.delenv("DESCENTLAB_CONF", raising=False)
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory):
+    """A migrated store without experiments; making one takes two seconds, copying it none."""
+    from descentlab.harness.tracking.store import _create_store
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    _create_store(path)
+    return path
+
+
+@pytest.fixture
+def store(empty_store, tmp_path):
+    """A tracking option whose store lies in the test's own folder."""
+    from descentlab.harness.config import Option
+
+    path = tmp_path / "store" / "mlflow.db"
+    path.parent.mkdir()
+    shutil.copy(empty_store, path)
+    return Option("local", {"uri": f"sqlite:///{path}", "experiment": "tests", "children": "auto"})
