@@ -279,7 +279,7 @@ class _Composer:
         if "${" in word:
             raise InputError(f"{shown(word)}: interpolations are refused; write the value itself")
         try:
-            override = self._parser.parse_override(word)
+            override = self._parser.parse_overrides([word])[0]  # the singular form cannot glob
         except Exception as error:  # of Hydra, of its grammar, or of numbers too large for Python to read
             raise _unreadable(word) from error
         if override.is_delete() or override.package is not None:
