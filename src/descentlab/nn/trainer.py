@@ -301,7 +301,7 @@ def iterate(recipe: Recipe, splits: Splits, workers: int | Literal["auto"] = 1) 
     """
     _check(recipe, splits, workers)
     began = time.perf_counter()
-    threads = len(os.sched_getaffinity(0)) if workers == "auto" else workers
+    threads = _cores() if workers == "auto" else workers
     logged = recipe.logged_epochs()
     spans = zip([0, *(epoch + 1 for epoch in logged)], logged, strict=False)
     records: list[Record] = []
@@ -328,6 +328,10 @@ def iterate(recipe: Recipe, splits: Splits, workers: int | Literal["auto"] = 1) 
             records.append(Record(span[1], span[1] * len(run.steps), metrics))
             yield records[-1]
     return run.finish(stack, records, time.perf_counter() - began)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def train_recipe(
