@@ -300,11 +300,11 @@ def iterate(recipe: Recipe, splits: Splits, workers: int | Literal["auto"] = 1) 
         ValueError: for splits or recipes that do not fit together.
     """
     _check(recipe, splits, workers)
-    began = time.perf_counter()
     threads = _cores() if workers == "auto" else workers
     logged = recipe.logged_epochs()
     spans = zip([0, *(epoch + 1 for epoch in logged)], logged, strict=False)
     records: list[Record] = []
+    seconds = 0.0  # without what the caller does between records
     blas = ThreadpoolController()
     with ThreadPoolExecutor(threads) as pool:
         with blas.limit(limits=1, user_api="blas"):
@@ -322,12 +322,14 @@ def iterate(recipe: Recipe, splits: Splits, workers: int | Literal["auto"] = 1) 
                 workspaces.put(workspace)
 
         for span in spans:
+            began = time.perf_counter()
             with blas.limit(limits=1, user_api="blas"):  # not across the yield: trainings may take turns
                 pending = [pool.submit(advance, chunk, span) for chunk in stack]
                 metrics = run.collect(stack, [future.result() for future in pending])
+            seconds += time.perf_counter() - began
             records.append(Record(span[1], span[1] * len(run.steps), metrics))
             yield records[-1]
-    return run.finish(stack, records, time.perf_counter() - began)
+    return run.finish(stack, records, seconds)
 
 
 def _cores() -> int:
