@@ -173,6 +173,7 @@ class _Run:
         self.parameters = self._draw()
         self.initial = self.parameters.copy()
         self.diverged_epoch = np.full(len(self.seeds), -1, dtype=np.int64)
+        self.stopped = False  # set to leave the threads after their epoch
         self._largest_input = float(np.abs(self.inputs).max())
         self._largest_target = float(np.abs(self.targets).max())
 
@@ -204,6 +205,8 @@ class _Run:
         """Train a chunk through epochs first..last, where epoch 0 is the start as it is, and measure it."""
         with np.errstate(all="ignore"):  # a diverging restart overflows; it is found by its loss
             for epoch in range(first, last + 1):
+                if self.stopped:
+                    break
                 if epoch:
                     self._epoch(chunk, epoch, workspace)
                 self._freeze_diverged(chunk, epoch, workspace)
@@ -321,14 +324,17 @@ def iterate(recipe: Recipe, splits: Splits, workers: int | Literal["auto"] = 1) 
             finally:
                 workspaces.put(workspace)
 
-        for span in spans:
-            began = time.perf_counter()
-            with blas.limit(limits=1, user_api="blas"):  # not across the yield: trainings may take turns
-                pending = [pool.submit(advance, chunk, span) for chunk in stack]
-                metrics = run.collect(stack, [future.result() for future in pending])
-            seconds += time.perf_counter() - began
-            records.append(Record(span[1], span[1] * len(run.steps), metrics))
-            yield records[-1]
+        try:
+            for span in spans:
+                began = time.perf_counter()
+                with blas.limit(limits=1, user_api="blas"):  # not across the yield: trainings may take turns
+                    pending = [pool.submit(advance, chunk, span) for chunk in stack]
+                    metrics = run.collect(stack, [future.result() for future in pending])
+                seconds += time.perf_counter() - began
+                records.append(Record(span[1], span[1] * len(run.steps), metrics))
+                yield records[-1]
+        finally:
+            run.stopped = True  # after an interrupt the pool waits for its threads
     return run.finish(stack, records, seconds)
 
 
