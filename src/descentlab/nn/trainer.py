@@ -174,8 +174,7 @@ class _Run:
         self.initial = self.parameters.copy()
         self.diverged_epoch = np.full(len(self.seeds), -1, dtype=np.int64)
         self.stopped = False  # set to leave the threads after their epoch
-        self._largest_input = float(np.abs(self.inputs).max())
-        self._largest_target = float(np.abs(self.targets).max())
+        self._safe_size = self._largest_safe_size()
 
     def _draw(self) -> Parameters:
         recipe = self.recipe
@@ -250,14 +249,26 @@ class _Run:
 
     def _loss_must_be_finite(self, flat: ndarray) -> ndarray:
         """Where the largest parameter is too small for any loss on this data to overflow: (r,), cheap and safe."""
-        size = np.maximum(flat.max(axis=1), -flat.min(axis=1)).astype(np.float64)
-        reach = np.full(len(size), self._largest_input)
-        for n_in in self.recipe.layers[:-1]:
-            reach = (
-                1.1 * size * (n_in + 1) * np.maximum(reach, 1.0) + 2.0
-            )  # no activation grows faster than 1.1 |z| + 2
-        samples, outputs = len(self.inputs), self.recipe.layers[-1]
-        return samples * outputs * np.square(reach + self._largest_target) < 0.01 * np.finfo(self.recipe.dtype).max
+        return np.maximum(flat.max(axis=1), -flat.min(axis=1)) <= self._safe_size
+
+    def _largest_safe_size(self) -> float:
+        """The largest |parameter| with which no z, a or loss on this data can overflow, followed layer by layer."""
+        layers, activation = self.recipe.layers, self.recipe.activation
+        limit = 0.01 * float(np.finfo(self.recipe.dtype).max)
+        sizes = np.geomspace(1e-3, np.sqrt(limit), 200)
+        shares = np.linspace(-1.0, 1.0, 17)[:, None]
+        reach = worst = np.full(len(sizes), float(np.abs(self.inputs).max()))
+        with np.errstate(all="ignore"):
+            for layer, n_in in enumerate(layers[:-1]):
+                if layer:
+                    z = shares * reach
+                    reach = 2.0 * np.abs(activation.value(z, np.empty_like(z))).max(axis=0)  # 2: for what lies between
+                    worst = np.maximum(worst, reach)
+                reach = sizes * (n_in + 1) * np.maximum(reach, 1.0)
+                worst = np.maximum(worst, reach)
+            losses = len(self.inputs) * layers[-1] * np.square(reach + float(np.abs(self.targets).max()))
+            safe = np.maximum(worst, losses) < limit
+        return float(sizes[safe.argmin() - 1]) if safe[0] else 0.0
 
     def collect(self, chunks: list[_Chunk], measured: list[dict[str, ndarray]]) -> dict[str, ndarray]:
         """Metrics of the whole stack (R,) from those of its chunks; NaN where a restart has diverged."""
