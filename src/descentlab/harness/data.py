@@ -15,6 +15,7 @@ import importlib.util
 import json
 import os
 import re
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -529,7 +530,7 @@ def _openml() -> tuple[ndarray, ndarray]:
                 images, labels = stored["images"], stored["labels"]
             if _mnist_sha256(images, labels) == MNIST_SHA256:
                 return images, labels
-        except (OSError, ValueError, KeyError, EOFError, zlib.error):
+        except (OSError, ValueError, KeyError, EOFError, zlib.error, zipfile.BadZipFile):
             pass  # fetched anew below
     images, labels = _fetched()
     if _mnist_sha256(images, labels) != MNIST_SHA256:

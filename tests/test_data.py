@@ -1,0 +1,516 @@
+import gzip
+import hashlib
+import struct
+
+import numpy as np
+import pytest
+from test_config import changed
+
+from descentlab.harness import data
+from descentlab.harness.config import InputError, Option, resolve, schemas
+
+COMPLETE = [name for name in data.SOURCES if name not in ("csv", "mnist", "notebook")]  # read without any file
+
+
+def option(name, **numbers):
+    own = {key: default for key, (_, default) in schemas("data")[name].items()}
+    return Option(name, {**own, **numbers})
+
+
+def load(name, **numbers):
+    return data.load(option(name, **numbers))
+
+
+def refused(name, **numbers):
+    with pytest.raises(InputError) as caught:
+        load(name, **numbers)
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
+
+
+def labels(targets):
+    return targets.argmax(axis=1) if targets.shape[1] > 1 else targets[:, 0].astype(int)
+
+
+# --- every source ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", COMPLETE)
+def test_a_source_gives_float64_splits_of_its_own_task_and_width(name):
+    dataset = load(name)
+    source = data.SOURCES[name]
+    numbers = option(name).numbers
+    assert dataset.name == name
+    assert dataset.task == source.task(numbers)
+    assert set(dataset.splits) == {"train", "validation", "test"}
+    for inputs, targets in dataset.splits.values():
+        assert inputs.dtype == targets.dtype == np.float64
+        assert len(inputs) == len(targets) > 0
+        assert targets.shape[1] == source.outputs(numbers)
+        assert np.isfinite(inputs).all()
+        assert np.isfinite(targets).all()
+
+
+def test_shipped_tables_are_what_scikit_learns_loaders_give():
+    from sklearn import datasets
+
+    for name in ("digits", "iris", "breast_cancer"):
+        table = data.SOURCES[name].read(option(name).numbers)
+        theirs = getattr(datasets, f"load_{name}")()
+        np.testing.assert_array_equal(table.inputs, theirs.data)
+        np.testing.assert_array_equal(labels(table.targets), theirs.target)
+    table = data.SOURCES["diabetes"].read({})
+    theirs = datasets.load_diabetes(scaled=False)
+    np.testing.assert_array_equal(table.inputs, theirs.data)
+    np.testing.assert_array_equal(table.targets[:, 0], theirs.target)
+
+
+def test_xor_is_four_rows_and_every_split():
+    splits = load("xor").splits
+    assert splits["train"][0].tolist() == [[0, 0], [0, 1], [1, 0], [1, 1]]
+    assert splits["train"][1].tolist() == [[0], [1], [1], [0]]
+    for split in ("validation", "test"):
+        np.testing.assert_array_equal(splits[split][0], splits["train"][0])
+
+
+@pytest.mark.parametrize(("name", "radii"), [("circles", (1.0, 0.5)), ("moons", None), ("spirals", None)])
+def test_curves_in_the_plane_have_two_classes_in_turn(name, radii):
+    table = data.SOURCES[name].read(option(name, noise=0.0, samples=101).numbers)
+    assert table.targets[:, 0].tolist() == [i % 2 for i in range(101)]
+    if radii:
+        for label, radius in enumerate(radii):
+            distance = np.linalg.norm(table.inputs[label::2], axis=1)
+            np.testing.assert_allclose(distance, radius)
+
+
+def test_moons_are_scikit_learns_without_noise():
+    from sklearn.datasets import make_moons
+
+    theirs, classes = make_moons(100, shuffle=False, noise=None)
+    table = data.SOURCES["moons"].read(option("moons", noise=0.0, samples=100).numbers)
+    for label in (0, 1):
+        np.testing.assert_allclose(table.inputs[label::2], theirs[classes == label], atol=1e-12)
+
+
+def test_noise_moves_points_by_its_standard_deviation():
+    still, moved = (data.SOURCES["moons"].read(option("moons", noise=n, samples=4000).numbers).inputs for n in (0, 0.3))
+    assert (moved - still).std() == pytest.approx(0.3, rel=0.05)
+
+
+def test_two_classes_are_one_column_or_one_hot():
+    column, one_hot = (load("breast_cancer", targets=form) for form in ("column", "one_hot"))
+    assert (column.task, one_hot.task) == ("binary", "multiclass")
+    np.testing.assert_array_equal(column.splits["train"][1][:, 0], one_hot.splits["train"][1][:, 1])
+    np.testing.assert_array_equal(column.splits["test"][0], one_hot.splits["test"][0])
+
+
+def test_a_dataset_is_loaded_once_and_cannot_be_written_to():
+    assert load("iris") is load("iris")
+    with pytest.raises(ValueError, match="read-only"):
+        load("iris").splits["train"][0][0] = 0
+
+
+def test_the_digest_tells_data_apart():
+    digests = [
+        load("iris", **numbers).digest for numbers in ({}, {"split_seed": 1}, {"scaling": "none"}, {"limit": 20})
+    ]
+    assert len(set(digests)) == 4
+    data._load.cache_clear()
+    assert load("iris").digest == digests[0]
+
+
+# --- splits ------------------------------------------------------------------------------------------------------
+
+
+def rows_of(name, **numbers):
+    table = data.SOURCES[name].read(option(name, **numbers).numbers)
+    return data._rows(table, option(name, **numbers).numbers), table
+
+
+@pytest.mark.parametrize("name", [name for name in COMPLETE if name != "xor"])
+def test_splits_are_60_20_20_percent_of_all_rows_each_row_in_one(name):
+    rows, table = rows_of(name)
+    n = len(table.inputs)
+    np.testing.assert_array_equal(np.sort(np.concatenate(list(rows.values()))), np.arange(n))
+    assert len(rows["test"]) == len(rows["validation"]) == round(n * 0.2)
+
+
+@pytest.mark.parametrize("name", ["digits", "iris", "breast_cancer"])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_every_split_has_the_classes_in_their_shares(name, seed):
+    rows, table = rows_of(name, split_seed=seed)
+    classes = labels(table.targets)
+    share = np.bincount(classes) / len(classes)
+    for chosen in rows.values():
+        counts = np.bincount(classes[chosen], minlength=len(share))
+        assert np.abs(counts - share * len(chosen)).max() <= 1
+
+
+def test_splits_are_drawn_from_their_own_seed_and_not_in_file_order():
+    drawn = [rows_of("diabetes", split_seed=seed)[0]["test"].tolist() for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert drawn[0] != list(range(len(drawn[0])))
+
+
+def test_rows_of_a_split_keep_the_order_of_the_file():
+    for chosen in rows_of("digits", limit=100)[0].values():
+        assert (np.diff(chosen) > 0).all()
+
+
+def test_shares_may_leave_splits_out():
+    assert set(load("iris", split="80-0-20").splits) == {"train", "test"}
+    assert set(load("iris", split="100-0-0").splits) == {"train"}
+
+
+def test_limit_leaves_each_split_at_most_so_many_rows_with_the_classes_in_their_shares():
+    for inputs, targets in load("iris", limit=12).splits.values():
+        assert len(inputs) == 12
+        assert targets.sum(axis=0).tolist() == [4, 4, 4]
+
+
+def test_row_ranges_are_taken_as_they_stand():
+    splits = load("digits", train_rows="10:20", test_rows="0:5", scaling="none").splits
+    table = data.SOURCES["digits"].read({})
+    assert set(splits) == {"train", "test"}
+    np.testing.assert_array_equal(splits["train"][0], table.inputs[10:20])
+    np.testing.assert_array_equal(splits["test"][1], table.targets[:5])
+
+
+@pytest.mark.parametrize(
+    ("numbers", "begins"),
+    [
+        ({"train_rows": "0:1798"}, "data.train_rows=0:1798: digits has 1797 rows"),
+        ({"test_rows": "0:10"}, "data.train_rows=auto: must be given"),
+    ],
+)
+def test_rows_that_are_not_there_are_refused(numbers, begins):
+    assert refused("digits", **numbers).startswith(begins)
+
+
+def test_shares_that_leave_a_split_empty_are_refused():
+    assert refused("moons", samples=10, split="97-2-1").startswith("data.split=97-2-1: leaves no rows for ")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("train_rows", "5:5"), ("train_rows", "9:3"), ("train_rows", "5"), ("train_rows", 90), ("train_rows", "-1:3"),
+     ("split", "60-20"), ("split", "60-20-21"), ("split", "0-50-50"), ("split", [True, 50, 49]), ("split", "1e1-0-90"),
+     ("limit", 0), ("limit", "some"), ("split_seed", -1), ("scaling", "minmax"), ("image_size", 0)],
+)  # fmt: skip
+def test_a_number_that_means_nothing_is_refused_by_name(key, value):
+    with pytest.raises(InputError, match=rf"^data\.{key}="):
+        resolve(changed(data={"name": "digits", key: value}))
+
+
+# --- scaling -----------------------------------------------------------------------------------------------------
+
+
+def test_standard_scaling_is_fitted_on_the_training_rows_alone():
+    splits = load("iris", scaling="standard").splits
+    np.testing.assert_allclose(splits["train"][0].mean(axis=0), 0, atol=1e-12)
+    np.testing.assert_allclose(splits["train"][0].std(axis=0), 1)
+    assert np.abs(splits["test"][0].mean(axis=0)).min() > 1e-3
+
+
+def test_unit_scaling_maps_the_training_range_to_0_and_1():
+    train = load("digits").splits["train"][0]
+    assert (train.min(), train.max()) == (0, 1)
+    np.testing.assert_array_equal(train * 16, load("digits", scaling="none").splits["train"][0])
+
+
+def test_regression_targets_are_standardised_where_asked():
+    splits = load("diabetes").splits
+    np.testing.assert_allclose((splits["train"][1].mean(), splits["train"][1].std()), (0, 1), atol=1e-12)
+    assert load("diabetes", target_scaling="none").splits["train"][1].max() > 100
+
+
+def test_a_constant_column_is_scaled_to_0():
+    x = np.array([[3.7, 1.0], [3.7, 2.0], [3.7, 6.0]])
+    np.testing.assert_allclose(data._fitted("standard", x)(x)[:, 0], 0, atol=1e-15)
+    assert data._fitted("unit", np.full((2, 2), 5.0))(np.full((1, 2), 5.0)).tolist() == [[0, 0]]
+
+
+# --- images ------------------------------------------------------------------------------------------------------
+
+
+def test_an_image_is_averaged_over_areas():
+    image = np.arange(16.0).reshape(1, 16)
+    assert data._shrunk(image, 2).tolist() == [[2.5, 4.5, 10.5, 12.5]]
+    np.testing.assert_allclose(data._shrunk(image, 4), image)
+    # 3 -> 2: a pixel of the result covers one and a half, so the middle counts half on either side
+    three = np.array([[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]])
+    corner = (1 + 2 / 2 + 4 / 2 + 5 / 4) / 2.25
+    np.testing.assert_allclose(data._shrunk(three, 2)[0, 0], corner)
+    np.testing.assert_allclose(data._shrunk(three, 1), [[5.0]])
+
+
+def test_shrinking_keeps_the_mean_brightness():
+    images = np.random.default_rng(0).uniform(size=(5, 784))
+    np.testing.assert_allclose(data._shrunk(images, 10).mean(axis=1), images.mean(axis=1))
+
+
+def test_image_size_is_a_setting_and_images_do_not_grow():
+    assert load("digits", image_size=4).splits["train"][0].shape[1] == 16
+    assert refused("digits", image_size=9) == "data.image_size=9: must be at most 8, the images' own size"
+
+
+# --- CSV ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text, name="mine.csv"):
+        path = tmp_path / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return str(path)
+
+    return write
+
+
+ALL = {"train_rows": "0:3", "scaling": "none"}
+
+
+def test_a_csv_files_values_are_taken_as_they_are_its_last_columns_as_targets(write):
+    path = write("1,2,0.5\n3,4,-1e-3\n5,6,7\n")
+    dataset = load("csv", path=path, **ALL)
+    assert dataset.name == "mine"
+    assert dataset.task == "regression"
+    assert dataset.splits["train"][0].tolist() == [[1, 2], [3, 4], [5, 6]]
+    assert dataset.splits["train"][1].tolist() == [[0.5], [-0.001], [7]]
+    assert load("csv", path=path, inputs=1, **ALL).splits["train"][1].shape == (3, 2)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a,b\n1,2\n3,4\n5,6\n", "\ufeffa,b\r\n1,2\r\n3,4\r\n5,6", '"a","b"\n"1","2"\n 3 , 4\n5,6\n\n\n', "1,2\n3,4\n5,6"],
+)
+def test_headers_byte_order_marks_quotes_and_spaces_are_read_through(write, text):
+    assert load("csv", path=write(text), **ALL).splits["train"][0].tolist() == [[1], [3], [5]]
+
+
+def test_a_csv_file_may_be_compressed(write):
+    path = write(gzip.compress(b"1,2\n3,4\n5,6\n"), "mine.csv.gz")
+    assert load("csv", path=path, **ALL).splits["train"][0].tolist() == [[1], [3], [5]]
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("1,2\n3\n", "row 2 has 1 columns, the rows before it have 2"),
+        ("a,b\n1,2\n3,4,5\n", "row 3 has 3 columns"),
+        ("1,2\n3,x\n", "row 2, column 2: 'x' is not a number"),
+        ("1,2\n3,\n", "row 2, column 2: '' is not a number"),
+        ("1,2\n3,1_0\n", "row 2, column 2: '1_0' is not a number"),
+        ("a,2\n3,4\n", "row 1, column 1: 'a' is not a number"),
+        ("a,b\n1,2\n3,nan\n", "row 3, column 2: 'nan' is not a finite number"),
+        ("1,2\ninf,4\n", "row 2, column 1: 'inf' is not a finite number"),
+        ("1,2\n\n3,4\n", "row 2 has 0 columns"),
+        ("1;2\n3;4\n", "row 2, column 1: '3;4' is not a number"),
+        ("", "holds no rows"),
+        ("a,b\n", "holds no rows"),
+        (b"\xff\xfe\x00", "cannot be read as a CSV file"),
+    ],
+)
+def test_a_broken_csv_file_is_refused_with_file_row_and_column(write, text, place):
+    path = write(text)
+    message = refused("csv", path=path, **ALL)
+    assert path in message
+    assert place in message
+
+
+def test_a_csv_file_that_is_not_there_or_cut_short_is_refused(write, tmp_path):
+    assert "No such file" in refused("csv", path=str(tmp_path / "none.csv"), **ALL)
+    assert "s a directory" in refused("csv", path=str(tmp_path), **ALL)
+    cut = write(gzip.compress(b"1,2\n" * 1000)[:-12], "cut.csv.gz")
+    assert "cannot be read" in refused("csv", path=cut, **ALL)
+    assert refused("csv").startswith("data.path=auto: ")
+
+
+@pytest.mark.parametrize("inputs", [2, 3, 99])
+def test_a_wrong_number_of_input_columns_is_refused(write, inputs):
+    assert refused("csv", path=write("1,2\n3,4\n5,6\n"), inputs=inputs, **ALL).startswith(f"data.inputs={inputs}: ")
+
+
+@pytest.mark.parametrize(
+    ("rows", "inputs", "task"),
+    [
+        ("1,0\n2,1\n3,1\n", 1, "binary"),
+        ("1,0\n2,1\n3,2\n", 1, "regression"),
+        ("1,0,1\n2,1,0\n3,1,0\n", 1, "multiclass"),
+        ("1,0,1\n2,1,1\n3,1,0\n", 1, "regression"),
+    ],
+)
+def test_the_task_of_a_csv_file_is_read_from_its_targets_and_kept(write, rows, inputs, task):
+    path = write(rows)
+    assert load("csv", path=path, inputs=inputs, **ALL).task == task
+    config = resolve(changed(data={"name": "csv", "path": path, "inputs": inputs, **ALL}))
+    assert data.TASKS[config.data.numbers["task"]] == task
+
+
+def test_a_task_that_the_targets_do_not_fit_is_refused_with_the_row(write):
+    path = write("x,y,z\n1,0,1\n2,1,1\n3,1,0\n")
+    assert "row 3: targets must be one-hot" in refused("csv", path=path, inputs=1, task="classes", **ALL)
+    path = write("1,0\n2,1\n3,2\n")
+    assert "row 3: target 1 must be 0 or 1" in refused("csv", path=path, task="binary", **ALL)
+    assert refused("csv", path=path, task="classes", **ALL).startswith("data.task=classes: ")
+    assert load("csv", path=path, task="regression", **ALL).task == "regression"
+
+
+def test_a_file_that_has_changed_is_read_again(write):
+    first = load("csv", path=write("1,2\n3,4\n5,6\n"), **ALL)
+    second = load("csv", path=write("1,2\n3,4\n5,60\n"), **ALL)
+    assert first.digest != second.digest
+
+
+# --- MNIST -------------------------------------------------------------------------------------------------------
+
+
+def idx(array):
+    head = bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape)
+    return head + array.astype(np.uint8).tobytes()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    generator = np.random.default_rng(0)
+    for part, count in (("train", 30), ("t10k", 10)):
+        images = generator.integers(0, 256, (count, 28, 28))
+        (tmp_path / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(images)))
+        (tmp_path / f"{part}-labels-idx1-ubyte").write_bytes(idx(np.arange(count) % 10))
+    return tmp_path
+
+
+FEW = {"train_rows": "0:20", "validation_rows": "20:30", "test_rows": "30:40"}
+
+
+def test_idx_files_compressed_or_not_are_read_with_t10k_after_the_training_rows(folder):
+    splits = load("mnist", path=str(folder), scaling="none", **FEW).splits
+    assert {name: x.shape for name, (x, _) in splits.items()} == {
+        "train": (20, 784), "validation": (10, 784), "test": (10, 784)
+    }  # fmt: skip
+    t10k = gzip.decompress((folder / "t10k-images-idx3-ubyte.gz").read_bytes())[16:]
+    np.testing.assert_array_equal(splits["test"][0].ravel(), np.frombuffer(t10k, np.uint8))
+    assert labels(splits["test"][1]).tolist() == list(range(10))
+
+
+def test_mnist_is_looked_for_in_the_folder_that_the_environment_names(folder, monkeypatch):
+    monkeypatch.setenv("DESCENTLAB_MNIST", str(folder))
+    assert load("mnist", **FEW).digest == load("mnist", path=str(folder), **FEW).digest
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("train-images-idx3-ubyte.gz", b"not gzip", "cannot be read"),
+        ("train-images-idx3-ubyte.gz", gzip.compress(b"1234" * 10), "starts with 31 32 33 34, not as an IDX file"),
+        ("train-labels-idx1-ubyte", b"", "starts with nothing"),
+        ("train-labels-idx1-ubyte", idx(np.zeros((2, 2))), "not as an IDX file of labels"),
+        ("train-labels-idx1-ubyte", idx(np.zeros(30))[:-1], "holds 29 values, and its header promises 30"),
+        ("train-labels-idx1-ubyte", idx(np.zeros(30))[:6], "is cut short"),
+        ("train-labels-idx1-ubyte", idx(np.zeros(29)), "holds 29 labels for 30 images"),
+        ("t10k-labels-idx1-ubyte", idx(np.full(10, 10)), "row 0: label 10 is not a digit"),
+        ("t10k-images-idx3-ubyte.gz", gzip.compress(idx(np.zeros((10, 28, 27)))), "square"),
+        ("train-images-idx3-ubyte.gz", gzip.compress(idx(np.zeros((30, 28, 28))))[:-20], "cannot be read"),
+    ],
+)
+def test_a_broken_idx_file_is_refused_by_name(folder, name, content, says):
+    (folder / name).write_bytes(content)
+    message = refused("mnist", path=str(folder), **FEW)
+    assert says in message
+    assert (name if says != "square" else str(folder)) in message
+
+
+def test_a_missing_idx_file_is_named(folder):
+    (folder / "t10k-labels-idx1-ubyte").unlink()
+    assert "holds no t10k-labels-idx1-ubyte" in refused("mnist", path=str(folder), **FEW)
+
+
+@pytest.mark.parametrize("key", ["train_rows", "validation_rows", "test_rows"])
+def test_rows_beyond_the_files_are_refused(folder, key):
+    assert refused("mnist", path=str(folder), **{**FEW, key: "39:41"}).startswith(
+        f"data.{key}=39:41: mnist has 40 rows"
+    )
+
+
+@pytest.fixture
+def openml(monkeypatch, tmp_path):
+    # a fetcher of a made-up MNIST of 40 rows, and a home to keep it in; -> how often it was asked
+    import sklearn.datasets
+
+    generator = np.random.default_rng(1)
+    pixels, digits = generator.integers(0, 256, (40, 784)), np.arange(40) % 10
+    asked = []
+
+    class Found:
+        data, target = pixels.astype(float), digits.astype(str)
+
+    def fetch(name, version, **settings):
+        asked.append((name, version, settings["n_retries"]))
+        if isinstance(answer[0], Exception):
+            raise answer[0]
+        return answer[0]
+
+    answer = [Found]
+    monkeypatch.delenv("DESCENTLAB_MNIST", raising=False)
+    monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path / "home"))
+    monkeypatch.setattr(sklearn.datasets, "fetch_openml", fetch)
+    monkeypatch.setattr(data, "MNIST_SHA256", data._mnist_sha256(pixels.reshape(-1, 28, 28), digits))
+    data._load.cache_clear()
+    yield asked, answer
+    data._load.cache_clear()
+
+
+def test_mnist_comes_from_openml_once_and_from_the_kept_file_after_that(openml):
+    asked, answer = openml
+    first = load("mnist", **FEW).digest
+    data._load.cache_clear()
+    answer[0] = OSError("no network")
+    assert load("mnist", **FEW).digest == first
+    assert asked == [("mnist_784", 1, 3)]
+
+
+def test_a_kept_file_that_is_damaged_is_fetched_anew(openml, tmp_path):
+    asked, _ = openml
+    first = load("mnist", **FEW).digest
+    (kept,) = (tmp_path / "home").iterdir()
+    kept.write_bytes(kept.read_bytes()[:1000])
+    data._load.cache_clear()
+    assert load("mnist", **FEW).digest == first
+    assert len(asked) == 2
+
+
+def test_a_failing_fetch_is_one_line_that_names_data_path(openml):
+    openml[1][0] = ConnectionError("name resolution\nfailed")
+    message = refused("mnist", **FEW)
+    assert message.startswith("data.path=auto: OpenML does not send MNIST (name resolution failed); set data.path")
+
+
+def test_what_is_not_mnist_is_refused(openml, monkeypatch):
+    monkeypatch.setattr(data, "MNIST_SHA256", hashlib.sha256().hexdigest())
+    assert "is not MNIST as known" in refused("mnist", **FEW)
+
+
+@pytest.mark.mnist
+def test_the_checksum_is_that_of_mnist(mnist):
+    assert data._mnist_sha256(*data._idx_files(mnist)) == data.MNIST_SHA256
+
+
+@pytest.mark.mnist
+def test_the_notebooks_data_are_250_and_50_of_mnists_first_images(mnist, monkeypatch, tmp_path):
+    monkeypatch.setenv("DESCENTLAB_MNIST", str(mnist))
+    own = load("notebook").splits
+    assert {name: x.shape for name, (x, _) in own.items()} == {"train": (250, 784), "test": (50, 784)}
+    for file in mnist.glob("*ubyte*"):
+        (tmp_path / file.name).symlink_to(file)
+    monkeypatch.setenv("DESCENTLAB_MNIST", str(tmp_path))  # no CSV there: cut from MNIST itself
+    cut = load("notebook").splits
+    for split in own:
+        np.testing.assert_allclose(cut[split][0], own[split][0], atol=1e-9)
+        np.testing.assert_array_equal(cut[split][1], own[split][1])
+
+
+@pytest.mark.mnist
+def test_mnist_shrinks_to_10_by_10(mnist):
+    dataset = load("mnist", path=str(mnist), train_rows="50000:50100", validation_rows="auto", image_size=10, limit=100)
+    assert {name: x.shape for name, (x, _) in dataset.splits.items()} == {"train": (100, 100), "test": (100, 100)}
+    assert 0.9 < dataset.splits["train"][0].max() < 1 + 1e-12
