@@ -35,7 +35,9 @@ DEPTHS = (2, 4, 8)
 WIDTHS = (2, 4, 8, 16, 32, 64)
 
 PARTS = {
-    "width": Part([[f"network.hidden={width}"] for width in WIDTHS], ["restarts=6", "epochs=2"], tuned=True),
+    "width": Part(
+        [[f"network.hidden={width}"] for width in WIDTHS], ["restarts=6", "epochs=2"], slice(0, 6, 3), tuned=True
+    ),
     "depth": Part(
         [
             [f"network.hidden={'-'.join(['32'] * depth)}", f"activation={activation}", f"initializer={initializer}"]
@@ -43,6 +45,7 @@ PARTS = {
             for activation, initializer in (("sigmoid", COMMON), ("relu", COMMON), ("relu", "he_normal"))
         ],
         ["restarts=3", "epochs=1"],
+        slice(3),
         tuned=True,
     ),
     "grid": Part(
@@ -51,6 +54,7 @@ PARTS = {
             for loss, descent, activation in product(LOSSES, MODES, ACTIVATIONS)
         ],
         ["restarts=3", "epochs=1"],
+        slice(0, 24, 7),
         tuned=True,
     ),
 }
