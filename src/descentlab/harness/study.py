@@ -40,13 +40,13 @@ class Part:
     Attributes:
         arms: override lists, one per cell.
         quick: overrides of the quick form.
-        few: which of the arms the quick form runs.
+        few: which of the arms the quick form runs; None for all.
         tuned: whether each arm's learning rate is chosen by `--tune` and read from experiments/arms/.
     """
 
     arms: Sequence[Arm]
     quick: Sequence[str] = ()
-    few: slice = slice(None)
+    few: slice | None = None
     tuned: bool = False
 
 
@@ -134,7 +134,7 @@ def _run(
     began = time.perf_counter()
     cells = {}
     for key, part in parts.items():
-        arms = (_tuned_arms(key) if part.tuned else part.arms)[part.few if quick else slice(None)]
+        arms = (_tuned_arms(key) if part.tuned else part.arms)[part.few if quick and part.few else slice(None)]
         cells[key] = cli.compose([*(part.quick if quick else ()), *overrides], key, arms)
     for cell in chain.from_iterable(cells.values()):
         configuration.check(cell)
