@@ -1,0 +1,839 @@
+import dataclasses
+import itertools
+import math
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info
+
+from descentlab import train
+from descentlab.nn import memory
+from descentlab.nn.activations import ACTIVATIONS, Activation, elu, leaky_relu
+from descentlab.nn.descent import DESCENTS
+from descentlab.nn.diagnostics import measure
+from descentlab.nn.initializers import INITIALIZERS, ORDER_STREAM, Initializer, stream
+from descentlab.nn.losses import LOSSES
+from descentlab.nn.memory import BLOCK_SAMPLES, Parameters, chunks, input_table, target_table
+from descentlab.nn.network import gradient
+from descentlab.nn.trainer import Recipe, _Run, iterate, train_recipe
+from descentlab.nn.updates import UPDATES
+
+every_descent = pytest.mark.parametrize("descent", DESCENTS)
+every_update = pytest.mark.parametrize("update", UPDATES)
+every_dtype = pytest.mark.parametrize("dtype", ["float64", "float32"])
+
+FORMS = [(loss, output) for loss in LOSSES for output in LOSSES[loss].forms]
+ones = Initializer("ones", lambda generator, n_out, n_in: np.ones((n_out, n_in)))
+
+
+def recipe(**changes):
+    """A small classification by default; names stand for what their registries make of them."""
+    settings = {
+        "layers": (5, 7, 3),
+        "activation": "tanh",
+        "output": "softmax",
+        "loss": "categorical_cross_entropy",
+        "initializer": "glorot_uniform",
+        "output_initializer": "glorot_uniform",
+        "descent": "mini_batch",
+        "update": "gradient_descent",
+        "learning_rate": 0.3,
+        "epochs": 3,
+        "log_every": 1,
+        **changes,
+    }
+    registries = {
+        "activation": ACTIVATIONS,
+        "initializer": INITIALIZERS,
+        "output_initializer": INITIALIZERS,
+        "descent": DESCENTS,
+        "update": UPDATES,
+    }
+    for key, registry in registries.items():
+        if isinstance(settings[key], str):
+            settings[key] = registry[settings[key]]()
+    settings["loss"] = LOSSES[settings["loss"]]
+    return Recipe(**settings)
+
+
+def classes(count=45, n_in=5, outputs=3, seed=1):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, outputs, count)
+    return rng.normal(0, 1, (count, n_in)) + labels[:, None] * 0.5, np.eye(outputs)[labels]
+
+
+def regression(count=45, n_in=5, outputs=1, seed=1):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(0, 1, (count, n_in))
+    return x, np.sin(x @ rng.normal(0, 1, (n_in, outputs)))
+
+
+def splits(data=classes, **sizes):
+    return {"train": data(seed=1, **sizes), "validation": data(seed=2, **sizes), "test": data(seed=3, **sizes)}
+
+
+def assert_same_bits(together, row, alone, alone_row=0):
+    """One restart of a stack has every number of another run's restart."""
+    assert together.seeds[row] == alone.seeds[alone_row]
+    assert together.rates[row] == alone.rates[alone_row]
+    assert set(together.curves) == set(alone.curves)
+    for name, curve in together.curves.items():
+        np.testing.assert_array_equal(curve[:, row], alone.curves[name][:, alone_row], err_msg=name)
+    for one, other in ((together.initial, alone.initial), (together.final, alone.final)):
+        np.testing.assert_array_equal(one.flat[row], other.flat[alone_row])
+    assert together.diverged_epoch[row] == alone.diverged_epoch[alone_row]
+
+
+def assert_restarts_equal_their_lone_runs(stacked, data, rows, **how):
+    together = train_recipe(stacked, data, **how)
+    assert len(np.unique(together.final.flat[:, 0])) == len(together.seeds)  # restarts do differ
+    for row in rows:
+        alone = dataclasses.replace(stacked, seed=int(together.seeds[row]), restarts=1)
+        assert_same_bits(together, row, train_recipe(alone, data))
+    return together
+
+
+# a restart is the same bits in any company
+
+
+@every_dtype
+@every_descent
+def test_a_restart_has_the_bits_of_its_lone_run(descent, dtype):
+    data = splits()
+    stacked = recipe(descent=descent, dtype=dtype, seed=10, restarts=100)
+    hundred = assert_restarts_equal_their_lone_runs(stacked, data, (0, 3, 57, 99))
+    seven = train_recipe(dataclasses.replace(stacked, seed=64, restarts=7), data)
+    for row in range(7):
+        assert_same_bits(hundred, 54 + row, seven, row)
+
+
+@every_update
+@pytest.mark.parametrize("descent", ["batch", "mini_batch", "stochastic"])
+def test_every_update_rule_keeps_the_bits_of_a_lone_run(update, descent):
+    stacked = recipe(update=update, descent=descent, learning_rate=0.05, weight_decay=0.01, learning_rate_decay=0.9)
+    for dtype in ("float64", "float32"):
+        assert_restarts_equal_their_lone_runs(dataclasses.replace(stacked, dtype=dtype, restarts=7), splits(), (0, 5))
+
+
+@every_dtype
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_every_activation_keeps_the_bits_of_a_lone_run(activation, dtype):
+    for layers in ((5, 7, 3), (5, 6, 9, 4, 3)):
+        stacked = recipe(activation=activation, layers=layers, dtype=dtype, restarts=7, epochs=2)
+        assert_restarts_equal_their_lone_runs(stacked, splits(), (1, 6))
+
+
+@every_dtype
+@pytest.mark.parametrize(("loss", "output"), FORMS)
+def test_every_loss_keeps_the_bits_of_a_lone_run(loss, output, dtype):
+    stacked = recipe(loss=loss, output=output, dtype=dtype, restarts=7, epochs=2)
+    assert_restarts_equal_their_lone_runs(stacked, splits(), (1, 6))
+
+
+@every_dtype
+@pytest.mark.parametrize("task", ["binary", "regression"])
+def test_one_output_keeps_the_bits_of_a_lone_run(task, dtype):
+    pair = {"binary": ("binary_cross_entropy", "sigmoid"), "regression": ("mean_squared_error", "linear")}[task]
+    data = splits(regression)
+    if task == "binary":
+        data = {name: (x, (y > 0).astype(float)) for name, (x, y) in data.items()}
+    for descent in ("batch", "mini_batch", "stochastic"):
+        stacked = recipe(layers=(5, 7, 1), loss=pair[0], output=pair[1], task=task, descent=descent, dtype=dtype)
+        assert_restarts_equal_their_lone_runs(dataclasses.replace(stacked, restarts=7), data, (0, 6))
+
+
+@every_dtype
+@pytest.mark.parametrize("descent", ["batch", "mini_batch"])
+def test_batches_of_many_blocks_keep_the_bits_of_a_lone_run(descent, dtype):
+    data = splits(count=2 * BLOCK_SAMPLES + 1)
+    mode = DESCENTS[descent](**({"batch_size": BLOCK_SAMPLES + 1} if descent == "mini_batch" else {}))
+    assert_restarts_equal_their_lone_runs(recipe(descent=mode, dtype=dtype, restarts=7), data, (0, 6))
+
+
+@every_dtype
+@every_descent
+def test_wide_layers_keep_the_bits_of_a_lone_run(descent, dtype):
+    # wide enough for BLAS to choose other kernels and to want threads of its own
+    data = splits(count=40, n_in=130, outputs=10)
+    stacked = recipe(layers=(130, 128, 10), descent=descent, dtype=dtype, restarts=5, epochs=1, learning_rate=0.05)
+    assert_restarts_equal_their_lone_runs(stacked, data, (0, 4), workers=2)
+
+
+@every_dtype
+@every_descent
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("chunk_bytes", [1, 20_000, 10**9])
+def test_neither_threads_nor_chunks_alter_a_bit(chunk_bytes, workers, descent, dtype, monkeypatch):
+    stacked = recipe(descent=descent, dtype=dtype, restarts=11, epochs=2)
+    plain = train_recipe(stacked, splits())
+    monkeypatch.setattr(memory, "CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(memory, "THREAD_WORK", 1)
+    cut = train_recipe(stacked, splits(), workers=workers)
+    for row in range(11):
+        assert_same_bits(cut, row, plain, row)
+
+
+@every_dtype
+@every_update
+def test_a_rate_and_a_seed_have_the_bits_of_their_lone_run(update, dtype):
+    rates = (0.1, 0.03, 0.3)
+    stacked = recipe(update=update, learning_rate=rates, dtype=dtype, seed=4, restarts=3, weight_decay=0.01)
+    together = train_recipe(stacked, splits())
+    assert together.rates.tolist() == [rate for rate in rates for _ in range(3)]
+    assert together.seeds.tolist() == [4, 5, 6] * 3
+    for row, (rate, seed) in enumerate(zip(together.rates, together.seeds, strict=True)):
+        alone = dataclasses.replace(stacked, learning_rate=float(rate), seed=int(seed), restarts=1)
+        assert_same_bits(together, row, train_recipe(alone, splits()))
+
+
+def test_a_run_repeats_itself():
+    first, again = (train_recipe(recipe(restarts=3), splits()) for _ in range(2))
+    for row in range(3):
+        assert_same_bits(first, row, again, row)
+
+
+def test_what_is_measured_does_not_alter_the_training():
+    base = recipe(restarts=3, epochs=6)
+    plain = train_recipe(base, splits())
+    for change in ({"log_every": 4}, {"log_every": "auto"}, {"diagnostics": "none"}):
+        other = train_recipe(dataclasses.replace(base, **change), splits())
+        np.testing.assert_array_equal(other.final.flat, plain.final.flat)
+        np.testing.assert_array_equal(other.curves["train/loss"][-1], plain.curves["train/loss"][-1])
+
+
+def test_arms_share_their_start_whatever_else_differs():
+    plain = train_recipe(recipe(restarts=3, epochs=1), splits())
+    for change in ({"descent": "batch"}, {"update": "adam"}, {"activation": "relu"}, {"learning_rate": 0.01}):
+        other = train_recipe(recipe(restarts=3, epochs=1, **change), splits())
+        np.testing.assert_array_equal(other.initial.flat, plain.initial.flat)
+
+
+def test_chunks_cut_the_whole_stack_without_gap_or_overlap():
+    for restarts in (1, 2, 7, 100, 1000):
+        for workers in (1, 2, 5):
+            for layers, samples in (((5, 3), 1), ((64, 32, 10), 32), ((784, 128, 64, 10), 1000)):
+                cut = chunks(restarts, layers, samples, "float64", workers)
+                rows = [row for part in cut for row in range(restarts)[part]]
+                assert rows == list(range(restarts))
+                assert all(part.stop > part.start for part in cut)
+
+
+# what a step does
+
+
+def plain_training(recipe, x, y, seed):
+    """The final parameters (P,) of one restart by the definition of each step, and no buffers kept between steps."""
+    run = _Run(dataclasses.replace(recipe, seed=seed, restarts=1), {"train": (x, y)})
+    theta, network = run.initial, recipe.network
+    mask = theta.weight_mask
+    generator = stream(seed, ORDER_STREAM)
+    velocity = first = second = np.zeros_like(theta.flat)
+    step = 0
+    for epoch in range(recipe.epochs):
+        rate = recipe.learning_rate * recipe.learning_rate_decay**epoch
+        order = (
+            generator.permutation(len(x)) if recipe.descent.name in ("mini_batch", "stochastic") else np.arange(len(x))
+        )
+        size = {"batch": len(x), "mini_batch": recipe.descent.batch_size}.get(recipe.descent.name, 1)
+        for start in range(0, len(x), size):
+            rows = order[start : start + size]
+            tables = input_table(x[rows], "float64"), target_table(y[rows], "float64")
+            slope = gradient(network, theta, *tables, 1 / len(rows), network.workspace("float64")).flat
+            g = slope + recipe.weight_decay * mask * theta.flat
+            step += 1
+            if recipe.update.name == "gradient_descent":
+                move = rate * g
+            elif recipe.update.name == "momentum":
+                velocity = 0.9 * velocity + rate * g
+                move = velocity
+            elif recipe.update.name == "nesterov":
+                velocity = 0.9 * velocity + rate * g
+                move = 0.9 * velocity + rate * g
+            else:
+                first, second = 0.9 * first + 0.1 * g, 0.999 * second + 0.001 * g * g
+                move = rate * first / (1 - 0.9**step) / (np.sqrt(second / (1 - 0.999**step)) + 1e-8)
+            theta = Parameters(theta.layers, theta.flat - move)
+    return theta.flat[0]
+
+
+@every_descent
+@pytest.mark.parametrize("update", ["gradient_descent", "momentum", "nesterov", "adam"])
+@pytest.mark.parametrize(("learning_rate_decay", "weight_decay"), [(1.0, 0.0), (0.7, 0.0), (0.7, 0.05)])
+def test_training_is_what_the_definitions_say(descent, update, learning_rate_decay, weight_decay):
+    stacked = recipe(
+        descent=descent,
+        update=update,
+        learning_rate=0.02,
+        learning_rate_decay=learning_rate_decay,
+        weight_decay=weight_decay,
+        initializer=INITIALIZERS["glorot_uniform"](bias_spread=0.5),
+        seed=8,
+        restarts=2,
+    )
+    x, y = classes()
+    training = train_recipe(stacked, {"train": (x, y)})
+    for row in range(2):
+        expected = plain_training(stacked, x, y, seed=8 + row)
+        np.testing.assert_allclose(training.final.flat[row], expected, rtol=1e-8, atol=1e-11)
+
+
+def test_two_epochs_worked_by_hand():
+    # one linear unit, x = 1, y = 0, w = 1, b = 0; rate .5 halved after each epoch, weight decay .1
+    # epoch 1: a = 1, dC/dw = 1 + .1 * 1 = 1.1, dC/db = 1: w = .45, b = -.5; loss .05^2 / 2
+    # epoch 2: a = -.05, dC/dw = -.05 + .045 = -.005, dC/db = -.05: w = .45125, b = -.4875
+    stacked = recipe(
+        layers=(1, 1),
+        loss="mean_squared_error",
+        output="linear",
+        task="regression",
+        initializer=ones,
+        output_initializer=ones,
+        descent="batch",
+        learning_rate=0.5,
+        learning_rate_decay=0.5,
+        weight_decay=0.1,
+        epochs=2,
+    )
+    training = train_recipe(stacked, {"train": (np.ones((1, 1)), np.zeros((1, 1)))})
+    np.testing.assert_allclose(training.curves["train/loss"][:, 0], [0.5, 0.00125, (0.45125 - 0.4875) ** 2 / 2])
+    np.testing.assert_allclose(training.final.W[0], [[[0.45125]]])
+    np.testing.assert_allclose(training.final.b[0], [[-0.4875]])
+
+
+@every_update
+def test_weight_decay_leaves_biases_alone(update):
+    # inputs of 0 and a target that is met: only the decay moves anything
+    stacked = recipe(
+        layers=(2, 1),
+        loss="mean_squared_error",
+        output="linear",
+        task="regression",
+        output_initializer=Initializer("ones", ones.weights, bias_spread=1.0),
+        update=update,
+        weight_decay=0.1,
+        epochs=5,
+        restarts=1,
+    )
+    start = _Run(stacked, {"train": (np.zeros((4, 2)), np.zeros((4, 1)))}).initial.b[0].item()
+    training = train_recipe(stacked, {"train": (np.zeros((4, 2)), np.full((4, 1), start))})
+    assert (np.abs(training.final.W[0]) < 1).all()
+    assert training.final.b[0].item() == start
+
+
+def test_the_rate_multiplies_the_mean_gradient_of_the_step():
+    # a data set written twice has the same mean: the same batch steps
+    x, y = classes()
+    once, twice = (
+        train_recipe(recipe(descent="batch"), {"train": (np.tile(x, (k, 1)), np.tile(y, (k, 1)))}) for k in (1, 2)
+    )
+    np.testing.assert_allclose(once.final.flat, twice.final.flat, rtol=1e-10)
+
+
+def test_the_last_layer_takes_the_output_initializer():
+    stacked = recipe(layers=(5, 4, 4, 3), initializer="zeros", output_initializer=ones, epochs=0)
+    initial = train_recipe(stacked, splits()).initial
+    assert [W.any() for W in initial.W] == [False, False, True]
+    assert (initial.W[-1] == 1).all()
+
+
+@pytest.mark.parametrize("update", UPDATES)
+def test_every_update_learns(update):
+    stacked = recipe(update=update, learning_rate=0.02 if update != "gradient_descent" else 0.2, epochs=40, restarts=3)
+    curves = train_recipe(stacked, splits(count=100)).curves
+    assert (curves["train/loss"][-1] < 0.8 * curves["train/loss"][0]).all()
+
+
+# what is logged
+
+
+def test_epoch_zero_is_before_the_first_update():
+    stacked = recipe(restarts=4)
+    training = train_recipe(stacked, splits())
+    tables = {name: (input_table(x, "float64"), target_table(y, "float64")) for name, (x, y) in splits().items()}
+    network = stacked.network
+    for point, parameters in ((0, training.initial), (-1, training.final)):
+        now = measure(network, parameters, tables, "multiclass", "basic", network.workspace("float64"))
+        for name, values in now.items():
+            np.testing.assert_array_equal(training.curves[name][point], values, err_msg=name)
+
+
+def test_no_epochs_measure_the_start_and_nothing_more():
+    training = train_recipe(recipe(epochs=0, restarts=2), splits())
+    assert training.epochs.tolist() == training.steps.tolist() == [0]
+    np.testing.assert_array_equal(training.initial.flat, training.final.flat)
+
+
+def test_log_every_logs_its_multiples_zero_and_the_last():
+    assert recipe(epochs=10, log_every=4).logged_epochs() == [0, 4, 8, 10]
+    assert recipe(epochs=8, log_every=4).logged_epochs() == [0, 4, 8]
+    assert recipe(epochs=3, log_every=1).logged_epochs() == [0, 1, 2, 3]
+    assert recipe(epochs=3, log_every=100).logged_epochs() == [0, 3]
+
+
+@pytest.mark.parametrize("epochs", [0, 1, 2, 18, 19, 20, 21, 50, 300, 100_000])
+def test_auto_logs_zero_the_last_and_up_to_eighteen_epochs_between(epochs):
+    logged = recipe(epochs=epochs, log_every="auto").logged_epochs()
+    assert logged[0] == 0
+    assert logged[-1] == epochs
+    assert logged == sorted(set(logged))
+    assert len(logged) == min(epochs + 1, 20)
+
+
+def test_auto_spreads_the_logged_epochs_logarithmically():
+    logged = recipe(epochs=100_000, log_every="auto").logged_epochs()
+    ratios = np.divide(logged[2:], logged[1:-1])
+    assert logged[1] == 1
+    assert ratios[:-3].min() > 1.4
+    assert ratios.max() <= 2
+
+
+@every_descent
+def test_a_records_step_counts_the_updates_made(descent):
+    training = train_recipe(recipe(descent=descent, epochs=4, log_every=2), splits(count=45))
+    per_epoch = {"batch": 1, "mini_batch": 2, "stochastic": 45, "sequential": 45}[descent]
+    assert training.epochs.tolist() == [0, 2, 4]
+    assert training.steps.tolist() == [0, 2 * per_epoch, 4 * per_epoch]
+
+
+def test_the_records_that_are_yielded_are_the_curves():
+    stacked, shown = recipe(restarts=3, epochs=5, log_every=2), []
+    training = train_recipe(stacked, splits(), on_record=shown.append)
+    yielded = list(iterate(stacked, splits()))
+    for records in (shown, yielded):
+        assert [record.epoch for record in records] == training.epochs.tolist()
+        assert [record.step for record in records] == training.steps.tolist()
+        for name, curve in training.curves.items():
+            np.testing.assert_array_equal(curve, [record.metrics[name] for record in records])
+    assert all(curve.dtype == np.float64 for curve in training.curves.values())
+    assert training.seconds > 0
+
+
+def test_curves_exist_for_the_splits_that_are_given():
+    for names in (("train",), ("train", "test"), ("train", "validation", "test")):
+        given = {name: pair for name, pair in splits().items() if name in names}
+        curves = train_recipe(recipe(epochs=1), given).curves
+        assert {name.partition("/")[0] for name in curves if "layer" not in name} == set(names)
+
+
+# divergence
+
+
+def cliff(**changes):
+    """Restarts of which some diverge, at different epochs, and some do not."""
+    changes = {"restarts": 12, "epochs": 12, "learning_rate": (0.01, 0.1, 0.2, 1e3), **changes}
+    return recipe(
+        layers=(5, 8, 1),
+        activation="relu",
+        loss="mean_squared_error",
+        output="linear",
+        task="regression",
+        initializer="he_normal",
+        **changes,
+    )
+
+
+def steep(seed=1, count=45):
+    x, y = regression(count=count, seed=seed)
+    return 3 * x, y
+
+
+@every_dtype
+@every_update
+def test_a_diverged_restart_is_marked_and_the_others_keep_their_bits(update, dtype, monkeypatch):
+    monkeypatch.setattr(memory, "CHUNK_BYTES", 60_000)  # several chunks, with some of each kind in most
+    stacked = cliff(update=update, dtype=dtype, learning_rate=(1e4, 0.01, 0.6), epochs=8)
+    data = splits(lambda seed: steep(seed))
+    together = train_recipe(stacked, data, workers=2)
+    lost = together.diverged_epoch >= 0
+    if update != "adam":  # Adam's steps are bounded by its rate
+        assert 0 < lost.sum() < len(lost)
+    for row, (rate, seed) in enumerate(zip(together.rates, together.seeds, strict=True)):
+        alone = dataclasses.replace(stacked, learning_rate=float(rate), seed=int(seed), restarts=1)
+        assert_same_bits(together, row, train_recipe(alone, data))
+
+
+def test_restarts_diverge_at_the_epoch_their_loss_is_no_longer_finite():
+    stacked = cliff(dtype="float32", epochs=25)
+    together = train_recipe(stacked, splits(lambda seed: steep(seed)))
+    epochs = together.diverged_epoch
+    assert len(np.unique(epochs)) > 3  # never, and at several epochs
+    for row, epoch in enumerate(epochs):
+        losses = together.curves["train/loss"][:, row]
+        if epoch < 0:
+            assert np.isfinite(losses).all()
+            continue
+        assert np.isfinite(losses[:epoch]).all()
+        for curve in together.curves.values():
+            assert np.isnan(curve[epoch:, row]).all()
+
+
+def test_a_diverged_restart_keeps_the_parameters_it_diverged_with():
+    stacked = cliff(dtype="float32", epochs=25)
+    data = splits(lambda seed: steep(seed))
+    together = train_recipe(stacked, data)
+    row = int(np.argmax(together.diverged_epoch))
+    epoch = int(together.diverged_epoch[row])
+    assert epoch > 0
+    shorter = dataclasses.replace(
+        stacked, learning_rate=float(together.rates[row]), seed=int(together.seeds[row]), restarts=1, epochs=epoch
+    )
+    np.testing.assert_array_equal(train_recipe(shorter, data).final.flat[0], together.final.flat[row])
+
+
+def test_divergence_is_noticed_between_logged_epochs():
+    stacked = cliff(dtype="float32", epochs=25)
+    data = splits(lambda seed: steep(seed))
+    every, ends = (train_recipe(dataclasses.replace(stacked, log_every=k), data) for k in (1, 25))
+    np.testing.assert_array_equal(every.diverged_epoch, ends.diverged_epoch)
+    np.testing.assert_array_equal(every.final.flat, ends.final.flat)
+
+
+def test_when_every_restart_has_diverged_the_records_still_hold_every_metric():
+    stacked = cliff(learning_rate=1e6, epochs=5, restarts=3)
+    records = list(iterate(stacked, splits(lambda seed: steep(seed))))
+    assert len(records) == 6
+    for record in records:
+        assert set(record.metrics) == set(records[0].metrics)
+        assert all(values.shape == (3,) for values in record.metrics.values())
+    assert all(np.isnan(values).all() for values in records[-1].metrics.values())
+
+
+def test_a_start_whose_loss_is_not_finite_has_diverged_at_epoch_zero():
+    huge = INITIALIZERS["normal"](spread=1e200)
+    stacked = recipe(loss="mean_squared_error", output="linear", activation="relu", initializer=huge, restarts=3)
+    training = train_recipe(dataclasses.replace(stacked, output_initializer=huge), splits())
+    assert training.diverged_epoch.tolist() == [0, 0, 0]
+    assert training.curves
+    assert all(np.isnan(curve).all() for curve in training.curves.values())
+
+
+def test_a_diverging_run_warns_of_nothing_and_leaves_numpys_error_state_alone():
+    before = np.geterr()
+    with np.errstate(all="raise", under="ignore"):
+        inside = np.geterr()
+        train_recipe(cliff(learning_rate=1e6, epochs=3), splits(lambda seed: steep(seed)))
+        assert np.geterr() == inside
+    assert np.geterr() == before
+
+
+def square():
+    """A user's own activation, which grows faster than any registered one."""
+    return Activation("square", lambda z, out: np.multiply(z, z, out=out), lambda z, a, out: None)
+
+
+FILTERED = {
+    **{name: factory() for name, factory in ACTIVATIONS.items()},
+    "leaky_relu(.9)": leaky_relu(0.9),
+    "elu(1e30)": elu(1e30),
+    "square": square(),
+}
+
+
+@every_dtype
+@pytest.mark.parametrize("activation", FILTERED.values(), ids=FILTERED.keys())
+def test_where_the_cheap_test_says_finite_the_loss_is_finite(activation, dtype):
+    rng = np.random.default_rng(9)
+    top = math.log10(float(np.finfo(dtype).max))
+    for hidden, (loss, output) in itertools.product(((), (4,), (4, 3), (3, 3, 3, 3)), FORMS):
+        stacked = recipe(layers=(5, *hidden, 3), activation=activation, loss=loss, output=output, dtype=dtype)
+        run = _Run(dataclasses.replace(stacked, restarts=60), {"train": classes()})
+        pattern = rng.normal(0, 1, run.parameters.flat.shape)
+        pattern[20:40] = np.sign(pattern[20:40])  # nothing but the largest
+        pattern[40:] = 1
+        low, high = np.full((60, 1), -40.0), np.full((60, 1), top)  # the exponents between which the answer changes
+        with np.errstate(all="ignore"):
+            for _ in range(20):
+                middle = (low + high) / 2
+                says = run._loss_must_be_finite((pattern * 10**middle).astype(dtype))[:, None]
+                low, high = np.where(says, middle, low), np.where(says, high, middle)
+            run.parameters.flat[...] = pattern * 10**low
+            workspace = run.network.workspace(dtype)
+            metrics = measure(run.network, run.parameters, run.tables, "multiclass", "none", workspace)
+        assert np.isfinite(metrics["train/loss"]).all()
+
+
+def test_the_cheap_test_promises_nothing_about_parameters_that_are_not_finite():
+    run = _Run(recipe(restarts=3), splits())
+    run.parameters.flat[:, 3] = [np.inf, -np.inf, np.nan]
+    assert not run._loss_must_be_finite(run.parameters.flat).any()
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_the_cheap_test_spares_ordinary_training_the_loss(activation):
+    for layers in ((5, 3), (5, 100, 3), (5, *[20] * 6, 3)):
+        run = _Run(recipe(restarts=5, layers=layers, activation=activation, dtype="float32"), splits())
+        assert run._loss_must_be_finite(run.parameters.flat).all()
+
+
+# threads and BLAS
+
+
+def blas_threads():
+    return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+
+def test_blas_has_its_threads_back_after_training():
+    before = blas_threads()
+    train_recipe(recipe(), splits(), workers=2)
+    assert blas_threads() == before
+    begun = iterate(recipe(), splits(), workers=2)
+    next(begun)
+    begun.close()
+    assert blas_threads() == before
+    with pytest.raises(RuntimeError, match="stop"):
+        train_recipe(recipe(), splits(), on_record=lambda record: (_ for _ in ()).throw(RuntimeError("stop")))
+    assert blas_threads() == before
+
+
+def test_two_trainings_that_take_turns_leave_blas_its_threads():
+    before = blas_threads()
+    first, second = (iterate(recipe(epochs=2), splits()) for _ in range(2))
+    for records in zip(first, second, strict=True):
+        assert records[0].epoch == records[1].epoch
+    assert next(first, None) is next(second, None) is None
+    assert blas_threads() == before
+
+
+def test_an_interrupt_does_not_wait_for_the_next_record():
+    stacked = recipe(descent="stochastic", epochs=3000, log_every=3000, restarts=4)  # some ten seconds to the end
+    records = iterate(stacked, splits(), workers=2)
+    next(records)
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    began = time.perf_counter()
+    with pytest.raises(KeyboardInterrupt):
+        next(records)
+    assert time.perf_counter() - began < 2
+
+
+def test_what_the_caller_does_with_a_record_is_not_counted_as_training():
+    assert train_recipe(recipe(), splits(), on_record=lambda record: time.sleep(0.2)).seconds < 0.5
+
+
+def test_auto_workers_are_found_where_the_system_tells_no_affinity(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)  # as on macOS and Windows
+    assert train_recipe(recipe(epochs=1), splits(), workers="auto").epochs.tolist() == [0, 1]
+
+
+# from descentlab import train
+
+
+def blobs(classes=3, count=90, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, count)
+    return rng.normal(0, 0.3, (count, 2)) + np.stack([np.cos(labels), np.sin(labels)], axis=1) * 2, labels
+
+
+def test_train_learns_classes_from_labels():
+    x, labels = blobs()
+    training = train(x, labels, test=blobs(seed=1), epochs=30, restarts=3, seed=2, workers=1)
+    assert training.recipe.layers == (2, 32, 3)
+    assert (training.recipe.loss.name, training.recipe.output) == ("categorical_cross_entropy", "softmax")
+    assert training.recipe.initializer.name == "he_normal"
+    assert training.recipe.output_initializer.name == "glorot_uniform"
+    assert (training.curves["test/accuracy"][-1] > 0.95).all()
+    answers = training.predict(x)
+    assert answers.shape == (3, 90, 3)
+    np.testing.assert_allclose((answers.argmax(-1) == labels).mean(-1), training.curves["train/accuracy"][-1])
+
+
+def test_labels_and_one_hot_targets_are_the_same_training():
+    x, labels = blobs()
+    from_labels = train(x, labels * 10 - 7, epochs=3, workers=1)  # any whole numbers
+    from_targets = train(x, np.eye(3)[labels], epochs=3, workers=1)
+    assert_same_bits(from_labels, 0, from_targets)
+
+
+def test_two_labels_make_one_output():
+    for labels_of in (lambda y: y, lambda y: y.astype(bool), lambda y: y[:, None].astype(float), lambda y: 2 * y - 1):
+        x, labels = blobs(2)
+        training = train(x, labels_of(labels), epochs=20, workers=1)
+        assert training.recipe.layers == (2, 32, 1)
+        assert (training.recipe.loss.name, training.recipe.output) == ("binary_cross_entropy", "sigmoid")
+        assert training.curves["train/accuracy"][-1] > 0.95
+
+
+def test_real_targets_are_a_regression():
+    x, _ = regression(200)
+    training = train(x, np.tanh(x[:, 0] - x[:, 1]), epochs=60, learning_rate=0.1, workers=1)
+    assert (training.recipe.loss.name, training.recipe.output) == ("mean_squared_error", "linear")
+    assert training.curves["train/r2"][-1] > 0.5
+
+
+def test_train_takes_names_and_objects_alike():
+    x, labels = blobs()
+    named = train(x, labels, activation="leaky_relu", update="adam", descent="batch", initializer="normal", workers=1)
+    made = train(
+        x,
+        labels,
+        activation=leaky_relu(),
+        update=UPDATES["adam"](),
+        descent=DESCENTS["batch"](),
+        initializer=INITIALIZERS["normal"](),
+        workers=1,
+    )
+    assert_same_bits(named, 0, made)
+
+
+def test_train_takes_a_list_or_an_array_of_rates():
+    x, labels = blobs()
+    for rates in ([0.01, 0.1], (0.01, 0.1), np.array([0.01, 0.1])):
+        training = train(x, labels, learning_rate=rates, restarts=2, epochs=2, workers=1)
+        assert training.rates.tolist() == [0.01, 0.01, 0.1, 0.1]
+
+
+def test_train_takes_plain_lists():
+    training = train([[0, 0], [0, 1], [1, 0], [1, 1]], [0, 1, 1, 0], epochs=2, workers=1)
+    assert training.recipe.layers == (2, 32, 1)
+
+
+def test_an_integer_type_of_numpy_is_as_good_as_an_int():
+    x, labels = blobs()
+    plain = train(x, labels, epochs=2, restarts=2, seed=3, workers=1)
+    numpy = train(x, labels, epochs=np.int64(2), restarts=np.int64(2), seed=np.int64(3), workers=1)
+    assert_same_bits(plain, 1, numpy, 1)
+
+
+def refusal(*arguments, **settings):
+    with pytest.raises(ValueError, match=r"^\S+") as caught:
+        train(*arguments, **{"workers": 1, "epochs": 1, **settings})
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("key", ["activation", "loss", "output", "initializer", "descent", "update"])
+def test_an_unknown_name_is_refused_with_the_known_ones(key):
+    assert refusal(*blobs(), **{key: "rleu"}).startswith(f"{key}=rleu: not one of ")
+
+
+@pytest.mark.parametrize(
+    ("key", "bad"),
+    [
+        ("learning_rate", -0.1),
+        ("learning_rate", math.nan),
+        ("learning_rate", math.inf),
+        ("learning_rate", ()),
+        ("learning_rate_decay", 0.0),
+        ("learning_rate_decay", -1.0),
+        ("learning_rate_decay", math.nan),
+        ("weight_decay", -0.1),
+        ("weight_decay", math.nan),
+        ("epochs", -1),
+        ("epochs", 2.5),
+        ("restarts", 0),
+        ("restarts", 1.5),
+        ("seed", -1),
+        ("seed", 2**32),
+        ("seed", 0.5),
+        ("dtype", "float16"),
+        ("log_every", 0),
+        ("log_every", "often"),
+        ("diagnostics", "all"),
+        ("task", "clustering"),
+        ("hidden", (3, 0)),
+        ("hidden", (3, 2.5)),
+        ("workers", 0),
+    ],
+)
+def test_a_setting_that_means_nothing_is_refused_by_name_and_value(key, bad):
+    name = "layers" if key == "hidden" else key
+    message = refusal(*blobs(), **{key: bad})
+    assert message.startswith(f"{name}=")
+    assert str(bad if key != "hidden" else bad[1]) in message
+
+
+def test_meaningless_pairs_are_refused_before_training():
+    x, labels = blobs()
+    assert refusal(x, labels, loss="binary_cross_entropy", output="linear").startswith("output=linear: ")
+    assert refusal(x, labels, loss="categorical_cross_entropy", output="sigmoid").startswith("output=sigmoid: ")
+    assert "one output" in refusal(*blobs(2), output="softmax")
+    assert refusal(x, np.random.default_rng(0).normal(0, 1, (90, 3)), loss="categorical_cross_entropy").startswith(
+        "loss=categorical_cross_entropy: needs targets that are "
+    )
+
+
+def test_data_that_does_not_fit_together_is_refused():
+    x, labels = blobs()
+    assert refusal(x, labels[:-1]).startswith("train: ")
+    assert refusal(x, labels, test=(x[:, :1], labels)).startswith("layers=")
+    assert refusal(x[:, 0], labels).startswith("train: ")
+    assert refusal(x[:0], labels[:0]).startswith("train: ")
+    hole = x.copy()
+    hole[3, 1] = np.nan
+    assert refusal(hole, labels).startswith("train: ")
+    assert refusal(x, labels, validation=(hole, labels)).startswith("validation: ")
+
+
+def test_a_label_that_training_never_saw_is_refused():
+    # made one-hot it would be a row of zeros, or with two classes silently the first of them
+    for known in (2, 3):
+        x, labels = blobs(known)
+        strange = labels.copy()
+        strange[5] = 7
+        message = refusal(x, labels, test=(x, strange))
+        assert message.startswith("test: ")
+        assert "7" in message
+
+
+def test_labels_and_targets_are_not_mixed():
+    x, labels = blobs()
+    assert refusal(x, labels, test=(x, np.eye(3)[labels])).startswith("test: ")
+
+
+def test_whole_numbers_are_a_regression_where_the_task_says_so():
+    x, labels = blobs()
+    training = train(x, labels, task="regression", epochs=2, workers=1)
+    assert training.recipe.layers == (2, 32, 1)
+    assert "train/r2" in training.curves
+
+
+def test_a_single_class_is_refused():
+    x, labels = blobs()
+    assert refusal(x, np.zeros_like(labels)).startswith("targets")
+
+
+# the notebook
+
+
+def notebook_data():
+    folder = os.environ.get("DESCENTLAB_MNIST")
+    if not folder or not (Path(folder) / "MNIST_preprocessed.csv").exists():
+        pytest.skip("DESCENTLAB_MNIST names no folder with MNIST_preprocessed.csv")
+    table = np.loadtxt(Path(folder) / "MNIST_preprocessed.csv", delimiter=",")
+    x, y = table[:, :784], table[:, 784:]
+    return {"train": (x[:250], y[:250]), "test": (x[250:], y[250:])}
+
+
+def notebook(**changes):
+    rule = INITIALIZERS["notebook"](draw=2)
+    return recipe(
+        layers=(784, 128, 64, 10),
+        activation="sigmoid",
+        output="sigmoid",
+        loss="mean_squared_error",
+        initializer=rule,
+        output_initializer=rule,
+        epochs=25,
+        seed=42,
+        **changes,
+    )
+
+
+@pytest.mark.mnist
+def test_sequential_descent_prints_the_notebooks_twenty_five_accuracies():
+    training = train_recipe(notebook(descent="sequential", learning_rate=1.2), notebook_data())
+    printed = [16, 18, 36, 54, 64, 64, 64, 68, 68, 70, 70, 70, 70, 70, 76, 76, 78, *[80] * 8]
+    assert np.rint(100 * training.curves["test/accuracy"][1:, 0]).tolist() == printed
+
+
+@pytest.mark.mnist
+def test_true_batch_descent_at_the_notebooks_rate_does_not_learn():
+    training = train_recipe(notebook(descent="batch", learning_rate=300.0), notebook_data())
+    accuracy = training.curves["test/accuracy"][1:, 0]
+    assert accuracy.max() < 0.2
+    assert (accuracy[2:] == accuracy[-1]).all()
