@@ -228,7 +228,7 @@ def test_a_family_that_n_cannot_reject_is_refused_with_the_n_that_could():
     check_family(11, 26)
     check_family(5, 2, alpha=0.125)  # 2^-4 is exactly enough
     check_family(2, 1000, test="t")
-    with pytest.raises(ValueError, match="test=sign: not one of wilcoxon, t"):
+    with pytest.raises(ValueError, match="test=sign: not one of wilcoxon, binomial, t, rank"):
         check_family(10, 2, test="sign")
 
 

@@ -3,9 +3,17 @@
 A study is a few *parts*. Each is a sweep of its own: arms (override lists, one per cell) over the settings of
 conf/experiment/<part>.yaml. Rates that go with an arm are chosen once by `--tune` and kept in experiments/arms/, so
 that a study reruns without tuning. The quick form runs the same arms with fewer restarts and epochs.
+
+What a study claims is declared in experiments/claims/<study>.yaml (analysis.verdicts says how) before it runs, and a
+family of claims that its seeds could not decide is refused then. `report` makes tables, figures and verdicts of the
+tracked runs; what is measured without a cell goes through `Study.measured`, which keeps it. So the very same `report`
+draws everything anew from the store, next year too (harness.report).
 """
 
 import dataclasses
+import json
+import math
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +24,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from descentlab.analysis import verdicts
+from descentlab.analysis.verdicts import Claim, Values
 from descentlab.harness import config as configuration
 from descentlab.harness.config import Config, InputError
 from descentlab.nn.trainer import train_recipe
@@ -24,10 +34,12 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from descentlab.harness.tracking import SummaryRun, Tracker
+    from descentlab.harness.config import Option
+    from descentlab.harness.tracking import StoredRun, SummaryRun, Tracker
 
 Arm = Sequence[str]
 
+EXPERIMENTS = Path(__file__).resolve().parents[3] / "experiments"  # of the clone; no part of an installed wheel
 RATES = tuple(float(f"{10 ** (k / 4):.3g}") for k in range(-8, 7))  # .01 to 31.6, four a decade
 RATE_LIMITS = (1e-6, 1e6)
 TUNING_SEED, TUNING_RESTARTS = 100_000, 5  # apart from every reported seed
@@ -42,12 +54,16 @@ class Part:
         quick: overrides of the quick form.
         few: which of the arms the quick form runs; None for all.
         tuned: whether each arm's learning rate is chosen by `--tune` and read from experiments/arms/.
+        needs: environment variable without which the part is skipped, with a line that says so.
+        full_only: whether the quick form leaves the part out.
     """
 
     arms: Sequence[Arm]
     quick: Sequence[str] = ()
     few: slice | None = None
     tuned: bool = False
+    needs: str | None = None
+    full_only: bool = False
 
 
 class Study:
@@ -55,32 +71,82 @@ class Study:
 
     Attributes:
         summary: the run that holds tables and figures.
+        claims: as declared.
+        quick: whether this is the quick form.
     """
 
-    def __init__(self, tracker: "Tracker", summary: "SummaryRun", sweeps: Mapping[str, str]) -> None:
-        self.summary = summary
-        self._tracker, self._sweeps = tracker, sweeps
+    def __init__(
+        self,
+        source: "Tracker | Option",
+        summary: "SummaryRun",
+        sweeps: Mapping[str, str],
+        claims: Sequence[Claim] = (),
+        quick: bool = False,
+        kept: "StoredRun | None" = None,
+    ) -> None:
+        """Read runs from a source; with `kept`, the summary of an earlier run, nothing is measured anew."""
+        self.summary, self.claims, self.quick = summary, list(claims), quick
+        self._source, self._sweeps, self._kept = source, sweeps, kept
+
+    def has(self, part: str) -> bool:
+        """Whether a part was run: not where what it needs is missing, nor all of them in the quick form."""
+        return part in self._sweeps
 
     def restarts(self, part: str) -> "pd.DataFrame":
         """One row per restart of a part, as `results.restarts`."""
         from descentlab.harness import results
 
-        return results.restarts(self._tracker, self._sweeps[part])
+        return results.restarts(self._source, self._sweeps[part])
 
     def curves(self, part: str, metrics: Sequence[str] | None = None) -> "pd.DataFrame":
         """One row per restart, epoch and metric of a part, as `results.curves`."""
         from descentlab.harness import results
 
-        return results.curves(self._tracker, self._sweeps[part], metrics=metrics)
+        return results.curves(self._source, self._sweeps[part], metrics=metrics)
+
+    def measured(self, name: str, measure: Callable[[], "pd.DataFrame"]) -> "pd.DataFrame":
+        """A table that no cell holds: measured now and kept as <name>.csv, or read back where it was kept before."""
+        import pandas as pd
+
+        frame = pd.read_csv(self._kept.artifact(f"{name}.csv")) if self._kept else measure()
+        self.summary.table(name, frame)
+        return frame
 
     def table(self, name: str, frame: "pd.DataFrame") -> None:
         """Print a table and keep it with the summary, as CSV and HTML."""
         self.summary.table(name, frame)
         print(f"\n{name}\n{frame.to_string(index=False, float_format=lambda value: f'{value:.4g}')}", flush=True)
 
-    def figure(self, name: str, figure: "Figure") -> None:
-        """Keep a figure with the summary, as PNG and SVG."""
+    def figure(self, name: str, figure: "Figure", data: "pd.DataFrame | None" = None) -> None:
+        """Keep a figure with the summary, as PNG and SVG, and the numbers behind it as <name>.csv."""
         self.summary.figure(name, figure)
+        if data is not None:
+            self.summary.table(name, data)
+
+    def verdicts(self, values: Mapping[str, Values | Mapping[str, Values] | None]) -> "pd.DataFrame":
+        """Judge the declared claims on their values (`verdicts.judge`), print the table and keep it.
+
+        Kept are verdict.json, verdicts.csv and a metric verdict/<claim> (1 supported, 0 undecided, -1 not supported)
+        with estimate/<claim> beside it where the claim is a single case.
+
+        Raises:
+            ValueError: for values that do not match the declaration.
+        """
+        import pandas as pd
+
+        rows = verdicts.judge(self.claims, values)
+        frame = pd.DataFrame([row.as_dict() for row in rows])
+        self.summary.table("verdicts", frame)
+        plain = [{key: None if value != value else value for key, value in row.as_dict().items()} for row in rows]
+        self.summary.text("verdict.json", json.dumps(plain, indent=2, default=str) + "\n")
+        numbers = {f"verdict/{claim}": float(score) for claim, score in verdicts.scores(rows).items()}
+        cases = {claim.id: claim.cases for claim in self.claims}
+        numbers |= {f"estimate/{row.claim}": row.estimate for row in rows if cases[row.claim] == 1}
+        self.summary.metrics(numbers)
+        shown = ["claim", "case", "n", "margin", "estimate", "low", "high", "p_holm", "verdict"]
+        print(f"\nverdicts\n{frame[shown].to_string(index=False, float_format=lambda value: f'{value:.4g}')}")
+        print("\n".join(f"  {claim.id}: {claim.statement}" for claim in self.claims), flush=True)
+        return frame
 
 
 def main(
@@ -132,13 +198,21 @@ def _run(
     from descentlab.harness.tracking import open_tracker
 
     began = time.perf_counter()
+    claims = declared_claims(name)
     cells = {}
     for key, part in parts.items():
+        if quick and part.full_only:
+            continue
+        if part.needs and not os.environ.get(part.needs):
+            print(f"{key}: skipped, because {part.needs} is not set", flush=True)
+            continue
         arms = (_tuned_arms(key) if part.tuned else part.arms)[part.few if quick and part.few else slice(None)]
         cells[key] = cli.compose([*(part.quick if quick else ()), *overrides], key, arms)
     for cell in chain.from_iterable(cells.values()):
         configuration.check(cell)
-    first = next(iter(cells.values()))[0]
+    if not quick:
+        _check_claims(claims, overrides)
+    first = next(chain.from_iterable(cells.values()), None) or cli.compose(overrides, sweep=False)[0]
     with open_tracker(first.tracking) as tracker:
         sweep = tracker.sweep
         for key, configs in cells.items():
@@ -148,9 +222,35 @@ def _run(
         tracker.flush()
         settings = {"study": name, "form": "quick" if quick else "full", "overrides": " ".join(overrides)}
         with tracker.summary(name, settings) as summary:
-            report(Study(tracker, summary, {key: f"{sweep}-{key}" for key in parts}))
+            report(Study(tracker, summary, {key: f"{sweep}-{key}" for key in cells}, claims, quick))
             summary.metrics({"seconds": time.perf_counter() - began})
         print(f"\n{name}: {time.perf_counter() - began:.0f} s; kept in {tracker.location}", flush=True)
+
+
+def declared_claims(name: str) -> list[Claim]:
+    """What a study claims, from experiments/claims/<name>.yaml; none where there is no such file.
+
+    Raises:
+        InputError: a file that cannot be read, or claims that mean nothing.
+    """
+    import yaml
+
+    path = EXPERIMENTS / "claims" / f"{name}.yaml"
+    if not path.is_file():
+        return []
+    try:
+        return verdicts.declared(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InputError(f"experiments/claims/{name}.yaml: {configuration.shown(error, 300)}") from error
+
+
+def _check_claims(claims: Sequence[Claim], overrides: Sequence[str]) -> None:
+    """Refuse claims that the seeds of this run could not decide."""
+    given = [int(word.partition("=")[2]) for word in overrides if word.startswith("restarts=")]
+    try:
+        verdicts.check(claims, min(given, default=math.inf))
+    except ValueError as error:
+        raise InputError(f"claim {error}") from error
 
 
 # --- learning rates ------------------------------------------------------------------------------------------------
@@ -230,8 +330,7 @@ def _beyond(tried: dict[float, float], steps: int) -> list[float]:
 
 
 def _arms_file(part: str) -> Path:
-    """Beside the scripts, which are not part of an installed wheel."""
-    return Path(__file__).resolve().parents[3] / "experiments" / "arms" / f"{part}.yaml"
+    return EXPERIMENTS / "arms" / f"{part}.yaml"
 
 
 def _tuned_arms(part: str) -> list[Arm]:

@@ -1,0 +1,352 @@
+"""Claims that are declared before a run, and what the run says of them: supported, not supported, undecided.
+
+A claim names its test, and the test has two sides: p is small where the data speak for the claim, p_against where they
+speak for its opposite. Both are corrected by Holm over the claim's family. The claim is supported where the first is
+at or below alpha, not supported where the second is, undecided where neither is: too few seeds are no refutation.
+
+    test            the claim, of values a (and b, its pair at the same seed)          p-values
+    greater, less   a - b, or a alone, lies above, or below, the margin                Wilcoxon's test, two-sided
+    equivalent      the mean of a - b, or of a, lies within +-margin of 0              two one-sided t tests
+    rate_above,     a, which is true or false, is true at a rate above, or below,      exact binomial, two-sided
+    rate_below      the margin
+    within          one published value lies between the quantiles (1 -+ margin) / 2   its rank among simulated values
+                    of simulated ones; outside, and it is not supported only where
+                    its rank says so after Holm
+
+A claim may stand for several cases (arms, depths), each with a row of its own and all of them in the family. The
+declaration says how many, so that the family's size is fixed before the run.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy import ndarray
+from numpy.typing import ArrayLike
+
+from descentlab.analysis.statistics import (
+    Better,
+    Interval,
+    check_family,
+    equivalence,
+    holm,
+    paired_difference,
+    rate_tails,
+    wilson,
+)
+
+SUPPORTED, NOT_SUPPORTED, UNDECIDED = "supported", "not supported", "undecided"
+SCORES = {SUPPORTED: 1, UNDECIDED: 0, NOT_SUPPORTED: -1}
+KINDS = {  # test of a claim -> the test of statistics.smallest_p behind it, and what it is called in a table
+    "greater": ("wilcoxon", "Wilcoxon signed-rank"),
+    "less": ("wilcoxon", "Wilcoxon signed-rank"),
+    "equivalent": ("t", "TOST"),
+    "rate_above": ("binomial", "exact binomial"),
+    "rate_below": ("binomial", "exact binomial"),
+    "within": ("rank", "rank among simulated"),
+}
+MARGINS = {"greater": 0.0, "less": 0.0, "rate_above": 0.5, "rate_below": 0.5, "within": 0.9}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What an experiment sets out to show, as declared before it runs.
+
+    Attributes:
+        id: short name, the key of its values and of its metric.
+        statement: the claim in words.
+        family: claims whose errors are controlled together.
+        metric: what is compared, with its unit.
+        test: key of KINDS.
+        margin: in the metric's unit; a share for `within`. `equivalent` has no default.
+        alpha: familywise error rate of its family.
+        n: seeds (values) behind every case.
+        cases: how many rows it stands for.
+        better: which end of the metric a diverged restart ranks at; by default the one that speaks against the claim
+            where a diverges.
+        conditional_on: what the verdict holds for: split, task, width, ...
+    """
+
+    id: str
+    statement: str
+    family: str
+    metric: str
+    test: str
+    margin: float
+    alpha: float
+    n: int
+    cases: int
+    better: Better
+    conditional_on: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A row of the verdict table.
+
+    Attributes:
+        claim, statement, family, metric, margin, alpha, conditional_on: as declared.
+        case: which of the claim's cases; "" where there is one.
+        n: values behind it; `diverged` of them are not finite.
+        test: its name.
+        estimate, low, high: mean of a - b with Student's interval of coverage `confidence`; a rate with Wilson's; for
+            `within` the published value and the quantiles it should lie between.
+        confidence: 1 - alpha, but 1 - 2 alpha for an equivalence test, which that interval decides.
+        p, p_holm: for the claim; p_against, p_against_holm: for its opposite.
+        verdict: supported, not supported or undecided.
+    """
+
+    claim: str
+    case: str
+    statement: str
+    family: str
+    metric: str
+    test: str
+    margin: float
+    alpha: float
+    n: int
+    diverged: int
+    estimate: float
+    low: float
+    high: float
+    confidence: float
+    p: float
+    p_holm: float
+    p_against: float
+    p_against_holm: float
+    conditional_on: str
+    verdict: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values by column."""
+        return asdict(self)
+
+
+Values = ArrayLike | tuple[ArrayLike, ArrayLike]  # a, or (a, b) at the same seeds; (simulated, published) for `within`
+
+
+def declared(raw: Any) -> list[Claim]:
+    """Claims from the plain values of a file.
+
+    Args:
+        raw: {"alpha": .05, "claims": [{"id": ..., ...}, ...]}; an alpha of a claim's own comes before the common one,
+            which all claims of a family have to share.
+
+    Raises:
+        ValueError: for whatever is wrong with it, in one line.
+    """
+    if not isinstance(raw, Mapping) or not isinstance(raw.get("claims"), list) or set(raw) - {"alpha", "claims"}:
+        raise ValueError("claims: must hold alpha and claims, a list")
+    claims = [_declared(item, raw.get("alpha", 0.05)) for item in raw["claims"]]
+    for claim in claims:
+        if sum(other.id == claim.id for other in claims) > 1:
+            raise ValueError(f"id={claim.id}: is declared twice")
+        if any(other.family == claim.family and other.alpha != claim.alpha for other in claims):
+            raise ValueError(f"alpha={claim.alpha}: claims of the family {claim.family} must share one")
+    return claims
+
+
+def _declared(item: Any, alpha: float) -> Claim:
+    known = [field.name for field in fields(Claim)]
+    if not isinstance(item, Mapping):
+        raise ValueError(f"claims: {item} must be a mapping of {', '.join(known)}")
+    name = item.get("id", "a claim")
+    test = item.get("test")
+    defaults = {"alpha": alpha, "cases": 1, "margin": MARGINS.get(str(test)), "conditional_on": ""}
+    values = {**defaults, "better": "lower" if test == "less" else "higher", **item}
+    for key in known:
+        if values.get(key) is None:
+            raise ValueError(f"{name}: {key} is missing")
+    for key in values:
+        if key not in known:
+            raise ValueError(f"{name}: {key}={values[key]}: unknown key; not one of {', '.join(known)}")
+    if test not in KINDS:
+        raise ValueError(f"{name}: test={test}: not one of {', '.join(KINDS)}")
+    if values["better"] not in ("lower", "higher"):
+        raise ValueError(f"{name}: better={values['better']}: must be lower or higher")
+    for key, low, high in (
+        ("n", 2, math.inf),
+        ("cases", 1, math.inf),
+        ("alpha", 0, 1),
+        ("margin", -math.inf, math.inf),
+    ):
+        number = values[key]
+        if isinstance(number, bool) or not isinstance(number, (int, float)) or not low <= number <= high:
+            raise ValueError(f"{name}: {key}={number}: must be a number from {low} to {high}")
+    if test == "equivalent" and not values["margin"] > 0:
+        raise ValueError(f"{name}: margin={values['margin']}: must be above 0")
+    if test in ("rate_above", "rate_below", "within") and not 0 < values["margin"] < 1:
+        raise ValueError(f"{name}: margin={values['margin']}: must lie between 0 and 1")
+    return Claim(**values)
+
+
+def check(claims: Sequence[Claim], at_most: float = math.inf) -> None:
+    """Refuse families that could not be decided whatever the data say.
+
+    Args:
+        claims: all of a study.
+        at_most: seeds, where a run has fewer than declared.
+
+    Raises:
+        ValueError: a family of which no case could be decided after Holm's correction; says how many seeds suffice.
+    """
+    for claim in claims:
+        size = sum(other.cases for other in claims if other.family == claim.family)
+        try:
+            check_family(int(min(claim.n, at_most)), size, claim.alpha, KINDS[claim.test][0])
+        except ValueError as error:
+            raise ValueError(f"{claim.id}: {error}") from error
+
+
+def judge(claims: Sequence[Claim], values: Mapping[str, Values | Mapping[str, Values] | None]) -> list[Verdict]:
+    """Test every claim on what was measured.
+
+    Args:
+        claims: as declared.
+        values: claim id -> (n,) values a, or (a, b) at the same seeds, or a mapping of cases to these. A restart that
+            diverged is NaN or infinite: it ranks worst in `greater` and `less`, fails a rate, and leaves an
+            equivalence undecided. For `within`: (simulated (n,), published). None for a claim that was not measured
+            this time: it stays in its family and is undecided, with n = 0.
+
+    Returns:
+        One row per claim and case, claims in the order declared. With fewer values than declared, as in a study's
+        quick form, a row is undecided.
+
+    Raises:
+        ValueError: values for a claim that is not declared, none for one that is, or another number of cases.
+    """
+    names = [claim.id for claim in claims]
+    for name in values:
+        if name not in names:
+            raise ValueError(f"{name}: is not a declared claim; not one of {', '.join(names)}")
+    rows: list[tuple[Claim, str, _Evidence]] = []
+    for claim in claims:
+        if claim.id not in values:
+            raise ValueError(f"{claim.id}: is declared and has no values")
+        given = values[claim.id]
+        if given is None:
+            rows += [(claim, "", _NOTHING)] * claim.cases
+            continue
+        cases = given if isinstance(given, Mapping) else {"": given}
+        if len(cases) != claim.cases:
+            raise ValueError(f"{claim.id}: has {len(cases)} cases, and {claim.cases} are declared")
+        rows += [(claim, str(case), _weigh(claim, one)) for case, one in cases.items()]
+    judged: list[Verdict | None] = [None] * len(rows)
+    for family in dict.fromkeys(claim.family for claim in claims):
+        places = [place for place, row in enumerate(rows) if row[0].family == family]
+        for_it = _holm([rows[place][2].p for place in places])
+        against = _holm([rows[place][2].p_against for place in places])
+        for place, p, q in zip(places, for_it, against, strict=True):
+            judged[place] = _verdict(*rows[place], p, q)
+    return [row for row in judged if row is not None]
+
+
+def _holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's correction that leaves NaN, the p of a claim without one, where it is."""
+    p = np.array(p_values)
+    p[~np.isnan(p)] = holm(p[~np.isnan(p)])
+    return p.tolist()
+
+
+def scores(rows: Sequence[Verdict]) -> dict[str, int]:
+    """One number per claim, so that a flip shows: 1 supported, 0 undecided, -1 not; the least of its cases."""
+    least: dict[str, int] = {}
+    for row in rows:
+        least[row.claim] = min(least.get(row.claim, 1), SCORES[row.verdict])
+    return least
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """What one case's values say, before Holm."""
+
+    n: int
+    diverged: int
+    interval: Interval
+    p: float
+    p_against: float
+    inside: bool = False  # the published value, of simulated ones
+
+
+_NOTHING = _Evidence(0, 0, Interval(math.nan, math.nan, math.nan, 0), 1.0, 1.0)
+
+
+def _weigh(claim: Claim, values: Values) -> _Evidence:
+    if claim.test == "within":
+        return _weigh_published(claim, values)
+    first, second = values if isinstance(values, tuple) else (values, None)
+    a = np.asarray(first, dtype=float)
+    if a.ndim != 1 or not a.size:
+        raise ValueError(f"{claim.id}: values of shape {a.shape} must be one per seed")
+    if claim.test in ("rate_above", "rate_below"):
+        return _weigh_rate(claim, a)
+    b = np.zeros_like(a) if second is None else np.asarray(second, dtype=float)
+    if a.shape != b.shape:
+        raise ValueError(f"{claim.id}: needs one value each per seed, not shapes {a.shape} and {b.shape}")
+    lost = int((~np.isfinite(a) | ~np.isfinite(b)).sum())
+    confidence = _confidence(claim)
+    if claim.test == "equivalent":
+        if lost or a.size < 2:
+            return _Evidence(a.size, lost, Interval(math.nan, math.nan, math.nan, a.size - lost), 1.0, 1.0)
+        found = equivalence(a - b, claim.margin, claim.alpha)
+        return _Evidence(a.size, 0, found.mean, found.p_within, found.p_beyond)
+    pairs = paired_difference(a, b, claim.better, confidence, claim.margin)
+    tails = (pairs.p_greater, pairs.p_less) if claim.test == "greater" else (pairs.p_less, pairs.p_greater)
+    return _Evidence(a.size, lost, pairs.difference, min(1.0, 2 * tails[0]), min(1.0, 2 * tails[1]))
+
+
+def _weigh_rate(claim: Claim, a: ndarray) -> _Evidence:
+    lost = ~np.isfinite(a)
+    if not np.isin(a[~lost], (0, 1)).all():
+        raise ValueError(f"{claim.id}: test={claim.test} takes values that are true or false")
+    fails = claim.test == "rate_below"  # a diverged restart speaks against the claim
+    successes = int(np.where(lost, fails, a == 1).sum())
+    above, below = rate_tails(successes, a.size, claim.margin)
+    tails = (below, above) if fails else (above, below)
+    interval = wilson(successes, a.size, _confidence(claim))
+    return _Evidence(a.size, int(lost.sum()), interval, min(1.0, 2 * tails[0]), min(1.0, 2 * tails[1]))
+
+
+def _weigh_published(claim: Claim, values: Values) -> _Evidence:
+    if not isinstance(values, tuple):
+        raise ValueError(f"{claim.id}: test=within takes (simulated, published)")
+    simulated, published = np.asarray(values[0], dtype=float), float(np.asarray(values[1]))
+    n = simulated.size
+    low, high = np.nanquantile(simulated, [(1 - claim.margin) / 2, (1 + claim.margin) / 2]).tolist()
+    rank = 1 + min(int((simulated <= published).sum()), int((simulated >= published).sum()))
+    p_against = min(1.0, 2 * rank / (n + 1))
+    lost = int((~np.isfinite(simulated)).sum())
+    return _Evidence(n, lost, Interval(published, low, high, n), math.nan, p_against, low <= published <= high)
+
+
+def _verdict(claim: Claim, case: str, evidence: _Evidence, p_holm: float, p_against_holm: float) -> Verdict:
+    holds = evidence.inside if claim.test == "within" else p_holm <= claim.alpha
+    verdict = SUPPORTED if holds else NOT_SUPPORTED if p_against_holm <= claim.alpha else UNDECIDED
+    return Verdict(
+        claim=claim.id,
+        case=case,
+        statement=claim.statement,
+        family=claim.family,
+        metric=claim.metric,
+        test=KINDS[claim.test][1],
+        margin=claim.margin,
+        alpha=claim.alpha,
+        n=evidence.n,
+        diverged=evidence.diverged,
+        estimate=evidence.interval.estimate,
+        low=evidence.interval.low,
+        high=evidence.interval.high,
+        confidence=claim.margin if claim.test == "within" else _confidence(claim),
+        p=evidence.p,
+        p_holm=p_holm,
+        p_against=evidence.p_against,
+        p_against_holm=p_against_holm,
+        conditional_on=claim.conditional_on,
+        verdict=verdict if evidence.n >= claim.n else UNDECIDED,
+    )
+
+
+def _confidence(claim: Claim) -> float:
+    return 1 - (2 if claim.test == "equivalent" else 1) * claim.alpha
