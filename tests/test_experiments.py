@@ -1,0 +1,162 @@
+"""Every script of experiments/ in its quick form, and what the main job's and the notebook's scripts claim."""
+
+import importlib.util
+import json
+import runpy
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from descentlab.harness import cli, results, study
+from descentlab.harness.config import InputError
+from descentlab.harness.tracking import find
+
+FOLDER = Path(__file__).resolve().parents[1] / "experiments"
+SCRIPTS = sorted(FOLDER.glob("*.py"))
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"experiments_{name}", FOLDER / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(name: str, store, *arguments: str) -> int:
+    """Run a script as a user would, but for the store."""
+    place = [f"tracking.{key}={store.numbers[key]}" for key in ("uri", "experiment")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [f"{name}.py", *arguments, *place])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(FOLDER / f"{name}.py"), run_name="__main__")
+    return end.value.code
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_an_experiment_opens_with_method_cost_and_departures(path):
+    opening = script(path.stem).__doc__
+    for heading in ("Method:", "Cost:", "Departures"):
+        assert heading in opening
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_an_experiment_runs_in_its_quick_form_and_keeps_its_tables_and_figures(path, store, request):
+    if path.stem == "notebook":
+        request.getfixturevalue("mnist")
+    assert run(path.stem, store, "--quick") == 0
+    (summary,) = find(store, "summary")
+    assert summary.status == "FINISHED"
+    assert json.loads(summary.artifact("config.json").read_text())["form"] == "quick"
+    for sweep in {cell.tags["sweep"] for cell in find(store, "cell")}:
+        assert len(results.restarts(store, sweep))
+    artifacts = list(summary.artifact("").iterdir())
+    figures = {file.stem for file in artifacts if file.suffix == ".png"}
+    assert figures
+    assert figures <= {file.stem for file in artifacts if file.suffix == ".svg"}
+    for table in (file for file in artifacts if file.suffix == ".csv"):
+        assert len(pd.read_csv(table))
+
+
+def test_the_tuned_arms_are_those_of_the_script():
+    for key, part in script("sweep").PARTS.items():
+        tuned = study._tuned_arms(key)
+        assert [arm[:-1] for arm in tuned] == [list(arm) for arm in part.arms]
+        assert all(arm[-1].startswith("learning_rate=") for arm in tuned)
+        assert len(cli.compose(["tracking=none"], key, tuned)) == len(tuned)
+
+
+def test_the_main_job_is_the_whole_grid_over_thirty_seeds():
+    cells = cli.compose(["tracking=none"], "grid", study._tuned_arms("grid"))
+    axes = [(cell.activation.name, cell.loss.name, cell.descent.name) for cell in cells]
+    assert len(set(axes)) == 4 * 2 * 3
+    assert {cell.restarts for cell in cells} == {30}
+
+
+def test_a_rate_is_chosen_on_validation_with_seeds_of_its_own(monkeypatch):
+    (cell,) = cli.compose(["tracking=none", "data=iris", "epochs=3", "restarts=2", "log_every=1"])
+    seen = []
+
+    def spy(recipe, splits, workers):
+        seen.append((recipe, set(splits)))
+        return trained(recipe, splits, workers)
+
+    trained = study.train_recipe
+    monkeypatch.setattr(study, "train_recipe", spy)
+    table = study.choose_rate(cell, (0.01, 0.1, 1.0))
+    assert all(recipe.seed >= 100_000 and splits == {"train", "validation"} for recipe, splits in seen)
+    chosen = table[table["chosen"]]
+    assert len(chosen) == 1
+    assert chosen["validation_loss"].iloc[0] == table["validation_loss"].min()
+
+
+def test_a_grid_of_rates_is_widened_until_its_edge_does_not_win():
+    (cell,) = cli.compose(["tracking=none", "data=iris", "epochs=5"])
+    table = study.choose_rate(cell, (1e-5, 1e-4)).sort_values("learning_rate")
+    best = table["chosen"].to_numpy().argmax()
+    assert 0 < best < len(table) - 1
+    assert table["learning_rate"].iloc[best] > 1e-4
+
+
+def test_a_rate_with_which_a_restart_diverges_is_not_chosen():
+    (cell,) = cli.compose(["tracking=none", "data=diabetes", "activation=identity", "epochs=40"])
+    table = study.choose_rate(cell, (0.01, 0.1, 1e9))
+    assert not np.isfinite(table["validation_loss"].iloc[-1])
+    assert not table["chosen"].iloc[-1]
+
+
+def test_data_without_a_validation_split_has_no_rate_to_choose():
+    (cell,) = cli.compose(["tracking=none", "data=xor"])
+    dataset = study.configuration.check(cell)
+    if "validation" in dataset.splits:
+        pytest.skip("XOR has a validation split")
+    with pytest.raises(InputError, match="validation"):
+        study.choose_rate(cell)
+
+
+def test_an_unknown_flag_of_a_script_is_refused_in_one_line(capsys):
+    assert study.main("sweep", "about", {}, lambda _: None, ["--fast"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "--fast" in error
+
+
+def test_a_bad_override_of_a_script_is_refused_before_anything_trains(capsys, store):
+    assert run("sweep", store, "epochs=-1") == 2
+    assert "epochs=-1" in capsys.readouterr().err
+    assert not find(store, "cell")
+
+
+def test_decades_per_layer_are_the_slope_over_hidden_layers_alone():
+    sweep = script("sweep")
+    rows = [
+        {"hidden_layers": 3, "arm": "x", "seed": 0, "epoch": 0, "metric": f"delta_norm/layer_{layer}", "value": value}
+        for layer, value in enumerate((1e-3, 1e-2, 1e-1, 7.0), start=1)
+    ]
+    assert sweep.decades_per_layer(pd.DataFrame(rows), 0).iloc[0] == pytest.approx(1.0)
+
+
+def test_the_drawn_weights_are_the_notebooks():
+    notebook = script("notebook")
+    for name, values in notebook.computed_weights().items():
+        np.testing.assert_allclose(values, notebook.PRINTED_WEIGHTS[name], atol=1e-8)
+
+
+@pytest.mark.mnist
+def test_every_figure_that_the_notebook_prints_is_computed_here(mnist, store):
+    assert run("notebook", store) == 0
+    (summary,) = find(store, "summary")
+    printed = pd.read_csv(summary.artifact("printed.csv"))
+    assert len(printed) == 13 + 10 + 25
+    assert printed["agree"].all()
+    runs = pd.read_csv(summary.artifact("runs.csv")).set_index("run")["test_accuracy"]
+    sequential, collapsed, sane = runs
+    assert (sequential, sane) == (pytest.approx(0.80), pytest.approx(0.78, abs=0.06))
+    assert collapsed < 0.2
