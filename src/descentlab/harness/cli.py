@@ -267,13 +267,12 @@ class _Composer:
             return key, [self._checked(key, override.value())]
         if not sweep:
             raise InputError(f"{shown(word)}: several values make a sweep; add -m to run them all")
-        try:
-            texts = list(islice(override.sweep_string_iterator(), MOST_CELLS + 1))
-        except Exception as error:  # of Hydra, or of the numbers in a range
-            raise InputError(f"{shown(word)}: is not a sweep over single values ({_first_line(error)})") from error
-        if not texts:
+        values = _swept(override, word)
+        if len(values) > MOST_CELLS:
+            raise InputError(f"{shown(word)}: makes more than {MOST_CELLS} cells")
+        if not values:
             raise InputError(f"{shown(word)}: is a sweep over nothing")
-        return key, [self._checked(key, self._parsed(f"{key}={text}").value()) for text in texts]
+        return key, [self._checked(key, value) for value in values]
 
     def _parsed(self, word: str) -> Any:
         if "${" in word:
@@ -307,6 +306,19 @@ class _Composer:
         if words not in self._composed:
             self._composed[words] = _composed(self.loader, words)
         return self._composed[words]
+
+
+def _swept(override: Any, word: str) -> list[Any]:
+    """The values of a sweep, up to one more than there may be cells."""
+    from hydra.core.override_parser.types import RangeSweep
+
+    sweep = override.value()
+    try:
+        if isinstance(sweep, RangeSweep) and (sweep.stop - sweep.start) / sweep.step > MOST_CELLS:
+            return [sweep.start] * (MOST_CELLS + 1)  # a shuffled range would be written out first
+        return [override._convert_value(value) for value in islice(override.sweep_iterator(), MOST_CELLS + 1)]
+    except Exception as error:  # of Hydra, or of the numbers in a range
+        raise InputError(f"{shown(word)}: is not a sweep over single values ({_first_line(error)})") from error
 
 
 @dataclass(frozen=True)

@@ -526,7 +526,7 @@ def _openml() -> tuple[ndarray, ndarray]:
     kept = home / "descentlab-mnist_784.npz"
     if kept.is_file():
         try:
-            with np.load(kept, allow_pickle=False) as stored:
+            with kept.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 images, labels = stored["images"], stored["labels"]
             if _mnist_sha256(images, labels) == MNIST_SHA256:
                 return images, labels
