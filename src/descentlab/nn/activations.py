@@ -1,8 +1,9 @@
-"""Hidden activations and output functions: value and slope, element by element, with one registry each.
+"""Hidden activations and output functions: value, slope and curvature, with one registry each.
 
-Conventions: ReLU's slope at 0 is 0, leaky ReLU's is its negative slope. `value(z, out)` may be called with `out is z`.
-`slope(z, a, out)` writes phi'(z); where `slope_from_value` is true only `a` is looked at, so that a caller can
-let the value overwrite z. Everything is finite for |z| up to 1e4 in float32 and float64.
+Conventions: ReLU's slope at 0 is 0, leaky ReLU's is its negative slope: where slope or curvature jumps at 0, it is
+the limit from the left. `value(z, out)` may be called with `out is z`. `slope(z, a, out)` writes phi'(z) and
+`curvature(z, a, out)` phi''(z); where `slope_from_value` is true both look at `a` only, so that a caller can let the
+value overwrite z. Everything is finite for |z| up to 1e4 in float32 and float64.
 
 To add an activation: write a factory below, enter it in ACTIVATIONS, add conf/activation/<name>.yaml.
 """
@@ -30,6 +31,10 @@ class Activation:
         slope_from_value: phi' is computed from a = phi(z) alone, so z need not be kept.
         slope_is_mask: phi' is 0 or 1 everywhere and is written as booleans, which multiply faster.
         rectifies: ReLU or a relative that passes positive z and stops negative z, for which He's spread is natural.
+        curvature: `curvature(z, a, out) -> out`, phi''(z) in the dtype of z. Training never asks for it; second
+            derivatives (analysis.curvature) do.
+        smoothness: how many derivatives of phi are continuous at 0, counted up to 2: 0 where phi' jumps (a kink, as
+            ReLU's), 1 where phi'' does.
     """
 
     name: str
@@ -38,6 +43,18 @@ class Activation:
     slope_from_value: bool = True
     slope_is_mask: bool = False
     rectifies: bool = False
+    curvature: Callable[[ndarray, ndarray, ndarray], ndarray] | None = None
+    smoothness: int = 2
+
+    @property
+    def smooth(self) -> bool:
+        """Whether phi'' is continuous, so that second derivatives mean something everywhere and not almost so."""
+        return self.smoothness >= 2
+
+
+def _no_curvature(z: ndarray, a: ndarray, out: ndarray) -> ndarray:
+    out[...] = 0
+    return out
 
 
 def _logistic(z: ndarray, out: ndarray) -> ndarray:
@@ -72,27 +89,40 @@ def identity() -> Activation:
         out[...] = 1
         return out
 
-    return Activation("identity", value, slope, slope_is_mask=True)
+    return Activation("identity", value, slope, slope_is_mask=True, curvature=_no_curvature)
 
 
 def sigmoid() -> Activation:
-    """phi(z) = 1 / (1 + exp(-z)), phi' = a (1 - a). In float32 the slope is exactly 0 for |z| above about 17."""
+    """phi(z) = 1 / (1 + exp(-z)), phi' = a (1 - a), phi'' = a (1 - a) (1 - 2a).
+
+    In float32 the slope is exactly 0 for |z| above about 17.
+    """
 
     def slope(z: ndarray, a: ndarray, out: ndarray) -> ndarray:
         np.subtract(1.0, a, out=out)
         return np.multiply(out, a, out=out)
 
-    return Activation("sigmoid", _logistic, slope)
+    def curvature(z: ndarray, a: ndarray, out: ndarray) -> ndarray:
+        slope(z, a, out)
+        out *= 1.0 - 2.0 * a
+        return out
+
+    return Activation("sigmoid", _logistic, slope, curvature=curvature)
 
 
 def tanh() -> Activation:
-    """The hyperbolic tangent, phi' = 1 - a^2."""
+    """The hyperbolic tangent, phi' = 1 - a^2, phi'' = -2a (1 - a^2)."""
 
     def slope(z: ndarray, a: ndarray, out: ndarray) -> ndarray:
         np.multiply(a, a, out=out)
         return np.subtract(1.0, out, out=out)
 
-    return Activation("tanh", lambda z, out: np.tanh(z, out=out), slope)
+    def curvature(z: ndarray, a: ndarray, out: ndarray) -> ndarray:
+        slope(z, a, out)
+        out *= -2.0 * a
+        return out
+
+    return Activation("tanh", lambda z, out: np.tanh(z, out=out), slope, curvature=curvature)
 
 
 def relu() -> Activation:
@@ -103,6 +133,8 @@ def relu() -> Activation:
         lambda z, a, out: np.greater(a, 0.0, out=out),
         slope_is_mask=True,
         rectifies=True,
+        curvature=_no_curvature,
+        smoothness=0,
     )
 
 
@@ -127,7 +159,7 @@ def leaky_relu(negative_slope: float = 0.01) -> Activation:
         out += negative_slope
         return out
 
-    return Activation("leaky_relu", value, slope, rectifies=True)
+    return Activation("leaky_relu", value, slope, rectifies=True, curvature=_no_curvature, smoothness=0)
 
 
 def elu(alpha: float = 1.0) -> Activation:
@@ -141,17 +173,22 @@ def elu(alpha: float = 1.0) -> Activation:
     """
     if not 0 < alpha < np.inf:
         raise ValueError(f"activation.alpha={alpha}: must be a finite number above 0")
-    return Activation("elu", *_exponential_linear(1.0, alpha), rectifies=True)
+    value, slope, curvature = _exponential_linear(1.0, alpha)
+    return Activation("elu", value, slope, rectifies=True, curvature=curvature, smoothness=int(alpha == 1))
 
 
 def selu() -> Activation:
     """phi(z) = scale * elu(z, alpha) with the self-normalising constants (Klambauer et al. 2017)."""
-    return Activation("selu", *_exponential_linear(SELU_SCALE, SELU_ALPHA))
+    value, slope, curvature = _exponential_linear(SELU_SCALE, SELU_ALPHA)
+    return Activation("selu", value, slope, curvature=curvature, smoothness=0)
+
+
+_Derivative = Callable[[ndarray, ndarray, ndarray], ndarray]
 
 
 def _exponential_linear(
     scale: float, alpha: float
-) -> tuple[Callable[[ndarray, ndarray], ndarray], Callable[[ndarray, ndarray, ndarray], ndarray]]:
+) -> tuple[Callable[[ndarray, ndarray], ndarray], _Derivative, _Derivative]:
     def value(z: ndarray, out: ndarray) -> ndarray:
         negative = np.expm1(np.minimum(z, 0.0))
         negative *= scale * alpha
@@ -165,7 +202,12 @@ def _exponential_linear(
         np.copyto(out, scale, where=a > 0)
         return out
 
-    return value, slope
+    def curvature(z: ndarray, a: ndarray, out: ndarray) -> ndarray:
+        np.add(a, scale * alpha, out=out)
+        np.copyto(out, 0.0, where=a > 0)
+        return out
+
+    return value, slope, curvature
 
 
 def gelu() -> Activation:
@@ -178,7 +220,11 @@ def gelu() -> Activation:
         density = np.exp(-0.5 * z * z) * (1.0 / np.sqrt(2.0 * np.pi))
         return np.add(ndtr(z), z * density, out=out, casting="same_kind")
 
-    return Activation("gelu", value, slope, slope_from_value=False, rectifies=True)
+    def curvature(z: ndarray, a: ndarray, out: ndarray) -> ndarray:
+        density = np.exp(-0.5 * z * z) * (1.0 / np.sqrt(2.0 * np.pi))
+        return np.multiply(density, 2.0 - z * z, out=out, casting="same_kind")
+
+    return Activation("gelu", value, slope, slope_from_value=False, rectifies=True, curvature=curvature)
 
 
 def silu() -> Activation:
@@ -194,11 +240,18 @@ def silu() -> Activation:
         out += 1.0
         return np.multiply(out, logistic, out=out)
 
-    return Activation("silu", value, slope, slope_from_value=False, rectifies=True)
+    def curvature(z: ndarray, a: ndarray, out: ndarray) -> ndarray:
+        logistic = _logistic(z, np.empty_like(z))
+        np.multiply(z, 1.0 - 2.0 * logistic, out=out)
+        out += 2.0
+        out *= logistic * (1.0 - logistic)
+        return out
+
+    return Activation("silu", value, slope, slope_from_value=False, rectifies=True, curvature=curvature)
 
 
 def softplus() -> Activation:
-    """phi(z) = log(1 + exp(z)), phi' = 1 - exp(-a) (Dugas et al. 2001)."""
+    """phi(z) = log(1 + exp(z)), phi' = 1 - exp(-a), phi'' = (1 - exp(-a)) exp(-a) (Dugas et al. 2001)."""
 
     def value(z: ndarray, out: ndarray) -> ndarray:
         tail = np.log1p(np.exp(-np.abs(z)))
@@ -211,7 +264,12 @@ def softplus() -> Activation:
         np.expm1(out, out=out)
         return np.negative(out, out=out)
 
-    return Activation("softplus", value, slope)
+    def curvature(z: ndarray, a: ndarray, out: ndarray) -> ndarray:
+        slope(z, a, out)
+        out *= np.exp(-a)
+        return out
+
+    return Activation("softplus", value, slope, curvature=curvature)
 
 
 def softsign() -> Activation:
@@ -226,7 +284,14 @@ def softsign() -> Activation:
         np.multiply(out, out, out=out)
         return np.reciprocal(out, out=out)
 
-    return Activation("softsign", value, slope, slope_from_value=False)
+    def curvature(z: ndarray, a: ndarray, out: ndarray) -> ndarray:
+        np.abs(z, out=out)
+        out += 1.0
+        np.power(out, -3, out=out)
+        out *= np.where(z > 0, out.dtype.type(-2), out.dtype.type(2))
+        return out
+
+    return Activation("softsign", value, slope, slope_from_value=False, curvature=curvature, smoothness=1)
 
 
 ACTIVATIONS: dict[str, Callable[..., Activation]] = {
@@ -252,11 +317,13 @@ class Output:
         name: its key in OUTPUTS.
         value: `value(z) -> a`, shape (..., K).
         pullback: `pullback(a, g) -> dC/dz` for g = dC/da, both (..., K): the Jacobian's transpose times g.
+        pullback_derivative: `pullback_derivative(a, g, da)`, how pullback(a, g) changes along da with g held fixed.
     """
 
     name: str
     value: Callable[[ndarray], ndarray]
     pullback: Callable[[ndarray, ndarray], ndarray]
+    pullback_derivative: Callable[[ndarray, ndarray, ndarray], ndarray]
 
 
 def softmax(z: ndarray) -> ndarray:
@@ -271,8 +338,17 @@ def _softmax_pullback(a: ndarray, g: ndarray) -> ndarray:
     return a * (g - (a * g).sum(axis=-1, keepdims=True))
 
 
+def _softmax_pullback_derivative(a: ndarray, g: ndarray, da: ndarray) -> ndarray:
+    return da * (g - (a * g).sum(axis=-1, keepdims=True)) - a * (da * g).sum(axis=-1, keepdims=True)
+
+
 OUTPUTS: dict[str, Output] = {
-    "linear": Output("linear", lambda z: z, lambda a, g: g),
-    "sigmoid": Output("sigmoid", lambda z: _logistic(z, np.empty_like(z)), lambda a, g: g * a * (1.0 - a)),
-    "softmax": Output("softmax", softmax, _softmax_pullback),
+    "linear": Output("linear", lambda z: z, lambda a, g: g, lambda a, g, da: np.zeros_like(da)),
+    "sigmoid": Output(
+        "sigmoid",
+        lambda z: _logistic(z, np.empty_like(z)),
+        lambda a, g: g * a * (1.0 - a),
+        lambda a, g, da: g * (1.0 - 2.0 * a) * da,
+    ),
+    "softmax": Output("softmax", softmax, _softmax_pullback, _softmax_pullback_derivative),
 }

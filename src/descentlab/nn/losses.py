@@ -6,7 +6,8 @@ is -sum_k y_k log a_k. Logarithms are natural.
 
 The loss owns its error: `error` is delta = dC_i/dz for each sample i, before any average over samples, taken from z
 directly where the product of loss and output simplifies (Bishop 2006, section 5.2) and from the output's Jacobian
-elsewhere.
+elsewhere. `error_derivative` is that error's derivative along a direction of z, the loss's part of a Hessian-vector
+product (Pearlmutter 1994). The Jacobians of the three output functions are symmetric, which it makes use of.
 """
 
 from collections.abc import Callable
@@ -27,10 +28,12 @@ class Form:
     Attributes:
         value: `value(z, y) -> (...)`, each sample's loss, for z and y of shape (..., K).
         error: `error(z, y) -> (..., K)`, each sample's dC_i/dz; may reuse the memory of z.
+        error_derivative: `error_derivative(z, y, dz) -> (..., K)`, (d^2 C_i / dz^2) dz; z is left alone.
     """
 
     value: Callable[[ndarray, ndarray], ndarray]
     error: Callable[[ndarray, ndarray], ndarray]
+    error_derivative: Callable[[ndarray, ndarray, ndarray], ndarray]
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,12 @@ def _squared_error(output: Output) -> Form:
         a = output.value(z)
         return output.pullback(a, (a - y) / z.shape[-1])
 
-    return Form(value, error)
+    def error_derivative(z: ndarray, y: ndarray, dz: ndarray) -> ndarray:
+        a = output.value(z)
+        da = output.pullback(a, dz)
+        return output.pullback(a, da / z.shape[-1]) + output.pullback_derivative(a, (a - y) / z.shape[-1], da)
+
+    return Form(value, error, error_derivative)
 
 
 def _binary_value(z: ndarray, y: ndarray) -> ndarray:
@@ -64,6 +72,11 @@ def _binary_error(z: ndarray, y: ndarray) -> ndarray:
     a = OUTPUTS["sigmoid"].value(z)
     a -= y
     return a
+
+
+def _binary_error_derivative(z: ndarray, y: ndarray, dz: ndarray) -> ndarray:
+    tail = np.exp(-np.abs(z))  # a (1 - a) = tail / (1 + tail)^2 keeps its digits where 1 - a has none left
+    return dz * (tail / np.square(1.0 + tail))
 
 
 def _log_sum_exp_without(z: ndarray) -> ndarray:
@@ -82,15 +95,33 @@ def _binary_over_softmax_value(z: ndarray, y: ndarray) -> ndarray:
 
 
 def _binary_over_softmax_error(z: ndarray, y: ndarray) -> ndarray:
-    # d/dz_m of -log(1 - a_j) is a_m - [m != j] exp(z_m - log sum_{k != j} exp(z_k)): bounded, unlike 1 / (1 - a_j)
+    # d/dz_m of -log(1 - a_j) is a_m - share_jm: bounded, unlike 1 / (1 - a_j)
+    delta = z.shape[-1] * OUTPUTS["softmax"].value(z)
+    delta -= y
+    delta -= ((1.0 - y)[..., None] * _softmax_without(z)).sum(axis=-2)
+    return delta
+
+
+def _softmax_without(z: ndarray) -> ndarray:
+    """The softmax over all outputs m but j: [m != j] exp(z_m - log sum_{k != j} exp(z_k)), shape (..., j, m)."""
     outputs = z.shape[-1]
     others = z[..., None, :] - _log_sum_exp_without(z)[..., :, None]  # (..., j, m)
     others[..., np.arange(outputs), np.arange(outputs)] = -np.inf
-    share = np.exp(np.minimum(others, 0.0))
-    delta = outputs * OUTPUTS["softmax"].value(z)
-    delta -= y
-    delta -= ((1.0 - y)[..., None] * share).sum(axis=-2)
-    return delta
+    return np.exp(np.minimum(others, 0.0))
+
+
+def _binary_over_softmax_error_derivative(z: ndarray, y: ndarray, dz: ndarray) -> ndarray:
+    share = _softmax_without(z)  # (..., j, m)
+    turned = _softmax_derivative(share, np.broadcast_to(dz[..., None, :], share.shape))
+    whole = z.shape[-1] * _softmax_derivative(OUTPUTS["softmax"].value(z), dz)
+    return whole - ((1.0 - y)[..., None] * turned).sum(axis=-2)
+
+
+def _softmax_derivative(a: ndarray, dz: ndarray) -> ndarray:
+    """How softmax values a (..., K) change along dz, to their last digits where one of them is all but 1."""
+    # a common shift of dz changes nothing; taking out the top class's leaves only small numbers to subtract
+    dz = dz - np.take_along_axis(dz, a.argmax(axis=-1)[..., None], axis=-1)
+    return a * (dz - (a * dz).sum(axis=-1, keepdims=True))
 
 
 def _categorical_value(z: ndarray, y: ndarray) -> ndarray:
@@ -108,6 +139,10 @@ def _categorical_error(z: ndarray, y: ndarray) -> ndarray:
     return z
 
 
+def _categorical_error_derivative(z: ndarray, y: ndarray, dz: ndarray) -> ndarray:
+    return _softmax_derivative(OUTPUTS["softmax"].value(z), dz)
+
+
 LOSSES: dict[str, Loss] = {
     "mean_squared_error": Loss(
         "mean_squared_error",
@@ -118,15 +153,17 @@ LOSSES: dict[str, Loss] = {
     "binary_cross_entropy": Loss(
         "binary_cross_entropy",
         {
-            "sigmoid": Form(_binary_value, _binary_error),
-            "softmax": Form(_binary_over_softmax_value, _binary_over_softmax_error),
+            "sigmoid": Form(_binary_value, _binary_error, _binary_error_derivative),
+            "softmax": Form(
+                _binary_over_softmax_value, _binary_over_softmax_error, _binary_over_softmax_error_derivative
+            ),
         },
         "numbers in [0, 1]",
         lambda y: bool(((y >= 0) & (y <= 1)).all()),
     ),
     "categorical_cross_entropy": Loss(
         "categorical_cross_entropy",
-        {"softmax": Form(_categorical_value, _categorical_error)},
+        {"softmax": Form(_categorical_value, _categorical_error, _categorical_error_derivative)},
         "rows that are distributions (not negative, summing to 1)",
         lambda y: bool((y >= 0).all() and (np.abs(y.sum(axis=-1) - 1.0) < 1e-6).all()),
     ),
