@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from descentlab.harness import results
     from descentlab.harness.config import Option
     from descentlab.harness.tracking import StoredRun, SummaryRun, Tracker
 
@@ -103,6 +104,12 @@ class Study:
         from descentlab.harness import results
 
         return results.curves(self._source, self._sweeps[part], metrics=metrics)
+
+    def weights(self, run_id: str) -> "results.Weights":
+        """The weights of a cell's restarts, as `results.weights`; beyond some size only the best one's are kept."""
+        from descentlab.harness import results
+
+        return results.weights(self._source, run_id)
 
     def measured(self, name: str, measure: Callable[[], "pd.DataFrame"]) -> "pd.DataFrame":
         """A table that no cell holds: measured now and kept as <name>.csv, or read back where it was kept before."""
