@@ -2,9 +2,12 @@ import copy
 import dataclasses
 import json
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -418,3 +421,34 @@ def test_a_recipe_holds_every_run_level_value():
     assert made.descent.batch_size == 16
     assert (made.loss.name, made.task) == ("categorical_cross_entropy", "multiclass")
     assert (made.initializer.name, made.output_initializer.name) == ("he_normal", "glorot_uniform")
+
+
+# --- the documentation -------------------------------------------------------------------------------------------
+
+
+def documented():
+    # key -> (default, whether in the hash) as docs/configuration.md has it
+    text = (Path(__file__).parents[1] / "docs" / "configuration.md").read_text()
+    return {key: (default, hashed == "yes") for key, default, hashed in re.findall(
+        r"^\| `([\w.]+)` \| `([^`]*)` \| (yes|no) \|", text, re.MULTILINE
+    )}  # fmt: skip
+
+
+def test_the_documentation_lists_every_key_its_default_and_whether_it_is_hashed():
+    listed = documented()
+    numbers = {f"{group}.{key}": schema for group in GROUPS for schema in schemas(group).values() for key in schema}
+    assert set(listed) == {*keys(), *numbers}
+    for key, (default, hashed) in listed.items():
+        assert hashed == (key.split(".")[0] not in HASHED_NOT and key != "data.path"), key
+        group, _, number = key.partition(".")
+        if group in GROUPS and number:
+            assert default in {str(schema[number][1]) for schema in schemas(group).values() if number in schema}, key
+
+
+def test_the_documentations_defaults_of_a_run_are_those_of_the_configuration_file():
+    composed = yaml.safe_load((conf_folder() / "config.yaml").read_text())
+    chosen = {key: value for one in composed.pop("defaults") if isinstance(one, dict) for key, value in one.items()}
+    assert chosen.pop("experiment") is None
+    plain = {"network.hidden": composed.pop("network")["hidden"], **composed, **chosen}
+    assert set(plain) == set(keys())
+    assert {key: documented()[key][0] for key in plain} == {key: str(value) for key, value in plain.items()}
