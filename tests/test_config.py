@@ -265,6 +265,23 @@ def test_cells_of_a_sweep_are_told_apart_by_what_differs():
     assert [cell.hash for cell in named_apart(cells)] == [cell.hash for cell in cells]
 
 
+def test_cells_on_different_data_all_bear_its_name():
+    cells = [resolved(data=name, seed=seed) for name in ("digits", "diabetes") for seed in (0, 1)]
+    assert [cell.name for cell in named_apart(cells)] == [
+        "relu-cce-mini32-digits-s0",
+        "relu-cce-mini32-digits-s1",
+        "relu-mse-mini32-diabetes-s0",
+        "relu-mse-mini32-diabetes-s1",
+    ]
+
+
+def test_cells_of_one_given_name_are_told_apart_by_their_options():
+    cells = [resolved(name="mine", activation=a, update=u) for a in ("relu", "elu") for u in ("adam", "momentum")]
+    assert [cell.name for cell in named_apart(cells)] == [
+        f"mine-{a}-{u}" for a in ("relu", "elu") for u in ("adam", "momentum")
+    ]
+
+
 def test_cells_that_differ_already_keep_their_names():
     cells = [resolved(), resolved(activation="tanh")]
     assert named_apart(cells) == cells
@@ -296,7 +313,7 @@ def test_cells_that_differ_already_keep_their_names():
         ({"dtype": "float16"}, "dtype=float16: ", "float32, float64"),
         ({"log_every": 0}, "log_every=0: ", "auto or a whole number"),
         ({"workers": "all"}, "workers=all: ", "auto or a whole number"),
-        ({"diagnostics": "full"}, "diagnostics=full: ", "basic, none"),
+        ({"diagnostics": "all"}, "diagnostics=all: ", "basic, full, none"),
         ({"output": "sofmax"}, "output=sofmax: ", "did you mean softmax?"),
         ({"name": ""}, "name=: ", "must be auto"),
         ({"name": "a/b"}, "name=a/b: ", "letters"),

@@ -469,18 +469,25 @@ def _labelled(group: str, option: Option, always: bool = False) -> str:
 
 
 def tell_apart(cells: Sequence[Config]) -> list[Config]:
-    """The cells of a sweep, those that share a name renamed by what differs: relu-cce-mini32-lr0.1, ..."""
+    """The cells of a sweep under names that tell them apart: relu-cce-mini32-lr0.1, relu-cce-mini32-iris-s3, ..."""
+    cells = list(cells)
+    if len({cell.data.name for cell in cells}) > 1:  # the one group that a derived name leaves out
+        cells = [replace(cell, name=f"{cell.name}-{cell.data.name}") for cell in cells]
     named: dict[str, list[int]] = {}
     for place, cell in enumerate(cells):
         named.setdefault(cell.name, []).append(place)
-    renamed = list(cells)
     for name, places in named.items():
         flat = [_flat(cells[place].as_dict()) for place in places]
-        axes = sorted({key for one in flat for key, value in one.items() if any(o.get(key) != value for o in flat)})
+        shared = set(flat[0]).intersection(*flat)
+        axes = sorted(key for key in shared if any(one[key] != flat[0][key] for one in flat))
         for place, one in zip(places, flat, strict=True):
-            labels = [_SHORT.get(key, key.split(".")[-1]) + _text(one[key]) for key in axes if key in one]
-            renamed[place] = replace(cells[place], name="-".join([name, *labels])[:200])
-    return renamed
+            labels = [_label(key) + _text(one[key]) for key in axes]
+            cells[place] = replace(cells[place], name="-".join([name, *labels])[:200])
+    return cells
+
+
+def _label(key: str) -> str:
+    return "" if key.endswith(".name") else _SHORT.get(key, key.split(".")[-1])
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
