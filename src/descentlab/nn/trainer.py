@@ -154,7 +154,8 @@ class _Chunk:
         self.rows, self.rates = self.rows[kept], self.rates[kept]
         self.parameters = self.parameters[kept]
         self.state = {slot: values[kept] for slot, values in self.state.items()}
-        self.orders = [order for order, keep in zip(self.orders, kept, strict=True) if keep]
+        if self.orders:  # a descent that does not shuffle has none
+            self.orders = [order for order, keep in zip(self.orders, kept, strict=True) if keep]
 
 
 class _Run:
