@@ -8,6 +8,7 @@ from descentlab.nn.initializers import INITIALIZERS, draw
 from descentlab.nn.losses import LOSSES
 from descentlab.nn.memory import BLOCK_SAMPLES, Parameters, input_table, target_table
 from descentlab.nn.network import Network
+from descentlab.nn.trainer import train
 
 every_dtype = pytest.mark.parametrize("dtype", ["float64", "float32"])
 CASES = [  # task, loss, output, K
@@ -233,3 +234,132 @@ def test_the_frobenius_norm_is_that_of_each_matrix():
     matrices = np.random.default_rng(4).normal(0, 1, (3, 4, 5)).astype("float32")
     np.testing.assert_allclose(frobenius(matrices), [np.linalg.norm(m) for m in matrices], rtol=1e-6)
     assert frobenius(matrices[..., :-1]).dtype == np.float64
+
+
+def full_of(net, parameters, x, y, rate=0.1):
+    def gradient_descent(mean):
+        return Parameters(mean.layers, -rate * mean.flat)
+
+    tables = {"train": (input_table(x, "float64"), target_table(y, "float64"))}
+    return measure(net, parameters, tables, "regression", "full", net.workspace("float64"), gradient_descent)
+
+
+def test_full_diagnostics_of_a_net_worked_by_hand():
+    # x = 1, 2; z1 = (x, -2x - 1), a1 = (1, 0), (2, 0); answers 3 a + 1 = 4, 7 for y = 2, 4: delta2 = 2, 3 and
+    # delta1 = (6, 0), (9, 0). dC/dW2 = ((2 + 6) / 2, 0), dC/dW1 = ((6 + 18) / 2, 0); |W2| = sqrt(34), |W1| = sqrt(5).
+    net = Network((1, 2, 1), ACTIVATIONS["relu"](), "linear", LOSSES["mean_squared_error"])
+    parameters = Parameters.empty(net.layers, 1, "float64")
+    parameters.W[0][...], parameters.b[0][...] = [[1], [-2]], [0, -1]
+    parameters.W[1][...], parameters.b[1][...] = [[3, 5]], [1]
+    metrics = full_of(net, parameters, np.array([[1.0], [2.0]]), np.array([[2.0], [4.0]]))
+    expected = {
+        "delta_rms/layer_1": np.sqrt((36 + 81) / 2),
+        "delta_rms/layer_2": np.sqrt((4 + 9) / 2),
+        "bias_gradient_norm/layer_1": 7.5,
+        "bias_gradient_norm/layer_2": 2.5,
+        "update_ratio/layer_1": 0.1 * 12 / np.sqrt(5),
+        "update_ratio/layer_2": 0.1 * 4 / np.sqrt(34),
+        "activation_mean/layer_1": 0.75,  # of 1, 0, 2, 0
+        "activation_sd/layer_1": np.sqrt(5 / 4 - 0.75**2),
+        "saturated/layer_1": 0.5,
+        "dead/layer_1": 0.5,
+        "effective_rank/layer_1": 1.0,
+    }
+    basic = measured(net, parameters, {"train": (np.array([[1.0], [2.0]]), np.array([[2.0], [4.0]]))}, "regression")
+    assert set(metrics) == set(basic) | set(expected)
+    assert {name: metrics[name].item() for name in expected} == pytest.approx(expected)
+
+
+def test_the_effective_rank_is_the_entropy_of_the_singular_values():
+    # activations diag(3, 1): shares .75 and .25, entropy .5623, rank 1.7548; the identity matrix has full rank
+    net = Network((2, 2, 1), ACTIVATIONS["identity"](), "linear", LOSSES["mean_squared_error"])
+    parameters = Parameters(net.layers, np.zeros((3, 9)))
+    parameters.W[0][:] = np.diag([3.0, 1.0]), np.eye(2), np.zeros((2, 2))
+    rank = full_of(net, parameters, np.eye(2), np.zeros((2, 1)))["effective_rank/layer_1"]
+    assert rank == pytest.approx([1.7548, 2.0, 0.0], abs=1e-4)
+
+
+@pytest.mark.parametrize(("name", "near", "far"), [("sigmoid", 4.2, 4.5), ("tanh", 2.1, 2.3), ("leaky_relu", 9, -9)])
+def test_a_unit_is_saturated_where_its_slope_is_below_a_twentieth_of_the_steepest(name, near, far):
+    # sigmoid's slope is .0145 at 4.2 and .0108 at 4.5, its threshold .0125; tanh's .0583 and .0395 around .05
+    net = Network((1, 1, 1), ACTIVATIONS[name](), "linear", LOSSES["mean_squared_error"])
+    parameters = Parameters(net.layers, np.ones((1, 4)))
+    parameters.b[0][...] = 0
+    metrics = full_of(net, parameters, np.array([[near], [far], [0.0], [near]]), np.zeros((4, 1)))
+    assert metrics["saturated/layer_1"] == (0.25 if name != "leaky_relu" else 0.5)  # its slope at 0 is the left one
+    assert metrics["dead/layer_1"] == 0
+
+
+def test_a_unit_is_dead_only_where_no_sample_of_any_block_reaches_it():
+    x = np.full((BLOCK_SAMPLES + 3, 1), -1.0)
+    net = Network((1, 2, 1), ACTIVATIONS["relu"](), "linear", LOSSES["mean_squared_error"])
+    parameters = Parameters(net.layers, np.ones((1, 7)))
+    parameters.b[0][...] = 0, -5
+    assert full_of(net, parameters, x, x)["dead/layer_1"] == 1
+    x[-1] = 1  # in the second block, and enough for the first unit
+    assert full_of(net, parameters, x, x)["dead/layer_1"] == 0.5
+
+
+def test_the_spread_of_activations_that_hardly_differ_is_not_lost_to_rounding():
+    net = Network((1, 1, 1), ACTIVATIONS["identity"](), "linear", LOSSES["mean_squared_error"])
+    parameters = Parameters(net.layers, np.ones((1, 4)))
+    parameters.b[0][...] = 1e3
+    x = np.random.default_rng(0).normal(0, 1e-7, (2 * BLOCK_SAMPLES + 9, 1))
+    metrics = full_of(net, parameters, x, x)
+    assert metrics["activation_sd/layer_1"].item() == pytest.approx((x + 1e3).std(), rel=1e-6)
+    assert metrics["activation_mean/layer_1"].item() == pytest.approx(1e3)
+
+
+@every_dtype
+@pytest.mark.parametrize("name", ["sigmoid", "relu", "gelu"])
+def test_full_leaves_the_bits_of_basic_alone_and_has_the_same_bits_in_any_company(name, dtype):
+    for layers in ((5, 3), (5, 8, 3), (5, 7, 4, 9, 3)):
+        net = Network(layers, ACTIVATIONS[name](), "softmax", LOSSES["categorical_cross_entropy"])
+        parameters = networks(layers, 5, dtype)
+        splits = {"train": samples("multiclass", BLOCK_SAMPLES + 9, 5, 3)}
+        basic, full = (measured(net, parameters, splits, "multiclass", level, dtype) for level in ("basic", "full"))
+        for metric, values in basic.items():
+            np.testing.assert_array_equal(values, full[metric], err_msg=metric)
+        for row in (0, 4):
+            alone = measured(net, parameters[row : row + 1], splits, "multiclass", "full", dtype)
+            for metric, values in full.items():
+                assert values.shape == (5,)
+                assert values.dtype == np.float64
+                np.testing.assert_array_equal(values[row], alone[metric][0], err_msg=metric)
+
+
+@pytest.mark.parametrize("update", ["gradient_descent", "momentum", "adam"])
+def test_the_update_ratio_is_the_step_that_training_takes_next(update):
+    x, y = samples("regression", 30, 4, 2)
+    settings = {"hidden": (5, 3), "activation": "tanh", "update": update, "descent": "batch", "log_every": 1}
+    settings |= {"learning_rate": 0.05, "weight_decay": 0.1, "learning_rate_decay": 0.9, "restarts": 3}
+    trained = [train(x, y, epochs=epochs, diagnostics="full", **settings) for epochs in (2, 3)]
+    before, after = (one.final.W for one in trained)
+    for layer in (1, 2, 3):
+        moved = frobenius(after[layer - 1] - before[layer - 1]) / frobenius(before[layer - 1])
+        np.testing.assert_allclose(trained[0].curves[f"update_ratio/layer_{layer}"][-1], moved, rtol=1e-9)
+
+
+def test_full_diagnostics_survive_a_diverged_restart():
+    x, y = samples("regression", 30, 4, 2)
+    settings = {"activation": "identity", "descent": "batch", "epochs": 30, "diagnostics": "full", "log_every": 1}
+    trained = train(x, y, learning_rate=[0.01, 1e6], **settings)
+    assert (trained.diverged_epoch >= 0).tolist() == [False, True]
+    for name, values in trained.curves.items():
+        assert np.isfinite(values[:, 0]).all(), name
+        assert np.isnan(values[-1, 1]), name
+
+
+def test_relu_under_glorot_fades_in_delta_and_not_in_the_gradient_of_the_weights():
+    # ten hidden layers of 32 units: .16 decade a layer in mean |delta|, about none in |dC/dW|, because activations
+    # that shrink on the way up cancel deltas that shrink on the way down
+    x = np.abs(np.random.default_rng(0).normal(0.3, 0.3, (200, 64)))
+    y = np.random.default_rng(1).integers(0, 10, 200)
+    settings = {"hidden": (32,) * 10, "activation": "relu", "initializer": "glorot_uniform", "restarts": 100}
+    curves = train(x, y, epochs=0, **settings).curves
+    lost = {}
+    for quantity in ("delta_norm", "gradient_norm"):
+        logs = np.log10([curves[f"{quantity}/layer_{layer}"][0] for layer in range(2, 11)])  # (9, R), fed by 32 units
+        lost[quantity] = np.polyfit(np.arange(2, 11), logs, 1)[0].mean()
+    assert lost["delta_norm"] == pytest.approx(0.16, abs=0.02)
+    assert abs(lost["gradient_norm"]) < 0.02

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from descentlab.nn.activations import ACTIVATIONS, OUTPUTS
 from descentlab.nn.descent import DESCENTS
+from descentlab.nn.diagnostics import LEVELS
 from descentlab.nn.initializers import INITIALIZERS, default_initializer
 from descentlab.nn.losses import LOSSES, check_pair, default_loss, default_output
 from descentlab.nn.updates import UPDATES
@@ -168,7 +169,7 @@ RUN: dict[str, Check] = {
     "restarts": whole(1, 10**6),
     "dtype": choice("float64", "float32"),
     "log_every": whole(1, LARGEST, "auto"),
-    "diagnostics": choice("basic", "none"),
+    "diagnostics": choice(*LEVELS),
     "workers": whole(1, 1024, "auto"),
 }
 HIDDEN = sizes(

@@ -8,17 +8,38 @@
     gradient_norm/layer_l    Frobenius norm of dC/dW[l], the mean gradient over the training split, biases apart
     weight_norm/layer_l      Frobenius norm of W[l]
 
-Layer 1 touches the input. Every value has shape (R,), float64.
+`full` adds, on the training split, for every layer
+
+    delta_rms/layer_l            root mean square over samples of |dC_i/dz[l]|, as mean field predicts (Schoenholz 2017)
+    bias_gradient_norm/layer_l   |dC/db[l]|, which is the norm of the MEAN delta: Nielsen's "speed" (2015, ch. 5)
+    update_ratio/layer_l         |change of W[l]| / |W[l]| in the step that the update rule would take next, with its
+                                 rate and weight decay, on the split's mean gradient; NaN where W[l] = 0 (Karpathy 2015)
+
+and for every hidden layer
+
+    activation_mean/layer_l      mean of a[l] over samples and units (Glorot & Bengio 2010)
+    activation_sd/layer_l        standard deviation about it, with n and not n - 1
+    saturated/layer_l            share of (sample, unit) with |phi'(z)| below SATURATED = .05 of its maximum; what a
+                                 ReLU has rectified counts
+    dead/layer_l                 share of units with phi'(z) = 0 on every sample (Lu et al. 2019)
+    effective_rank/layer_l       exp of the entropy of s / sum s, where s are the singular values of a[l] as a samples x
+                                 units matrix, not centred (Roy & Vetterli 2007): 1 to n_l, and 0 where a[l] = 0
+
+Layer 1 touches the input. Every value has shape (R,), float64. Norms have the loss's unit, shares and ratios none.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 import numpy as np
 from numpy import ndarray
 
-from descentlab.nn.activations import OUTPUTS
-from descentlab.nn.memory import Parameters, Workspace
+from descentlab.nn.activations import OUTPUTS, Activation
+from descentlab.nn.memory import Parameters, Trace, Workspace
 from descentlab.nn.network import Network, backward, forward
+
+LEVELS = ("basic", "full", "none")
+SATURATED = 0.05  # of the largest |phi'|: sigmoid beyond |z| = 4.4, tanh beyond 2.2
 
 Tables = Mapping[str, tuple[ndarray, ndarray]]  # split -> inputs (N, n_0 + 1) with ones, targets (N, K)
 
@@ -30,6 +51,7 @@ def measure(
     task: str,
     level: str,
     workspace: Workspace,
+    next_step: Callable[[Parameters], Parameters] | None = None,
 ) -> dict[str, ndarray]:
     """All metrics of R networks.
 
@@ -38,8 +60,9 @@ def measure(
         parameters: of R networks.
         tables: the splits, as made by `memory.input_table` and `memory.target_table`.
         task: "regression" gives r2, other tasks accuracy.
-        level: "basic" adds the norms per layer, "none" leaves loss and score alone.
+        level: "basic" adds the norms per layer, "full" all of the above, "none" leaves loss and score alone.
         workspace: the buffers.
+        next_step: from a mean gradient to the change of the parameters; update_ratio is left out without it.
 
     Returns:
         metric name -> (R,) float64.
@@ -47,9 +70,14 @@ def measure(
     metrics: dict[str, ndarray] = {}
     for split, (inputs, targets) in tables.items():
         norms = metrics if split == "train" and level != "none" else None
-        loss, score = _measure_split(network, parameters, inputs, targets, task, workspace, norms)
+        activity = _Activity(network, len(parameters)) if split == "train" and level == "full" else None
+        loss, score = _measure_split(network, parameters, inputs, targets, task, workspace, norms, activity)
         metrics[f"{split}/loss"] = loss
         metrics[f"{split}/{'r2' if task == 'regression' else 'accuracy'}"] = score
+        if activity is not None:
+            mean = workspace.gradient(len(parameters))
+            mean.flat /= len(inputs)
+            metrics |= activity.metrics(len(inputs)) | _of_gradient(parameters, mean, next_step)
     return metrics
 
 
@@ -61,6 +89,7 @@ def _measure_split(
     task: str,
     workspace: Workspace,
     norms: dict[str, ndarray] | None,
+    activity: "_Activity | None",
 ) -> tuple[ndarray, ndarray]:
     restarts, samples = len(parameters), len(inputs)
     output = OUTPUTS[network.output]
@@ -85,7 +114,12 @@ def _measure_split(
             if start:
                 total.flat += part.flat
             for layer, error in enumerate([*(d[..., :-1] for d in trace.delta), delta]):
-                delta_norms[layer] += _sum(np.sqrt(np.square(error, dtype=np.float64).sum(axis=-1)))
+                squares = np.square(error, dtype=np.float64).sum(axis=-1)  # (R, B)
+                delta_norms[layer] += _sum(np.sqrt(squares))
+                if activity is not None:
+                    activity.delta_squares[layer] += _sum(squares)
+            if activity is not None:
+                activity.add(trace)
     if norms is not None:
         for layer, (weights, slope) in enumerate(zip(parameters.W, total.W, strict=True), start=1):
             norms[f"delta_norm/layer_{layer}"] = delta_norms[layer - 1] / samples
@@ -94,6 +128,94 @@ def _measure_split(
     if task == "regression":
         return loss / samples, _r2(residual, targets)
     return loss / samples, hits / samples
+
+
+class _Activity:
+    """What `full` measures of layers, summed block by block of samples.
+
+    Attributes:
+        delta_squares: (L, R), sum over samples of |delta|^2.
+    """
+
+    def __init__(self, network: Network, restarts: int) -> None:
+        hidden = network.layers[1:-1]
+        self.delta_squares = np.zeros((len(network.layers) - 1, restarts))
+        self._threshold = SATURATED * _steepest(network.activation)
+        self._values = 0  # samples so far
+        self._mean = np.zeros((len(hidden), restarts))
+        self._scatter = np.zeros((len(hidden), restarts))  # sum of squared distances from the mean
+        self._saturated = np.zeros((len(hidden), restarts))
+        self._alive = [np.zeros((restarts, n), dtype=bool) for n in hidden]
+        self._gram = [np.zeros((restarts, n, n)) for n in hidden]
+
+    def add(self, trace: Trace) -> None:
+        """Add a block of samples, after its backward pass."""
+        for layer, (a, slope) in enumerate(zip(trace.a, trace.slope, strict=True)):
+            values = np.ascontiguousarray(a[..., :-1], dtype=np.float64)  # (R, B, n)
+            restarts, samples, units = values.shape
+            mean = values.reshape(restarts, samples * units).mean(axis=-1)
+            scatter = np.square(values - mean[:, None, None]).reshape(restarts, samples * units).sum(axis=-1)
+            share = samples / (self._values + samples)  # Chan, Golub & LeVeque 1983: no cancellation for a tiny spread
+            apart = mean - self._mean[layer]
+            self._mean[layer] += apart * share
+            self._scatter[layer] += scatter + np.square(apart) * share * self._values * units
+            self._gram[layer] += values.mT @ values
+            steepness = np.abs(np.ascontiguousarray(slope[..., :-1], dtype=np.float64))
+            self._saturated[layer] += (steepness < self._threshold).sum(axis=(1, 2)) / units
+            self._alive[layer] |= (steepness > 0).any(axis=1)
+        self._values += samples if trace.a else 0
+
+    def metrics(self, samples: int) -> dict[str, ndarray]:
+        """The metrics by name."""
+        metrics = {
+            f"delta_rms/layer_{layer}": np.sqrt(squares / samples)
+            for layer, squares in enumerate(self.delta_squares, start=1)
+        }
+        for layer, (alive, gram) in enumerate(zip(self._alive, self._gram, strict=True)):
+            name = f"layer_{layer + 1}"
+            metrics[f"activation_mean/{name}"] = self._mean[layer]
+            metrics[f"activation_sd/{name}"] = np.sqrt(self._scatter[layer] / (samples * alive.shape[1]))
+            metrics[f"saturated/{name}"] = self._saturated[layer] / samples
+            metrics[f"dead/{name}"] = 1.0 - alive.mean(axis=1)
+            metrics[f"effective_rank/{name}"] = _effective_rank(gram)
+        return metrics
+
+
+def _of_gradient(
+    parameters: Parameters, mean: Parameters, next_step: Callable[[Parameters], Parameters] | None
+) -> dict[str, ndarray]:
+    """What `full` measures of the mean gradient and of the step that follows from it."""
+    metrics = {
+        f"bias_gradient_norm/layer_{layer}": frobenius(bias[..., None]) for layer, bias in enumerate(mean.b, start=1)
+    }
+    if next_step is not None:
+        change = next_step(mean)
+        for layer, (moved, weights) in enumerate(zip(change.W, parameters.W, strict=True), start=1):
+            size = frobenius(weights)
+            ratio = np.divide(frobenius(moved), size, out=np.full_like(size, np.nan), where=size > 0)
+            metrics[f"update_ratio/layer_{layer}"] = ratio
+    return metrics
+
+
+@lru_cache(maxsize=100)
+def _steepest(activation: Activation) -> float:
+    """The largest |phi'|, on a grid that holds 0 and both sides of it."""
+    z = np.arange(-1280, 1281) / 128.0
+    value = activation.value(z, np.empty_like(z))
+    slope = activation.slope(z, value, np.empty_like(z, dtype=bool if activation.slope_is_mask else z.dtype))
+    return float(np.abs(slope.astype(np.float64)).max())
+
+
+def _effective_rank(gram: ndarray) -> ndarray:
+    """The effective rank of matrices A (N, n), from their products A^T A (R, n, n): (R,)."""
+    rank = np.zeros(len(gram))
+    finite = np.isfinite(gram).all(axis=(1, 2))  # a diverging net's are not, and an eigenvalue solver refuses them
+    rank[~finite] = np.nan
+    singular = np.sqrt(np.linalg.eigvalsh(gram[finite]).clip(0))  # (r, n)
+    total = singular.sum(axis=1)
+    share = singular[total > 0] / total[total > 0, None]
+    rank[np.flatnonzero(finite)[total > 0]] = np.exp(-(share * np.log(np.where(share > 0, share, 1.0))).sum(axis=1))
+    return rank
 
 
 def _r2(residual: ndarray, targets: ndarray) -> ndarray:

@@ -5,6 +5,7 @@ learning_rate_decay after every epoch; weight_decay adds weight_decay W to the g
 biases. Step 0 is before the first update. A restart with seed s is the same bits whatever it is trained beside.
 """
 
+import functools
 import os
 import queue
 import time
@@ -19,7 +20,7 @@ from threadpoolctl import ThreadpoolController
 
 from descentlab.nn.activations import ACTIVATIONS, Activation
 from descentlab.nn.descent import DESCENTS, Descent
-from descentlab.nn.diagnostics import Tables, measure
+from descentlab.nn.diagnostics import LEVELS, Tables, measure
 from descentlab.nn.initializers import (
     INITIALIZERS,
     ORDER_STREAM,
@@ -54,7 +55,7 @@ class Recipe:
         dtype: "float64" or "float32".
         log_every: epochs between logged epochs; 0 and the last are always logged; "auto" logs up to 18 between, spread
             logarithmically.
-        diagnostics: "basic" (norms per layer) or "none".
+        diagnostics: "basic" (norms per layer), "full" (all that nn.diagnostics lists) or "none".
         task: "regression", "binary" or "multiclass".
     """
 
@@ -210,14 +211,31 @@ class _Run:
                 if epoch:
                     self._epoch(chunk, epoch, workspace)
                 self._freeze_diverged(chunk, epoch, workspace)
-            recipe = self.recipe
-            return measure(self.network, chunk.parameters, self.tables, recipe.task, recipe.diagnostics, workspace)
+            task, level = self.recipe.task, self.recipe.diagnostics
+            following = functools.partial(self._change, chunk, last + 1)
+            return measure(self.network, chunk.parameters, self.tables, task, level, workspace, following)
+
+    def _change(self, chunk: _Chunk, epoch: int, slope: Parameters) -> Parameters:
+        """How the parameters would move in the first step of an epoch, were this its mean gradient."""
+        recipe, moved = self.recipe, chunk.parameters.copy()
+        rates = self._rates(chunk, epoch)
+        pull = slope.flat + recipe.weight_decay * (moved.flat * moved.weight_mask)
+        scale, rate = (rates, 1.0) if recipe.update.takes_scaled else (1.0, rates)
+        state = {slot: values.copy() for slot, values in chunk.state.items()}
+        recipe.update.apply(moved.flat, scale * pull, state, rate, chunk.step + 1)
+        moved.flat -= chunk.parameters.flat
+        return moved
+
+    def _rates(self, chunk: _Chunk, epoch: int) -> ndarray:
+        """The learning rate of every restart in an epoch: (r, 1)."""
+        recipe = self.recipe
+        return chunk.rates.astype(recipe.dtype)[:, None] * recipe.learning_rate_decay ** (epoch - 1)
 
     def _epoch(self, chunk: _Chunk, epoch: int, workspace: Workspace) -> None:
         recipe, update, parameters = self.recipe, self.recipe.update, chunk.parameters
         if not len(chunk.rows):
             return
-        rates = chunk.rates.astype(recipe.dtype)[:, None] * recipe.learning_rate_decay ** (epoch - 1)  # (r, 1)
+        rates = self._rates(chunk, epoch)
         scale, rate = (rates[:, :, None], 1.0) if update.takes_scaled else (np.ones_like(rates)[:, :, None], rates)
         order = None
         if chunk.orders:
@@ -515,7 +533,7 @@ def _check(recipe: Recipe, splits: Splits, workers: int | Literal["auto"]) -> No
         raise ValueError(f"learning_rate_decay={recipe.learning_rate_decay}: must be a finite number above 0")
     for key, name, choices in (
         ("dtype", recipe.dtype, ("float32", "float64")),
-        ("diagnostics", recipe.diagnostics, ("basic", "none")),
+        ("diagnostics", recipe.diagnostics, LEVELS),
         ("task", recipe.task, TASKS),
     ):
         if name not in choices:
