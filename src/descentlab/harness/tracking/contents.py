@@ -28,6 +28,12 @@ WEIGHTS_LIMIT = 64 * 2**20  # bytes of initial and final weights together; above
 SPLITS = ("train", "validation", "test")
 
 
+def clone() -> Path | None:
+    """The root of the clone that this code is run from; None for an installed wheel."""
+    root = Path(__file__).resolve().parents[4]
+    return root if (root / "pyproject.toml").is_file() and (root / "conf").is_dir() else None
+
+
 @functools.cache
 def environment() -> dict[str, str]:
     """What the bits of a result may depend on besides its configuration: versions, BLAS, CPU, commit."""
@@ -50,8 +56,8 @@ def environment() -> dict[str, str]:
         "cpu_features": " ".join(np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])),
         "device": f"cpu {_cpu_model()} x{os.cpu_count()}",
     }
-    root = Path(__file__).resolve().parents[3]
-    if (root / ".git").exists():
+    root = clone()
+    if root and (root / ".git").exists():
         with contextlib.suppress(OSError, subprocess.SubprocessError):
             command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*"]
             answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
@@ -170,7 +176,7 @@ def thinned(points: int, most: int) -> ndarray:
     """Up to `most` of the indices 0 .. points - 1, first and last among them, denser at the start as learning is."""
     if points <= most:
         return np.arange(points)
-    return np.unique(np.r_[0, np.geomspace(1, points - 1, most - 1).round().astype(int)])
+    return np.unique(np.r_[0, np.geomspace(points - 1, 1, most - 1).round().astype(int)])
 
 
 def ranking(training: "Training") -> ndarray:

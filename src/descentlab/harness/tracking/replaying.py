@@ -85,7 +85,10 @@ def replay(run_id: str, option: Option, on_record: "Callable[[Record], None] | N
     now |= {f"final {name}": array for name, array in weight_arrays(training.final, training.seeds, rows).items()}
     differences = {name: _difference(values, now.get(name)) for name, values in then.items()}
     worst = max(differences, key=lambda name: differences[name])
-    recorded, current = {**cell.tags, "data": cell.digest}, {**environment(), "data": dataset.digest[:36]}
+    recorded, current = (
+        {**cell.tags, "data": cell.digest},
+        {**environment(), "data": dataset.digest[: len(cell.digest)]},
+    )
     watched = ("python", "numpy", "descentlab", "blas", "cpu_features", "data")
     return Replay(
         run_id=run_id,

@@ -1,7 +1,7 @@
 """Runs being written: trackers, cells and summaries.
 
 Writing costs 20 to 40 ms a restart, nearly all of it Python above the database, so a cell is written by a thread of
-its own while the next one trains. Its errors come back at the next call, at the latest when the tracker is closed.
+its own while the next one trains. What goes wrong there marks the run, and is raised by flush and close.
 """
 
 import contextlib
@@ -36,10 +36,13 @@ if TYPE_CHECKING:
     from descentlab.harness.data import Dataset
     from descentlab.nn.trainer import Record, Training
 
-CHILD_POINTS = 20  # logged epochs a child keeps of losses and scores; the whole curve is in the parent's Parquet
+CELL_POINTS = 200  # logged epochs that a cell shows in the store; the whole curves are in its Parquet
+FLUSH_POINTS = 20  # of those that came since the last flush
+CHILD_POINTS = 20  # likewise of a restart's losses and scores
 CHILD_LAYER_POINTS = 2  # likewise of norms per layer; a row costs 0.1 ms, and a sweep has many restarts
 FLUSH_SECONDS = 60.0  # a longer cell shows its means while it trains
 QUEUED_CELLS = 2  # cells that may wait to be written, weights and all
+DIGEST_LENGTH = 16  # of the data's hash, of which MLflow takes 36 characters and shows them all
 REASON_LENGTH = 1000  # MLflow cuts tags at 8000 characters
 
 
@@ -92,8 +95,11 @@ class _TrackedCell(CellRun):
         self._pending.append(record)
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
             self._flushed = time.monotonic()
-            records, self._pending = self._pending, []
-            self._tracker.submit(self, functools.partial(self._write_records, records))
+            self._tracker.submit(self, functools.partial(self._write_records, self._some_pending()))
+
+    def _some_pending(self) -> "list[Record]":
+        pending, self._pending = self._pending, []
+        return [pending[place] for place in contents.thinned(len(pending), FLUSH_POINTS)]
 
     def _write_records(self, records: "Sequence[Record]") -> None:
         metrics = []
@@ -103,7 +109,7 @@ class _TrackedCell(CellRun):
             self._written.add(record.epoch)
         self._tracker.client.log_batch(self.run_id, metrics=metrics)
 
-    def _metrics(self, series: Mapping[str, ndarray], epochs: Sequence[int]) -> list[Any]:
+    def _metrics(self, series: Mapping[str, ndarray], epochs: Sequence[int] | ndarray) -> list[Any]:
         """MLflow's rows of the finite values of series (name -> (P,)); it would store inf as a number and NaN as 0."""
         from mlflow.entities import Metric
 
@@ -125,7 +131,8 @@ class _TrackedCell(CellRun):
         from mlflow.entities import RunTag
 
         client, run_id = self._tracker.client, self.run_id
-        left = np.array([int(epoch) not in self._written for epoch in training.epochs])
+        shown = contents.thinned(len(training.epochs), CELL_POINTS)
+        left = np.array([place for place in shown if int(training.epochs[place]) not in self._written], dtype=np.int64)
         series = contents.cell_series({name: values[left] for name, values in training.curves.items()})
         lost = int((training.diverged_epoch >= 0).sum())
         tags = {
@@ -193,7 +200,7 @@ class _TrackedCell(CellRun):
 
     def abandon(self, error: BaseException) -> None:
         """Mark the run as killed or failed, with what was measured until then."""
-        records, self._pending = self._pending, []
+        records = self._some_pending()
 
         def job() -> None:
             if not self.ended:
@@ -213,7 +220,7 @@ def _dataset_input(dataset: "Dataset") -> Any:
     rows = {f"{name}_rows": len(x) for name, (x, _) in dataset.splits.items()}
     entity = Dataset(
         name=dataset.name,
-        digest=dataset.digest[:36],
+        digest=dataset.digest[:DIGEST_LENGTH],
         source_type="code",
         source=json.dumps({"tags": {}}),
         schema=json.dumps({"task": dataset.task, "splits": shapes}),
@@ -424,7 +431,6 @@ class _StoreTracker(Tracker):
         self, config: Config, dataset: "Dataset | None" = None, tags: Mapping[str, str] | None = None
     ) -> Iterator[CellRun]:
         """Open a run for one configuration; leaving it by an exception marks it FAILED, or KILLED by Ctrl-C."""
-        self._raise()
         hashes = {"config_hash": config.hash, "cell_hash": config.cell_hash}
         with store_errors(self.store.uri):
             run = _TrackedCell(self, config, self._tags("cell", tags) | hashes)

@@ -17,7 +17,7 @@ from urllib.parse import quote, urlencode
 
 from descentlab.harness.config import InputError, Option
 from descentlab.harness.tracking.interrupts import terminable
-from descentlab.harness.tracking.store import Store, StoredRun, find, one_line, quoted, reading, store_uri
+from descentlab.harness.tracking.store import SWEEP_LENGTH, Store, StoredRun, find, one_line, quoted, reading, store_uri
 
 
 def addresses(option: Option, base: str) -> dict[str, str]:
@@ -33,34 +33,47 @@ def addresses(option: Option, base: str) -> dict[str, str]:
         base: the server's address.
     """
     base = base.rstrip("/")
-    last = find(option, "cell", sweep="last", status=None)
-    if not last:
+    parts = _last_parts(option)
+    if not parts:
         return {"nothing tracked yet": f"{base}/#/experiments"}
     store = reading(option)
     experiment = f"{base}/#/experiments/{store.experiment_id}"
-    every = _search("tags.level = 'cell'", last)
-    sweep = _search(f"tags.level = 'cell' and tags.sweep = {quoted(last[-1].tags.get('sweep', ''))}", last)
-    saved = {"viewStateShareKey": _VIEW} if _save_view(store, sweep, last) else sweep
 
     def runs(query: Mapping[str, Any], **more: str) -> str:
         return f"{experiment}/runs?{_query(query, workflowType='machine_learning', **more)}"
 
-    found = {
-        f"last sweep, table of {len(last)}": runs(saved),
-        "last sweep, charts": runs(saved, compareRunsMode="CHART"),
-    }
-    if len(last) > 1:
-        ids = {"runs": json.dumps([run.run_id for run in last]), "experiments": json.dumps([store.experiment_id])}
-        found["last sweep, compared"] = f"{base}/#/compare-runs?{_query(ids, workflowType='machine_learning')}"
-    found["all cells, table"] = runs(every)
-    found["all cells, charts"] = runs(every, compareRunsMode="CHART")
-    figures = [(run, "learning_curves.png") for run in last if run.status == "FINISHED"]
-    for run, figure in figures[-1:]:
-        address = f"{experiment}/runs/{run.run_id}/artifacts/{figure}?workflowType=machine_learning"
-        found[f"learning curves of {run.name}"] = address
+    found = {}
+    for place, (sweep, cells) in enumerate(parts.items(), start=1):
+        label = "last sweep" if len(parts) == 1 else f"last sweep, {sweep[SWEEP_LENGTH:].strip('-')}"
+        search = _search(f"tags.level = 'cell' and tags.sweep = {quoted(sweep)}", cells)
+        view = f"last-sweep-{place}"
+        saved = {"viewStateShareKey": view} if _save_view(store, view, search, cells) else search
+        found[f"{label}: table of {len(cells)}"] = runs(saved)
+        found[f"{label}: charts"] = runs(saved, compareRunsMode="CHART")
+        if len(cells) > 1:
+            ids = {"runs": json.dumps([run.run_id for run in cells]), "experiments": json.dumps([store.experiment_id])}
+            found[f"{label}: compared"] = f"{base}/#/compare-runs?{_query(ids, workflowType='machine_learning')}"
+    every = _search("tags.level = 'cell'", cells)
+    found["all cells: table"] = runs(every)
+    found["all cells: charts"] = runs(every, compareRunsMode="CHART")
+    for run in [run for run in cells if run.status == "FINISHED"][-1:]:
+        page = f"{experiment}/runs/{run.run_id}/artifacts/learning_curves.png?workflowType=machine_learning"
+        found[f"{run.name}: learning curves"] = page
     for run in find(option, "summary", limit=1):
-        found[f"summary {run.name}"] = f"{experiment}/runs/{run.run_id}/artifacts?workflowType=machine_learning"
+        found[f"{run.name}: summary"] = f"{experiment}/runs/{run.run_id}/artifacts?workflowType=machine_learning"
     return found
+
+
+def _last_parts(option: Option) -> dict[str, list[StoredRun]]:
+    """The cells of the last sweep; of a study in several parts, those of each: sweep -> cells."""
+    newest = find(option, "cell", status=None, limit=1)
+    if not newest:
+        return {}
+    stem = newest[0].tags.get("sweep", "")[:SWEEP_LENGTH]
+    parts: dict[str, list[StoredRun]] = {}
+    for run in find(option, "cell", sweep=f"{stem}%", status=None):
+        parts.setdefault(run.tags["sweep"], []).append(run)
+    return parts
 
 
 def _query(parts: Mapping[str, Any], **more: str) -> str:
@@ -80,7 +93,7 @@ def _score(cells: Sequence[StoredRun]) -> str:
     return next((name for name in names if any(name in run.metrics for run in cells)), "")
 
 
-def _save_view(store: Store, search: Mapping[str, Any], cells: Sequence[StoredRun]) -> bool:
+def _save_view(store: Store, name: str, search: Mapping[str, Any], cells: Sequence[StoredRun]) -> bool:
     """Save what the UI calls a shared view of these cells: their axes and results as columns, charts of means alone."""
     axes = [key for key in cells[-1].params if len({run.params.get(key) for run in cells}) > 1]
     score = _score(cells)
@@ -99,13 +112,10 @@ def _save_view(store: Store, search: Mapping[str, Any], cells: Sequence[StoredRu
     from mlflow.exceptions import MlflowException
 
     try:
-        store.client.set_experiment_tag(store.experiment_id, f"mlflow.sharedViewState.{_VIEW}", json.dumps(view))
+        store.client.set_experiment_tag(store.experiment_id, f"mlflow.sharedViewState.{name}", json.dumps(view))
     except MlflowException:  # a store that is only read
         return False
     return True
-
-
-_VIEW = "last-sweep"
 
 
 @contextlib.contextmanager

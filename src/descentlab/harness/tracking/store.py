@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from descentlab.harness.config import InputError, Option
-from descentlab.harness.tracking.contents import plain
+from descentlab.harness.tracking.contents import clone, plain
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -27,6 +27,7 @@ os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
 os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 
 EXPERIMENT = "descentlab"
+SWEEP_LENGTH = len("20260131-235959-1f2e")  # of a tracker's own sweep id; a study appends the names of its parts
 NOTE = """**descentlab**: how small fully connected networks learn.
 
 One run is one configuration (`tags.level = 'cell'`); the runs nested in it are its restarts (`restart`); tables and
@@ -38,8 +39,7 @@ scores. A metric's step is its epoch; step 0 is before the first update.
 
 def home() -> Path:
     """Where the default store lies: the clone's root, or the working directory for an installed wheel."""
-    root = Path(__file__).resolve().parents[3]
-    return root if (root / "pyproject.toml").is_file() and (root / "conf").is_dir() else Path.cwd()
+    return clone() or Path.cwd()
 
 
 def store_uri(option: Option) -> str:
@@ -54,17 +54,21 @@ def store_uri(option: Option) -> str:
     elif "://" not in str(uri):
         path = Path(str(uri))
     elif str(uri).startswith("sqlite:///"):
-        path = Path(str(uri).removeprefix("sqlite:///"))
+        path = Path(unquote(str(uri).removeprefix("sqlite:///")))
     elif re.match(r"(https?|postgresql(\+\w+)?)://.", str(uri)):
         return str(uri)
     else:
         scheme = str(uri).split("://", maxsplit=1)[0]
         raise InputError(f"tracking.uri={scheme}://...: must start with sqlite:///, http://, https:// or postgresql://")
-    return f"sqlite:///{path.absolute().as_posix()}"
+    return _sqlite_uri(path.absolute())
+
+
+def _sqlite_uri(path: Path) -> str:
+    return "sqlite:///" + path.as_posix().replace("%", "%25").replace("?", "%3F")
 
 
 def _sqlite_path(uri: str) -> Path | None:
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+    return Path(unquote(uri.removeprefix("sqlite:///"))) if uri.startswith("sqlite:///") else None
 
 
 @contextlib.contextmanager
@@ -78,12 +82,26 @@ def _exclusive(path: Path) -> Iterator[None]:
         connection.close()
 
 
+def _is_there(path: Path) -> bool:
+    return path.exists() and (not path.is_file() or path.stat().st_size > 0)
+
+
+def _check_file(path: Path) -> None:
+    """Refuse a file that cannot be a store; MLflow would try to open it for minutes, or make its tables in it."""
+    with _file_errors(path), contextlib.closing(sqlite3.connect(path, timeout=60, isolation_level=None)) as connection:
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if "experiments" not in tables:
+            raise sqlite3.DatabaseError("is a database, but not one of MLflow's")
+        connection.execute("BEGIN IMMEDIATE")  # whether it may be written
+        connection.execute("ROLLBACK")
+
+
 def _create_store(path: Path) -> None:
     """Create a migrated sqlite store in write-ahead mode, whole or not at all: it gets its name at the end."""
     with _file_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with _exclusive(path):
-            if path.exists():  # another process was faster
+            if _is_there(path):  # another process was faster
                 return
             new = path.with_name(f"{path.name}.new")
             for ending in ("", "-journal", "-wal", "-shm"):
@@ -100,7 +118,7 @@ def _migrate(path: Path) -> None:
     It takes two seconds, in which this process imports MLflow for itself.
     """
     code = "import sys, mlflow; mlflow.MlflowClient(sys.argv[1]).search_experiments(max_results=1)"
-    command = [sys.executable, "-c", code, f"sqlite:///{path.as_posix()}"]
+    command = [sys.executable, "-c", code, _sqlite_uri(path)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         try:
             _client_class()
@@ -139,10 +157,11 @@ def shown(uri: str) -> str:
 def store_errors(uri: str) -> Iterator[None]:
     """Turn what a broken or absent store raises into one line."""
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except (MlflowException, sqlite3.Error, OSError) as error:
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
         raise InputError(f"tracking.uri={shown(uri)}: {one_line(error)}") from error
 
 
@@ -152,7 +171,7 @@ def _file_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError) as error:
-        raise InputError(f"tracking.uri=sqlite:///{path.as_posix()}: {one_line(error)}") from error
+        raise InputError(f"tracking.uri={_sqlite_uri(path)}: {one_line(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -178,10 +197,12 @@ def open_store(option: Option, experiment: str = EXPERIMENT, create: bool = True
     """
     uri, name = store_uri(option), _experiment_name(option, experiment)
     path = _sqlite_path(uri)
-    if path and not path.exists():
+    if path and not _is_there(path):
         if not create:
             raise InputError(f"tracking.uri={uri}: there is no store yet; a tracked run creates it")
         _create_store(path)
+    elif path:
+        _check_file(path)
     elif uri.startswith("http"):
         _reach(uri)
     client_class = _client_class()
@@ -338,7 +359,7 @@ def find(
     Args:
         source: an open tracker (which is flushed first), or the option that names the store.
         level: cell, restart or summary.
-        sweep: only those of one sweep; "last" is that of the newest cell.
+        sweep: only those of one sweep; "last" is that of the newest cell; with a % at its end, what begins so.
         where: param -> value that it must have.
         status: only runs that ended so; None for all.
         limit: at most so many, the newest.
@@ -352,7 +373,7 @@ def find(
             return []
         sweep = newest[0].tags.get("sweep")
     tests = [f"tags.level = {quoted(level)}"]
-    tests += [f"tags.sweep = {quoted(sweep)}"] if sweep else []
+    tests += [f"tags.sweep {'LIKE' if '%' in sweep else '='} {quoted(sweep)}"] if sweep else []
     tests += [f"attributes.status = {quoted(status)}"] if status else []
     tests += [f"params.`{key}` = {quoted(plain(value))}" for key, value in (where or {}).items()]
     runs: list[Any] = []
