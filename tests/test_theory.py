@@ -427,10 +427,10 @@ def test_wide_nets_lose_what_finite_depth_theory_says(case):
 def test_unequal_widths_need_no_correction():
     layers, phi, rule = [20, 60, 15, 90, 30, 10], leaky_relu(0.3), INITIALIZERS["glorot_uniform"]()
     expected = predicted(phi, rule, layers, 2.0)
-    deltas = simulate(phi, rule, layers, nets=1500, samples=1, input_square=2.0)[..., 0]
-    gradients = simulate(phi, rule, layers, nets=1500, samples=1, input_square=2.0, keep_gradients=True)
+    deltas = simulate(phi, rule, layers, nets=1000, samples=1, input_square=2.0)[..., 0]
+    gradients = simulate(phi, rule, layers, nets=1000, samples=1, input_square=2.0, keep_gradients=True)
     for squares, log10 in ((deltas, expected.log10_delta), (gradients, expected.log10_gradient(layers))):
-        error = squares.std(axis=0) / np.sqrt(len(squares))  # at most 4 % of the mean
+        error = squares.std(axis=0) / np.sqrt(len(squares))  # a few percent of the mean
         np.testing.assert_array_less(np.abs(squares.mean(axis=0) - 100**log10), 3 * error + 1e-12)
 
 
@@ -443,7 +443,7 @@ def test_the_mean_of_the_logarithm_falls_faster_by_the_stated_amount():
         log10 = np.log10(np.sqrt(squares).mean(axis=-1)).mean(axis=0)
         return (log10[-2] - log10[0]) / 9
 
-    assert lost(1500, 1) == pytest.approx(0.1505 + extra, abs=0.0025)  # se .0008
+    assert lost(800, 1) == pytest.approx(0.1505 + extra, abs=0.003)  # se .0011
     many = lost(300, 20)
     assert many == pytest.approx(0.16, abs=0.005)
     assert 0.1505 < many < 0.1505 + extra
