@@ -365,8 +365,6 @@ def find(
         limit: at most so many, the newest.
     """
     store = reading(source)
-    if store.experiment_id is None:
-        return []
     if sweep == "last":
         newest = find(source, "cell", status=status, limit=1)
         if not newest:
@@ -376,6 +374,8 @@ def find(
     tests += [f"tags.sweep {'LIKE' if '%' in sweep else '='} {quoted(sweep)}"] if sweep else []
     tests += [f"attributes.status = {quoted(status)}"] if status else []
     tests += [f"params.`{key}` = {quoted(plain(value))}" for key, value in (where or {}).items()]
+    if store.experiment_id is None:
+        return []
     runs: list[Any] = []
     token = None
     with store_errors(store.uri):
