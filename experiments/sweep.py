@@ -3,7 +3,7 @@
 Questions, on scikit-learn's digits:
     grid    every hidden activation x loss x descent mode over the same 30 seeds: where does training end?
     depth   how fast does mean |delta| fall from layer to layer, sigmoid against ReLU, under one common initialiser
-            (glorot_uniform) and under each one's own (glorot_uniform, he_normal)?
+            (glorot_uniform) and under each one's own (glorot_uniform, he_normal), and what mean field predicts?
     width   how far apart do 60 restarts of one configuration end, by the width of the hidden layer?
 
 Method: the learning rate of every cell is the one with the lowest mean validation loss out of a grid of four a decade,
@@ -24,10 +24,14 @@ import numpy as np
 import pandas as pd
 
 from descentlab.analysis.statistics import Interval, mean_interval, paired_difference, spread_interval
-from descentlab.harness import figures
+from descentlab.analysis.theory import layer_spreads, propagate
+from descentlab.harness import config, figures
+from descentlab.harness.cli import compose
 from descentlab.harness.study import Part, Study, main
+from descentlab.nn.activations import ACTIVATIONS
+from descentlab.nn.initializers import INITIALIZERS
 
-ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu")
+HIDDEN_ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu")
 LOSSES = ("mean_squared_error", "categorical_cross_entropy")
 MODES = ("batch", "mini_batch", "stochastic")
 COMMON = "glorot_uniform"
@@ -51,7 +55,7 @@ PARTS = {
     "grid": Part(
         [
             [f"activation={activation}", f"loss={loss}", f"descent={descent}"]
-            for loss, descent, activation in product(LOSSES, MODES, ACTIVATIONS)
+            for loss, descent, activation in product(LOSSES, MODES, HIDDEN_ACTIVATIONS)
         ],
         ["restarts=3", "epochs=1"],
         slice(0, 24, 7),
@@ -72,7 +76,8 @@ def report(study: Study) -> None:
         hidden_layers=depth["hidden"].map(lambda sizes: len(str(sizes).split("-"))),
     )
     study.table("depth", depth_table(depth))
-    study.figure("depth", figures.layer_decay(depth, by="arm", panels="hidden_layers"))
+    predicted = depth_theory(depth)
+    study.figure("depth", figures.layer_decay(depth, predicted, by="arm", panels="hidden_layers"))
 
     width = study.restarts("width")
     width = width.assign(width=width["hidden"].astype(int))
@@ -140,6 +145,21 @@ def depth_table(curves: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def depth_theory(curves: pd.DataFrame) -> dict[tuple[int, str], np.ndarray]:
+    """Mean field's |delta| per layer, (hidden_layers, arm) -> (L,), started from the measured one at the output."""
+    (inputs, _) = config.check(compose(["tracking=none"], "depth")[0]).splits["train"]
+    outputs = curves[curves["epoch"] == 0]
+    predicted = {}
+    for (layers, arm), cell in outputs.groupby(["hidden_layers", "arm"], sort=False):
+        activation, initializer = arm.split(", ")
+        rules = [INITIALIZERS[initializer]()] * (layers + 1)
+        sizes = [inputs.shape[1], *[32] * layers, 10]
+        field = propagate(ACTIVATIONS[activation](), layer_spreads(rules, sizes), float(np.square(inputs).mean()))
+        top = cell[cell["metric"] == f"delta_norm/layer_{layers + 1}"]["value"].mean()
+        predicted[layers, arm] = top * 10**field.log10_delta
+    return predicted
 
 
 def width_table(restarts: pd.DataFrame) -> pd.DataFrame:
