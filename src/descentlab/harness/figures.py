@@ -288,6 +288,118 @@ def grid_table(
     return figure
 
 
+def heat_maps(frame: pd.DataFrame, quantity: str = "delta_norm", by: str = "cell", title: str | None = None) -> Figure:
+    """A norm by layer and epoch as colour, a panel per series: the mean over restarts of its decimal logarithm.
+
+    Args:
+        frame: long, as from `results.curves`, with metrics delta_norm/layer_1 and so on; layer 1 touches the input.
+        quantity: delta_norm, gradient_norm or any other section with a value above 0 per layer.
+        by: the column that tells the panels apart.
+        title: over the figure; None says data and restarts.
+
+    Returns:
+        The figure.
+    """
+    prefix = f"{quantity}/layer_"
+    frame = frame[frame["metric"].str.startswith(prefix)]
+    frame = frame.assign(layer=frame["metric"].str.removeprefix(prefix).astype(int))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        frame = frame.assign(log=np.log10(frame["value"])).replace({"log": {-np.inf: np.nan}})
+    keys = _ordered(frame[by])
+    tables = [frame[frame[by] == key].pivot_table(index="layer", columns="epoch", values="log") for key in keys]
+    levels = np.concatenate([table.to_numpy().ravel() for table in tables])
+    limits = Normalize(np.nanmin(levels), np.nanmax(levels))
+    figure, axes = _canvas(len(keys), width=3.3, share_y=True)
+    for ax, key, table in zip(axes, keys, tables, strict=True):
+        image = ax.imshow(table, cmap="cividis", norm=limits, aspect="auto", origin="lower", interpolation="nearest")
+        shown = np.unique(np.linspace(0, len(table.columns) - 1, 6).round().astype(int))
+        ax.set_xticks(shown, [str(table.columns[place]) for place in shown])
+        ax.set_yticks(range(len(table.index)), [str(layer) for layer in table.index])
+        ax.set_xlabel("epoch (logged ones)")
+        ax.set_title(str(key), fontsize="medium")
+        ax.tick_params(length=0)
+    axes[0].set_ylabel("layer (1 touches the input)")
+    figure.colorbar(image, ax=list(axes), pad=0.02).set_label(f"log₁₀ {LABELS.get(quantity, quantity)}")
+    figure.suptitle(title or _setting(frame, None))
+    return figure
+
+
+def deviations(
+    frame: pd.DataFrame, margin: float, by: str, series: str, panels: str, label: str, title: str | None = None
+) -> Figure:
+    """What was measured less what was predicted, with intervals, beside the margin within which the two agree.
+
+    Args:
+        frame: one row per comparison with estimate, low and high of the difference.
+        margin: of practical equality, shaded.
+        by: the column that makes the rows.
+        series: the column that tells apart the points of a row.
+        panels: the column that tells the panels apart.
+        label: of the axis, with its unit.
+        title: over the figure.
+
+    Returns:
+        The figure.
+    """
+    groups, rows, kinds = _ordered(frame[panels]), _ordered(frame[by]), _ordered(frame[series])
+    figure, axes = _canvas(len(groups), height=2.0 + 0.4 * len(rows), width=3.6, share_y=True)
+    handles: dict[str, Line2D] = {}
+    for ax, group in zip(axes, groups, strict=True):
+        ax.axvspan(-margin, margin, color="black", alpha=0.1, lw=0)
+        ax.axvline(0, color="black", lw=0.8)
+        for place, kind in enumerate(kinds):
+            part = frame[(frame[panels] == group) & (frame[series] == kind)]
+            y = np.array([rows.index(row) for row in part[by]]) + 0.5 * ((place + 1) / (len(kinds) + 1) - 0.5)
+            middle = part["estimate"].to_numpy()
+            reach = np.abs(np.stack([middle - part["low"], part["high"] - middle]))
+            look: dict[str, Any] = {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)]}
+            points = ax.errorbar(middle, y, xerr=reach, ls="", ms=4, capsize=2, lw=1.2, **look)
+            handles[f"{series} {kind}".replace("_", " ")] = points.lines[0]
+        ax.set_title(f"{group}", fontsize="medium")
+        ax.set_xlabel(label)
+        ax.grid(axis="x", alpha=0.3)
+    axes[0].set_yticks(range(len(rows)), [str(row) for row in rows])
+    axes[0].set_ylim(len(rows) - 0.5, -0.5)
+    _legend(figure, handles, f"bars: interval that decides equivalence   shaded: margin of ±{margin:g}")
+    figure.suptitle(title or "")
+    return figure
+
+
+def published(
+    frame: pd.DataFrame, values: Mapping[Hashable, float], by: str, share: float, label: str, title: str | None = None
+) -> Figure:
+    """One published value per row among many simulated ones, and the central band it should lie in.
+
+    Args:
+        frame: one row per simulated value: `by` and value, above 0.
+        values: the published ones, by the keys of `by`.
+        by: the column that makes the rows.
+        share: of the simulated values that the band holds.
+        label: of the axis, with its unit.
+        title: over the figure.
+
+    Returns:
+        The figure.
+    """
+    keys = _ordered(frame[by])
+    figure, (ax,) = _canvas(1, height=1.9 + 0.5 * len(keys), width=8)
+    tails = [(1 - share) / 2, (1 + share) / 2]
+    for row, key in enumerate(keys):
+        drawn = np.sort(frame[frame[by] == key]["value"].to_numpy(dtype=np.float64))
+        jitter = 0.4 * (np.arange(len(drawn)) * 0.618 % 1 - 0.5)
+        (one,) = ax.plot(drawn, row + jitter, ls="", marker="o", ms=3, mew=0, color=COLOURS[0], alpha=0.35, zorder=1)
+        (band,) = ax.plot(np.quantile(drawn, tails), [row + 0.32] * 2, color="black", lw=2.5, solid_capstyle="butt")
+        (mark,) = ax.plot([values[key]], [row], ls="", marker="D", ms=8, mec="white", color=COLOURS[1], zorder=3)
+    ax.set_xscale("log")
+    ax.set_yticks(range(len(keys)), [str(key) for key in keys])
+    ax.set_ylim(len(keys) - 0.4, -0.6)
+    ax.set_xlabel(label)
+    ax.grid(axis="x", alpha=0.3)
+    _legend(figure, {"one simulated net": one, f"central {share:.0%}": band, "published": mark}, None)
+    figure.suptitle(title or _setting(frame, None))
+    return figure
+
+
 # --- parts of a figure -------------------------------------------------------------------------------------------
 
 
