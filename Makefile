@@ -4,7 +4,7 @@ python := .venv/bin/python
 # Both names: builds in isolation read the first up to pip 25.2 and the second from then on.
 pip := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt $(python) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help setup sweep test ui run lint clean
+.PHONY: help setup sweep report test ui run lint clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -13,6 +13,9 @@ setup: .venv/.ready-dev ## virtual environment in .venv with everything pinned, 
 
 sweep: .venv/.ready ## the main job: the grid and two comparisons, tables and figures into MLflow
 	$(python) experiments/sweep.py $(ARGS)
+
+report: .venv/.ready ## verdicts and figures of the experiments in reports/, drawn anew from the tracked runs
+	$(python) -m descentlab.harness.report $(ARGS)
 
 test: .venv/.ready-dev ## run the tests; ARGS="-m 'not slow'" leaves the long ones out
 	$(python) -m pytest $(ARGS)

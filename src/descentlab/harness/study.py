@@ -116,7 +116,7 @@ class Study:
         import pandas as pd
 
         frame = pd.read_csv(self._kept.artifact(f"{name}.csv")) if self._kept else measure()
-        self.summary.table(name, frame)
+        self.summary.text(f"{name}.csv", frame.to_csv(index=False))
         return frame
 
     def table(self, name: str, frame: "pd.DataFrame") -> None:
