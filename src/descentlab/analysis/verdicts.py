@@ -154,7 +154,9 @@ def _declared(item: Any, alpha: float) -> Claim:
         raise ValueError(f"claims: {item} must be a mapping of {', '.join(known)}")
     name = item.get("id", "a claim")
     test = item.get("test")
-    defaults = {"alpha": alpha, "cases": 1, "margin": MARGINS.get(str(test)), "conditional_on": ""}
+    if test not in KINDS:
+        raise ValueError(f"{name}: test={test}: not one of {', '.join(KINDS)}")
+    defaults = {"alpha": alpha, "cases": 1, "margin": MARGINS.get(test), "conditional_on": ""}
     values = {**defaults, "better": "lower" if test == "less" else "higher", **item}
     for key in known:
         if values.get(key) is None:
@@ -162,8 +164,6 @@ def _declared(item: Any, alpha: float) -> Claim:
     for key in values:
         if key not in known:
             raise ValueError(f"{name}: {key}={values[key]}: unknown key; not one of {', '.join(known)}")
-    if test not in KINDS:
-        raise ValueError(f"{name}: test={test}: not one of {', '.join(KINDS)}")
     if values["better"] not in ("lower", "higher"):
         raise ValueError(f"{name}: better={values['better']}: must be lower or higher")
     for key, low, high in (

@@ -1,0 +1,224 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from descentlab.analysis.statistics import equivalence, holm, paired_difference, rate_tails, wilson
+from descentlab.analysis.verdicts import Claim, check, declared, judge, scores
+
+CLAIM = {"id": "c", "statement": "s", "family": "f", "metric": "loss", "test": "greater", "n": 30}
+
+
+def claim(**changes) -> Claim:
+    return declared({"claims": [CLAIM | changes]})[0]
+
+
+def verdict(values, **changes):
+    (row,) = judge([claim(**changes)], {"c": values})
+    return row
+
+
+def normal(mean=0.0, n=30, seed=0, sd=1.0):
+    return np.random.default_rng(seed).normal(mean, sd, n)
+
+
+# --- declarations ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"test": "bigger"}, "c: test=bigger: not one of greater, less, equivalent"),
+        ({"test": "equivalent"}, "c: margin is missing"),
+        ({"test": "equivalent", "margin": 0}, "c: margin=0: must be above 0"),
+        ({"test": "rate_above", "margin": 1.0}, "c: margin=1.0: must lie between 0 and 1"),
+        ({"n": None}, "c: n is missing"),
+        ({"n": 1}, "c: n=1: must be a number from 2"),
+        ({"alpha": 2}, "c: alpha=2: must be a number from 0 to 1"),
+        ({"better": "big"}, "c: better=big: must be lower or higher"),
+        ({"margn": 0.1}, "c: margn=0.1: unknown key; not one of id, statement"),
+    ],
+)
+def test_a_claim_that_means_nothing_is_refused_by_name(changes, message):
+    with pytest.raises(ValueError, match=message.replace("(", r"\(")) as error:
+        claim(**changes)
+    assert "\n" not in str(error.value)
+
+
+def test_a_claim_is_declared_once_and_shares_the_alpha_of_its_family():
+    with pytest.raises(ValueError, match="id=c: is declared twice"):
+        declared({"claims": [CLAIM, CLAIM]})
+    with pytest.raises(ValueError, match="claims of the family f must share one"):
+        declared({"claims": [CLAIM, CLAIM | {"id": "d", "alpha": 0.1}]})
+    with pytest.raises(ValueError, match="must hold alpha and claims"):
+        declared([CLAIM])
+
+
+def test_a_family_that_its_seeds_cannot_decide_is_refused_before_the_run():
+    # five pairs reach p = 2 / 32 = .0625; seven reach .0156, enough for three comparisons at .05 and not for four
+    with pytest.raises(ValueError, match=r"c: n=5: wilcoxon cannot go below p = 0.062 .* take at least 6 seeds"):
+        check([claim(n=5)])
+    check([claim(n=7, cases=3)])
+    with pytest.raises(ValueError, match="take at least 8 seeds"):
+        check([claim(n=7, cases=4)])
+    with pytest.raises(ValueError, match="n=5"):
+        check([claim(n=30)], at_most=5)
+    with pytest.raises(ValueError, match="rank cannot go below"):
+        check([claim(test="within", n=38)])
+    check([claim(test="within", n=39), claim(id="d", family="g", test="equivalent", margin=1, n=2)])
+
+
+def test_a_family_counts_the_cases_of_all_its_claims():
+    check([claim(n=7, cases=3), claim(id="d", family="other", n=7, cases=3)])
+    with pytest.raises(ValueError, match="n=7"):
+        check([claim(n=7, cases=3), claim(id="d", n=7, cases=3)])
+
+
+# --- verdicts ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "changes", "expected"),
+    [
+        (normal(2), {}, "supported"),
+        (normal(-2), {}, "not supported"),
+        (normal(0), {}, "undecided"),
+        (normal(2), {"test": "less"}, "not supported"),
+        (normal(-2), {"test": "less"}, "supported"),
+        (normal(2), {"margin": 1.0}, "supported"),
+        (normal(2), {"margin": 3.0}, "not supported"),
+        ((normal(3), normal(1)), {}, "supported"),
+        (normal(0, sd=0.1), {"test": "equivalent", "margin": 0.1}, "supported"),
+        (normal(1, sd=0.1), {"test": "equivalent", "margin": 0.1}, "not supported"),
+        (normal(0.1, sd=0.1), {"test": "equivalent", "margin": 0.1}, "undecided"),
+        (np.arange(30) < 27, {"test": "rate_above"}, "supported"),
+        (np.arange(30) < 17, {"test": "rate_above"}, "undecided"),
+        (np.arange(30) < 3, {"test": "rate_above"}, "not supported"),
+        (np.arange(30) < 3, {"test": "rate_below"}, "supported"),
+        (np.arange(30) < 3, {"test": "rate_below", "margin": 0.01}, "not supported"),
+        ((normal(n=300), 0.3), {"test": "within"}, "supported"),
+        ((normal(n=300), 1.9), {"test": "within"}, "undecided"),  # beyond the band, and not so rare
+        ((normal(n=300), 5.0), {"test": "within"}, "not supported"),
+    ],
+)
+def test_a_claim_is_supported_or_not_or_undecided(values, changes, expected):
+    assert verdict(values, **changes).verdict == expected
+
+
+def test_the_figures_of_a_row_are_those_of_the_tests_of_statistics():
+    a, b = normal(0.5), normal(0, seed=1)
+    row, direct = verdict((a, b)), paired_difference(a, b, "higher")
+    assert (row.p, row.n, row.diverged) == (direct.p_value, 30, 0)
+    assert (row.estimate, row.low, row.high) == (
+        direct.difference.estimate,
+        direct.difference.low,
+        direct.difference.high,
+    )
+    row, direct = verdict(a, test="equivalent", margin=1.0), equivalence(a, 1.0)
+    assert (row.p, row.p_against, row.low, row.confidence) == (direct.p_within, direct.p_beyond, direct.mean.low, 0.9)
+    row, direct = verdict(a > 0, test="rate_above"), wilson(int((a > 0).sum()), 30)
+    assert (row.estimate, row.low, row.high) == (direct.estimate, direct.low, direct.high)
+    assert row.p == min(1.0, 2 * rate_tails(int((a > 0).sum()), 30)[0])
+
+
+def test_holm_runs_over_all_cases_of_a_family_and_over_no_other():
+    claims = [claim(cases=2), claim(id="d"), claim(id="e", family="g")]
+    samples = [normal(0.45, seed=seed) for seed in range(4)]
+    rows = judge(claims, {"c": {"x": samples[0], "y": samples[1]}, "d": samples[2], "e": samples[3]})
+    assert [(row.claim, row.case) for row in rows] == [("c", "x"), ("c", "y"), ("d", ""), ("e", "")]
+    assert [row.p_holm for row in rows[:3]] == holm([row.p for row in rows[:3]]).tolist()
+    assert rows[3].p_holm == rows[3].p
+    assert max(row.p_holm for row in rows[:3]) > max(row.p for row in rows[:3])
+
+
+def test_what_was_not_measured_is_undecided_and_still_counts_in_its_family():
+    p = verdict(normal(0.5)).p
+    rows = judge([claim(), claim(id="d", cases=3)], {"c": normal(0.5), "d": None})
+    assert [row.verdict for row in rows[1:]] == ["undecided"] * 3
+    assert rows[0].p_holm == pytest.approx(4 * p)
+    assert scores(rows)["d"] == 0
+
+
+def test_fewer_values_than_declared_decide_nothing():
+    assert verdict(normal(5, n=29)).verdict == "undecided"
+
+
+def test_a_diverged_restart_ranks_worst_fails_a_rate_and_leaves_equivalence_open():
+    a = normal(2)
+    a[:12] = np.nan
+    assert verdict(normal(2)).verdict == "supported"
+    assert verdict(a).verdict == "undecided"
+    assert verdict(a).diverged == 12
+    assert verdict(np.where(np.isfinite(a), 1.0, np.nan), test="rate_above", margin=0.3).estimate == 18 / 30
+    assert verdict(np.where(np.isfinite(a), 0.0, np.nan), test="rate_below", margin=0.3).estimate == 12 / 30
+    assert verdict(np.where(np.isfinite(a), 0.0, np.nan), test="equivalent", margin=1).verdict == "undecided"
+
+
+def test_values_must_be_those_that_were_declared():
+    with pytest.raises(ValueError, match="d: is not a declared claim"):
+        judge([claim()], {"c": normal(), "d": normal()})
+    with pytest.raises(ValueError, match="c: is declared and has no values"):
+        judge([claim()], {})
+    with pytest.raises(ValueError, match="c: has 1 cases, and 2 are declared"):
+        judge([claim(cases=2)], {"c": normal()})
+    with pytest.raises(ValueError, match="c: needs one value each per seed"):
+        verdict((normal(), normal(n=29)))
+    with pytest.raises(ValueError, match="true or false"):
+        verdict(normal(), test="rate_above")
+
+
+def test_the_score_of_a_claim_is_that_of_its_worst_case():
+    rows = judge([claim(cases=2), claim(id="d")], {"c": {"x": normal(3), "y": normal(-3)}, "d": normal(3)})
+    assert scores(rows) == {"c": -1, "d": 1}
+    assert [dataclasses.asdict(row) for row in rows] == [row.as_dict() for row in rows]
+
+
+def test_a_false_claim_is_supported_no_more_often_than_alpha():
+    rng = np.random.default_rng(5)
+    wrong = [verdict(rng.normal(0, 1, 30)).verdict for _ in range(1000)]
+    assert wrong.count("supported") <= 40  # two-sided: .025 in each direction
+    assert wrong.count("not supported") <= 40
+    edge = [verdict(rng.normal(1, 1, 30), test="equivalent", margin=1.0).verdict for _ in range(1000)]
+    assert edge.count("supported") <= 70
+
+
+# --- the tests that statistics holds for this ----------------------------------------------------------------------
+
+
+def test_equivalence_is_scipys_two_one_sided_tests_and_its_interval_decides_it():
+    for seed in range(20):
+        x = normal(0.3, n=12, seed=seed)
+        found = equivalence(x, 0.6)
+        lower = stats.ttest_1samp(x, -0.6, alternative="greater").pvalue
+        upper = stats.ttest_1samp(x, 0.6, alternative="less").pvalue
+        assert found.p_within == pytest.approx(max(lower, upper))
+        assert (found.p_within <= 0.05) == (-0.6 <= found.mean.low and found.mean.high <= 0.6)
+        beyond = min(
+            stats.ttest_1samp(x, side * 0.6, alternative=way).pvalue for side, way in ((1, "greater"), (-1, "less"))
+        )
+        assert found.p_beyond == pytest.approx(min(1.0, 2 * beyond))
+
+
+def test_equivalence_of_values_that_do_not_vary_is_plain_arithmetic():
+    assert (equivalence([0.1, 0.1], 0.2).p_within, equivalence([0.1, 0.1], 0.2).p_beyond) == (0, 1)
+    assert (equivalence([0.3, 0.3], 0.2).p_within, equivalence([0.3, 0.3], 0.2).p_beyond) == (1, 0)
+    with pytest.raises(ValueError, match="margin=0"):
+        equivalence([1.0, 2.0], 0)
+
+
+def test_rate_tails_are_scipys_exact_binomial_test():
+    for successes, n, rate in ((0, 10, 0.5), (7, 10, 0.5), (10, 10, 0.3), (3, 25, 0.2)):
+        expected = [stats.binomtest(successes, n, rate, way).pvalue for way in ("greater", "less")]
+        assert rate_tails(successes, n, rate) == pytest.approx(expected)
+    with pytest.raises(ValueError, match="rate=1"):
+        rate_tails(1, 2, 1)
+
+
+def test_one_sided_signed_rank_p_values_are_scipys_and_a_margin_shifts_the_difference():
+    a, b = normal(0.4, n=15), normal(0, n=15, seed=1)
+    found = paired_difference(a, b, margin=0.2)
+    for way, p in (("greater", found.p_greater), ("less", found.p_less)):
+        assert p == pytest.approx(stats.wilcoxon(a - b - 0.2, alternative=way, mode="exact").pvalue)
+    assert found.difference == paired_difference(a, b).difference
+    assert found.p_value == pytest.approx(min(1.0, 2 * min(found.p_greater, found.p_less)))
