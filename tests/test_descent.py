@@ -50,7 +50,8 @@ def test_every_epoch_sees_every_sample_once(name, samples):
         order = descent.order(generator, samples) if descent.shuffled else np.arange(samples)
         steps = descent.steps(samples)
         assert sorted(np.concatenate([order[start:stop] for start, stop in steps])) == list(range(samples))
-        assert [start for start, _ in steps[1:]] == [stop for _, stop in steps[:-1]]
+        assert [start for start, _ in steps] == [0, *(stop for _, stop in steps[:-1])]
+        assert steps[-1][1] == samples
 
 
 def test_the_order_is_fresh_every_epoch_and_repeats_with_the_seed():

@@ -229,7 +229,7 @@ def test_unknown_names_are_refused_with_the_known_ones():
         ("categorical_cross_entropy", "softmax", [[1.0, 1.0], [0.0, 1.0]]),
         ("categorical_cross_entropy", "softmax", [[0.0, 0.0], [0.0, 1.0]]),
         ("categorical_cross_entropy", "softmax", [[1.5, -0.5], [0.0, 1.0]]),
-        ("categorical_cross_entropy", "softmax", [[0.4, 0.4], [0.5, 0.5]]),
+        ("categorical_cross_entropy", "softmax", [[0.5, 0.4999], [0.5, 0.5]]),
         ("binary_cross_entropy", "sigmoid", [[1.5, 0.0], [0.0, 1.0]]),
         ("binary_cross_entropy", "sigmoid", [[-0.1, 0.0], [0.0, 1.0]]),
     ],

@@ -1,5 +1,4 @@
 import itertools
-import os
 import runpy
 from pathlib import Path
 
@@ -344,11 +343,8 @@ def test_descent_agrees_with_scikit_learn_step_for_step(task, activation, batch_
 
 
 @pytest.mark.mnist
-def test_the_notebooks_forward_pass_prints_its_digits():
-    folder = os.environ.get("DESCENTLAB_MNIST")
-    if not folder or not (Path(folder) / "MNIST_preprocessed.csv").exists():
-        pytest.skip("DESCENTLAB_MNIST names no folder with MNIST_preprocessed.csv")
-    first = np.loadtxt(Path(folder) / "MNIST_preprocessed.csv", delimiter=",", max_rows=1)
+def test_the_notebooks_forward_pass_prints_its_digits(mnist):
+    first = np.loadtxt(mnist / "MNIST_preprocessed.csv", delimiter=",", max_rows=1)
     net = network((784, 128, 64, 10), "sigmoid", "sigmoid")
     answer = predict(net, drawn(net.layers, 1, rule="notebook", seed=42), first[None, :784])[0, 0]
     printed = [0.39847348, 0.63079802, 0.79832892, 0.93056447, 0.67941405]
