@@ -199,7 +199,7 @@ def test_a_run_repeats_itself():
 def test_what_is_measured_does_not_alter_the_training():
     base = recipe(restarts=3, epochs=6)
     plain = train_recipe(base, splits())
-    for change in ({"log_every": 4}, {"log_every": "auto"}, {"diagnostics": "none"}):
+    for change in ({"log_every": 4}, {"log_every": "auto"}, {"diagnostics": "none"}, {"diagnostics": "full"}):
         other = train_recipe(dataclasses.replace(base, **change), splits())
         np.testing.assert_array_equal(other.final.flat, plain.final.flat)
         np.testing.assert_array_equal(other.curves["train/loss"][-1], plain.curves["train/loss"][-1])
@@ -455,6 +455,20 @@ def test_a_diverged_restart_is_marked_and_the_others_keep_their_bits(update, dty
         assert 0 < lost.sum() < len(lost)
     for row, (rate, seed) in enumerate(zip(together.rates, together.seeds, strict=True)):
         alone = dataclasses.replace(stacked, learning_rate=float(rate), seed=int(seed), restarts=1)
+        assert_same_bits(together, row, train_recipe(alone, data))
+
+
+@pytest.mark.parametrize("diagnostics", ["none", "full"])
+@every_descent
+def test_a_restart_may_diverge_under_every_descent(descent, diagnostics):
+    stacked = cliff(descent=descent, diagnostics=diagnostics, learning_rate=(1e9, 0.001), restarts=3, epochs=9)
+    data = splits(lambda seed: steep(seed))
+    together = train_recipe(stacked, data)
+    assert ((together.diverged_epoch >= 0) == [True] * 3 + [False] * 3).all()
+    for row in (1, 4):
+        alone = dataclasses.replace(
+            stacked, learning_rate=float(together.rates[row]), seed=int(together.seeds[row]), restarts=1
+        )
         assert_same_bits(together, row, train_recipe(alone, data))
 
 
