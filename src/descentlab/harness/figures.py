@@ -16,6 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy import ndarray
@@ -39,6 +40,7 @@ LABELS = {
     "weight_norm": "‖W‖ (Frobenius)",
 }
 HOW_TO_READ = "thin: every restart   thick: mean   band: 95 % interval of the mean"
+LOST = "   ×: diverged there"
 
 _drawing = threading.Lock()  # matplotlib's text machinery is shared
 
@@ -94,7 +96,7 @@ def learning_curves(
         ax.set_ylabel(_label(panel, frame, names))
         if _quantity(names[0]) not in ("accuracy", "r2"):
             _value_axis(ax, frame[frame["metric"].isin(names)]["value"])
-    _legend(figure, handles, HOW_TO_READ)
+    _legend(figure, handles, _how_to_read(frame[frame["metric"].isin(metrics)]))
     figure.suptitle(title or _setting(frame, by))
     return figure
 
@@ -180,7 +182,9 @@ def layer_decay(
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set_xlabel("layer (1 touches the input)")
     axes[0].set_ylabel(LABELS.get(quantity, quantity))
-    _legend(figure, handles, HOW_TO_READ)
+    if "theory" in handles:
+        handles["theory"] = handles.pop("theory")  # last
+    _legend(figure, handles, _how_to_read(frame))
     when = "before the first update" if epoch == 0 else f"after epoch {epoch}"
     figure.suptitle(title or f"{_setting(frame, None)}, {when}")
     return figure
@@ -207,7 +211,8 @@ def spread(
     """
     groups = _ordered(frame[panels]) if panels else [None]
     keys = _ordered(frame[by])
-    figure, axes = _canvas(len(groups), height=1.7 + 0.42 * len(keys), share_y=True)
+    height = 1.7 + 0.42 * len(keys)
+    figure, axes = _canvas(len(groups), height, width=4.4, share_y=True, labels=keys)
     for ax, group in zip(axes, groups, strict=True):
         part = frame if group is None else frame[frame[panels] == group]
         for place, key in enumerate(keys):
@@ -265,7 +270,8 @@ def grid_table(
             means[place], notes[place] = _entry(values)
     finite = means[np.isfinite(means)]
     limits = Normalize(finite.min(initial=np.inf), finite.max(initial=-np.inf)) if len(finite) else Normalize(0, 1)
-    figure, axes = _canvas(len(groups), height=1.9 + 0.62 * len(lines), width=2.0 + 1.35 * len(across), share_y=True)
+    height, width = 1.9 + 0.62 * len(lines), 1.5 + 1.35 * len(across)
+    figure, axes = _canvas(len(groups), height, width, share_y=True, labels=lines)
     image = None
     for ax, group, values, texts in zip(axes, groups, means, notes, strict=True):
         image = ax.imshow(values, cmap="cividis", norm=limits, aspect="auto")
@@ -404,9 +410,11 @@ def published(
 
 
 def _canvas(
-    panels: int, height: float = 4.2, width: float = 5.0, share_y: bool = False
+    panels: int, height: float = 4.2, width: float = 5.0, share_y: bool = False, labels: Iterable[Hashable] = ()
 ) -> tuple[Figure, Sequence[Axes]]:
-    figure = Figure(figsize=(max(5.5, width * panels), height), layout="constrained")
+    layout = ConstrainedLayoutEngine(w_pad=0.09, h_pad=0.06)  # inches; a tick's label may reach over its axis
+    margin = 0.085 * max((len(str(label)) for label in labels), default=0)  # names beside the first panel
+    figure = Figure(figsize=(max(5.5, width * panels + margin), height), layout=layout)
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, panels, squeeze=False, sharey=share_y)[0]
     for ax in axes:
@@ -429,7 +437,7 @@ def _table(rows: pd.DataFrame, axis: str) -> tuple[ndarray, ndarray]:
 
 def _bundle(ax: Axes, x: ndarray, values: ndarray, place: int, label: str, markers: bool) -> Line2D:
     """All restarts (P, R) of a series as thin lines, their mean as a thick one, its interval as a band."""
-    colour, style = COLOURS[place % len(COLOURS)], LINES[place % len(LINES)]
+    colour, style = COLOURS[place % len(COLOURS)], LINES[(place + place // len(COLOURS)) % len(LINES)]
     with np.errstate(invalid="ignore"):
         values = np.where(np.isfinite(values), values, np.nan)
     restarts = values.shape[1]
@@ -457,7 +465,7 @@ def _points(ax: Axes, values: ndarray, place: int) -> None:
     lost = len(values) - len(finite)
     if len(finite):
         jitter = 0.24 * (np.arange(len(finite)) * 0.618 % 1 - 0.5)  # the golden ratio keeps neighbours apart
-        ax.plot(finite, place + jitter, ls="", marker=marker, ms=4, mew=0, color=colour, alpha=0.45, zorder=2)
+        ax.plot(finite, place + jitter, ls="", marker=marker, ms=4, mew=0, color=colour, alpha=0.6, zorder=2)
         series = _statistics(finite[None, :])
         centre, low, high = (float(series[key][0]) for key in ("", "_ci_low", "_ci_high"))
         if np.isfinite(low):
@@ -465,7 +473,7 @@ def _points(ax: Axes, values: ndarray, place: int) -> None:
         ax.plot([centre], [place + 0.27], marker="|", ms=9, mew=2, color="black", zorder=4)
     if lost:
         note = f"{lost} of {len(values)} diverged"
-        ax.annotate(note, (1, place), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize="small")
+        ax.annotate(note, (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize="small")
 
 
 def _entry(values: ndarray) -> tuple[float, str]:
@@ -521,6 +529,13 @@ def _setting(frame: pd.DataFrame, by: str | None) -> str:
     restarts = f"{count} restart" + ("" if many == 1 else "s")
     parts.append(restarts + (" per cell" if len(counts) > 1 else ""))
     return ", ".join(parts)
+
+
+def _how_to_read(frame: pd.DataFrame) -> str | None:
+    """What the marks of a bundle mean, as far as they are there."""
+    if frame["seed"].nunique() == 1:
+        return None
+    return HOW_TO_READ + (LOST if frame["value"].isna().any() else "")
 
 
 def _legend(figure: Figure, handles: Mapping[str, Line2D], note: str | None) -> None:

@@ -1,0 +1,184 @@
+import xml.etree.ElementTree as ElementTree
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
+
+from descentlab.harness import figures
+
+CELLS = ("relu-cce-mini32", "sigmoid-cce-mini32", "a-rather-long-name-of-a-cell-mini128-lr0.25")
+
+
+def long(cells=CELLS[:1], restarts=6, epochs=12, lost=(), rate=0.1, layers=3):
+    """Curves as results.curves gives them, of made-up restarts."""
+    generator = np.random.default_rng(3)
+    parts = []
+    for place, cell in enumerate(cells):
+        for seed in range(restarts):
+            decay = np.exp(-np.arange(epochs + 1) * (rate + 0.05 * place)) * (1 + 0.1 * generator.normal())
+            values = {f"{split}/loss": decay + 1e-4 for split in ("train", "validation", "test")}
+            values |= {f"{split}/accuracy": 1 - 0.9 * decay / 2 for split in ("train", "validation", "test")}
+            values |= {f"delta_norm/layer_{k}": decay * 0.1 ** (layers - k) for k in range(1, layers + 1)}
+            for metric, series in values.items():
+                series = np.where((seed in lost) & (np.arange(epochs + 1) > 4), np.nan, series)
+                keys = {"run_id": cell, "cell": cell, "data": "digits", "loss": "categorical_cross_entropy"}
+                points = {"seed": seed, "epoch": range(epochs + 1), "metric": metric, "value": series}
+                parts.append(pd.DataFrame(keys | points))
+    return pd.concat(parts, ignore_index=True)
+
+
+def ends(cells=CELLS, restarts=6, lost=()):
+    """Restarts as results.restarts gives them."""
+    generator = np.random.default_rng(4)
+    rows = [
+        {
+            "run_id": cell,
+            "cell": cell,
+            "data": "digits",
+            "activation": cell.split("-")[0],
+            "descent": "mini_batch" if seed % 2 else "batch",
+            "loss": "categorical_cross_entropy",
+            "seed": seed,
+            "test/loss": np.nan if seed in lost else 0.1 + generator.random(),
+            "test/accuracy": np.nan if seed in lost else generator.random(),
+        }
+        for cell in cells
+        for seed in range(restarts)
+    ]
+    return pd.DataFrame(rows)
+
+
+MADE = {
+    "learning_curves": lambda: figures.learning_curves(long(lost=(2,))),
+    "learning_curves of several cells": lambda: figures.learning_curves(long(CELLS)),
+    "learning_curves over decades": lambda: figures.learning_curves(long(CELLS, rate=0.6)),
+    "layer_decay": lambda: figures.layer_decay(long(CELLS), theory={CELLS[0]: [0.01, 0.1, 1.0]}),
+    "spread": lambda: figures.spread(ends(lost=(1,))),
+    "spread in panels": lambda: figures.spread(ends(), by="activation", panels="descent"),
+    "grid_table": lambda: figures.grid_table(ends(lost=(1,))),
+}
+
+
+def bundles(axes):
+    return [artist for artist in axes.collections if isinstance(artist, LineCollection)]
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_nothing_is_cut_off(name):
+    figure = MADE[name]()
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    box = figure.get_tightbbox(renderer)
+    width, height = figure.get_size_inches()
+    assert 0 <= box.x0 <= box.x1 <= width
+    assert 0 <= box.y0 <= box.y1 <= height
+
+
+def test_every_restart_is_a_thin_line_and_the_mean_a_thick_one():
+    figure = figures.learning_curves(long(restarts=7))
+    for ax in figure.axes:
+        assert [len(bundle.get_segments()) for bundle in bundles(ax)] == [7, 7, 7]
+        assert [line.get_linewidth() for line in ax.lines] == [2, 2, 2]
+        assert max(bundle.get_linewidth()[0] for bundle in bundles(ax)) < 1
+
+
+def test_the_thick_line_is_the_mean_over_finite_restarts():
+    frame = long(lost=(0, 3))
+    ax = figures.learning_curves(frame).axes[0]
+    train = frame[frame["metric"] == "train/loss"].groupby("epoch")["value"].mean()
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), train, rtol=1e-12)
+
+
+def test_where_a_restart_diverged_is_marked_and_explained():
+    figure = figures.learning_curves(long(lost=(2,)))
+    crosses = [line for line in figure.axes[0].lines if line.get_marker() == "x"]
+    assert {float(x) for line in crosses for x in line.get_xdata()} == {4.0}
+    assert "diverged" in figure.legends[0].get_title().get_text()
+    assert "diverged" not in figures.learning_curves(long()).legends[0].get_title().get_text()
+
+
+def test_series_differ_in_colour_and_in_line_style():
+    axes = figures.learning_curves(long([f"cell {k}" for k in range(12)], restarts=2, epochs=3)).axes[0]
+    looks = [(line.get_color(), str(line.get_linestyle()), str(line._unscaled_dash_pattern)) for line in axes.lines]
+    assert len(set(looks)) == 12
+    assert len({style for _, *style in map(tuple, looks) for style in [tuple(style)]}) > 4
+
+
+def test_title_and_labels_say_what_is_shown():
+    figure = figures.learning_curves(long(restarts=6))
+    assert figure.get_suptitle() == "relu-cce-mini32, digits, 6 restarts"
+    assert [ax.get_ylabel() for ax in figure.axes] == [
+        "categorical cross-entropy (nats)",
+        "accuracy (fraction of samples)",
+    ]
+    assert [ax.get_xlabel() for ax in figure.axes] == ["epoch", "epoch"]
+    assert figures.learning_curves(long(CELLS)).axes[0].get_ylabel() == "test categorical cross-entropy (nats)"
+    assert figures.learning_curves(long(restarts=1)).get_suptitle() == "relu-cce-mini32, digits, 1 restart"
+
+
+def test_values_that_span_decades_are_on_a_log_axis():
+    assert figures.learning_curves(long(rate=0.6)).axes[0].get_yscale() == "log"
+    assert figures.learning_curves(long(epochs=3)).axes[0].get_yscale() == "linear"
+    frame = ends()
+    assert figures.spread(frame).axes[0].get_xscale() == "linear"
+    frame.loc[0, "test/loss"] = 1e-6
+    assert figures.spread(frame).axes[0].get_xscale() == "log"
+
+
+def test_layer_decay_shows_layers_one_epoch_and_the_theory():
+    frame = long(CELLS[:2])
+    ax = figures.layer_decay(frame, theory={CELLS[0]: [0.01, 0.1, 1.0]}).axes[0]
+    assert ax.get_yscale() == "log"
+    start = frame[(frame["cell"] == CELLS[0]) & (frame["epoch"] == 0)]
+    means = [start[start["metric"] == f"delta_norm/layer_{k}"]["value"].mean() for k in (1, 2, 3)]
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), means, rtol=1e-12)
+    (theory,) = (line for line in ax.lines if line.get_color() == "black")
+    assert theory.get_ydata().tolist() == [0.01, 0.1, 1.0]
+
+
+def test_spread_shows_every_finite_restart_and_counts_the_diverged():
+    ax = figures.spread(ends(restarts=9, lost=(0, 5))).axes[0]
+    points = [line for line in ax.lines if line.get_linestyle() == "None" and len(line.get_xdata()) > 1]
+    assert [len(line.get_xdata()) for line in points] == [7, 7, 7]
+    assert [text.get_text() for text in ax.texts] == ["2 of 9 diverged"] * 3
+
+
+def test_the_grid_tells_mean_and_half_interval_of_every_cell():
+    frame = ends(restarts=8)
+    figure = figures.grid_table(frame)
+    values = frame[(frame["activation"] == "relu") & (frame["descent"] == "batch")]["test/accuracy"]
+    half = 3.182446305 * values.std() / 2  # Student's t, 3 degrees of freedom, over sqrt(4)
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert texts[0] == f"{values.mean():.3f}\n± {half:.3f}"
+    assert len(texts) == 6
+
+
+def test_where_every_restart_diverged_the_figures_still_stand(tmp_path):
+    curves = long(restarts=2, lost=(0, 1))
+    curves.loc[curves["epoch"] > 0, "value"] = np.nan
+    figures.save(figures.learning_curves(curves), tmp_path / "a.png")
+    table = ends(lost=range(6))
+    figures.save(figures.spread(table), tmp_path / "b.png")
+    grid = figures.grid_table(table)
+    figures.save(grid, tmp_path / "c.png")
+    assert {text.get_text() for text in grid.axes[0].texts} == {"all diverged"}
+
+
+def test_the_same_figure_is_the_same_file_in_any_thread(tmp_path):
+    frame = long()
+
+    def draw(number):
+        path = tmp_path / f"{number}.png"
+        figures.save(figures.learning_curves(frame), path)
+        return path.read_bytes()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(draw, range(6)))) == 1
+
+
+def test_a_figure_is_saved_as_vectors_too(tmp_path):
+    figures.save(figures.spread(ends()), tmp_path / "spread.svg")
+    assert ElementTree.parse(tmp_path / "spread.svg").getroot().tag.endswith("svg")
