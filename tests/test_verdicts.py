@@ -135,7 +135,7 @@ def test_holm_runs_over_all_cases_of_a_family_and_over_no_other():
 def test_what_was_not_measured_is_undecided_and_still_counts_in_its_family():
     p = verdict(normal(0.5)).p
     rows = judge([claim(), claim(id="d", cases=3)], {"c": normal(0.5), "d": None})
-    assert [row.verdict for row in rows[1:]] == ["undecided"] * 3
+    assert [(row.verdict, row.n) for row in rows[1:]] == [("undecided", 0)]
     assert rows[0].p_holm == pytest.approx(4 * p)
     assert scores(rows)["d"] == 0
 

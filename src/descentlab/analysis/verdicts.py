@@ -211,8 +211,8 @@ def judge(claims: Sequence[Claim], values: Mapping[str, Values | Mapping[str, Va
             this time: it stays in its family and is undecided, with n = 0.
 
     Returns:
-        One row per claim and case, claims in the order declared. With fewer values than declared, as in a study's
-        quick form, a row is undecided.
+        One row per claim and case, claims in the order declared; one for a claim that was not measured. With fewer
+        values than declared, as in a study's quick form, a row is undecided.
 
     Raises:
         ValueError: values for a claim that is not declared, none for one that is, or another number of cases.
@@ -222,12 +222,14 @@ def judge(claims: Sequence[Claim], values: Mapping[str, Values | Mapping[str, Va
         if name not in names:
             raise ValueError(f"{name}: is not a declared claim; not one of {', '.join(names)}")
     rows: list[tuple[Claim, str, _Evidence]] = []
+    missing: dict[str, int] = {}  # family -> cases that were not measured, beyond the one that has a row
     for claim in claims:
         if claim.id not in values:
             raise ValueError(f"{claim.id}: is declared and has no values")
         given = values[claim.id]
         if given is None:
-            rows += [(claim, "", _NOTHING)] * claim.cases
+            rows.append((claim, "", _NOTHING))
+            missing[claim.family] = missing.get(claim.family, 0) + claim.cases - 1
             continue
         cases = given if isinstance(given, Mapping) else {"": given}
         if len(cases) != claim.cases:
@@ -236,9 +238,10 @@ def judge(claims: Sequence[Claim], values: Mapping[str, Values | Mapping[str, Va
     judged: list[Verdict | None] = [None] * len(rows)
     for family in dict.fromkeys(claim.family for claim in claims):
         places = [place for place, row in enumerate(rows) if row[0].family == family]
-        for_it = _holm([rows[place][2].p for place in places])
-        against = _holm([rows[place][2].p_against for place in places])
-        for place, p, q in zip(places, for_it, against, strict=True):
+        absent = [1.0] * missing.get(family, 0)
+        for_it = _holm([rows[place][2].p for place in places] + absent)
+        against = _holm([rows[place][2].p_against for place in places] + absent)
+        for place, p, q in zip(places, for_it, against, strict=False):  # the absent ones come last
             judged[place] = _verdict(*rows[place], p, q)
     return [row for row in judged if row is not None]
 

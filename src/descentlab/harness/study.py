@@ -150,10 +150,30 @@ class Study:
         cases = {claim.id: claim.cases for claim in self.claims}
         numbers |= {f"estimate/{row.claim}": row.estimate for row in rows if cases[row.claim] == 1}
         self.summary.metrics(numbers)
-        shown = ["claim", "case", "n", "margin", "estimate", "low", "high", "p_holm", "verdict"]
-        print(f"\nverdicts\n{frame[shown].to_string(index=False, float_format=lambda value: f'{value:.4g}')}")
+        print(f"\nverdicts\n{_by_claim(frame).to_string(index=False, float_format=lambda value: f'{value:.4g}')}")
         print("\n".join(f"  {claim.id}: {claim.statement}" for claim in self.claims), flush=True)
         return frame
+
+
+def _by_claim(rows: "pd.DataFrame") -> "pd.DataFrame":
+    """A line per claim: how many of its cases ended how, and between which values their estimates lie."""
+    import pandas as pd
+
+    lines = []
+    for claim, cases in rows.groupby("claim", sort=False):
+        counts = cases["verdict"].value_counts()
+        lines.append(
+            {
+                "claim": claim,
+                "n": cases["n"].min(),
+                "margin": cases["margin"].iloc[0],
+                "lowest": cases["estimate"].min(),
+                "highest": cases["estimate"].max(),
+                "worst_p_holm": cases["p_holm"].max(),
+                **{verdict: counts.get(verdict, 0) for verdict in verdicts.SCORES},
+            }
+        )
+    return pd.DataFrame(lines)
 
 
 def main(
