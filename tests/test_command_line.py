@@ -159,6 +159,11 @@ def test_arms_are_expanded_and_the_words_for_all_have_the_last_say():
     ]
 
 
+def test_what_one_arm_sets_does_not_reach_the_next():
+    cells = cli.compose([], arms=[["seed=5", "descent.batch_size=8"], ["epochs=1"]])
+    assert [(cell.seed, cell.descent.numbers["batch_size"]) for cell in cells] == [(5, 8), (0, 32)]
+
+
 SWEEP = """# @package _global_
 epochs: 5
 hydra:

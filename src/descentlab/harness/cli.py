@@ -275,8 +275,6 @@ class _Composer:
         return key, [self._checked(key, value) for value in values]
 
     def _parsed(self, word: str) -> Any:
-        if "${" in word:
-            raise InputError(f"{shown(word)}: interpolations are refused; write the value itself")
         try:
             override = self._parser.parse_overrides([word])[0]  # the singular form cannot glob
         except Exception as error:  # of Hydra, of its grammar, or of numbers too large for Python to read
