@@ -21,6 +21,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy import ndarray
 
+from descentlab.analysis.statistics import wilson
 from descentlab.harness.tracking.contents import SPLITS
 from descentlab.harness.tracking.contents import spread as _statistics
 
@@ -294,6 +295,292 @@ def grid_table(
     return figure
 
 
+def predicted(
+    frame: pd.DataFrame,
+    x: str,
+    columns: Mapping[str, str],
+    by: str,
+    theory: str = "theory",
+    labels: tuple[str, str] = ("", ""),
+    title: str | None = None,
+) -> Figure:
+    """Measured shares with their intervals on the lines that theory draws, over a log axis.
+
+    Args:
+        frame: one row per point; beside each measured column its <column>_low and <column>_high.
+        x: the column along the axis.
+        columns: measured column -> what it is called, a panel each.
+        by: the column that tells the series apart.
+        theory: the column of the predicted share.
+        labels: of the axes.
+        title: over the figure.
+
+    Returns:
+        The figure.
+    """
+    figure, axes = _canvas(len(columns), share_y=True)
+    handles: dict[str, Line2D] = {}
+    for ax, (column, name) in zip(axes, columns.items(), strict=True):
+        for place, key in enumerate(_ordered(frame[by])):
+            rows = frame[frame[by] == key].sort_values(x)
+            (line,) = ax.plot(rows[x], rows[theory], color="black", lw=1.2, ls=(0, (1, 1)), zorder=2)
+            middle = rows[column].to_numpy()
+            reach = np.abs(np.stack([middle - rows[f"{column}_low"], rows[f"{column}_high"] - middle]))
+            look: dict[str, Any] = {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)]}
+            points = ax.errorbar(rows[x], middle, reach, ls="", ms=5, capsize=2, lw=1.5, zorder=3, **look)
+            handles[f"{by} {key}"] = points.lines[0]
+            handles["theory"] = line
+        ax.set_title(name, fontsize="medium")
+        ax.set_xscale("log")
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.set_xlabel(labels[0])
+        ax.grid(alpha=0.3)
+    axes[0].set_ylabel(labels[1])
+    _legend(figure, handles, "bars: 95 % interval")
+    figure.suptitle(title or "")
+    return figure
+
+
+def trends(
+    frame: pd.DataFrame,
+    x: str,
+    columns: Mapping[str, str],
+    by: str,
+    panels: str | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Outcomes of every restart over a setting on a log axis, with means and intervals, a panel per outcome.
+
+    Args:
+        frame: one row per restart; an outcome that is not finite is a restart that diverged, and is counted.
+        x: the column along the axis, above 0.
+        columns: outcome's column -> the label of its axis.
+        by: the column that tells the series apart.
+        panels: the column that tells further panels apart.
+        title: over the figure; None says data and restarts.
+
+    Returns:
+        The figure.
+    """
+    groups = _ordered(frame[panels]) if panels else [None]
+    keys = _ordered(frame[by])
+    shown = [(group, *column) for group in groups for column in columns.items()]
+    figure, axes = _canvas(len(shown), width=4.0 if len(shown) > 2 else 5.0, share_y=len(columns) == 1)
+    handles: dict[str, Line2D] = {}
+    for ax, (group, column, label) in zip(axes, shown, strict=True):
+        part = frame if group is None else frame[frame[panels] == group]
+        lowest = min(frame[column][np.isfinite(frame[column])].min(), 0.0)
+        if group is not None:
+            ax.set_title(f"{panels}: {group}".replace("_", " "), fontsize="medium")
+        for place, key in enumerate(keys):
+            rows = part[part[by] == key]
+            if rows.empty:
+                continue
+            colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
+            positions = np.array(_ordered(rows[x]), dtype=np.float64)
+            aside = 1.0 + 0.06 * (place - 0.5 * (len(keys) - 1))  # series side by side, not on top of one another
+            means = []
+            for position in positions:
+                values = rows[rows[x] == position][column].to_numpy(dtype=np.float64)
+                finite = np.sort(values[np.isfinite(values)])
+                jitter = 1.0 + 0.05 * (np.arange(len(finite)) * 0.618 % 1 - 0.5)
+                dots: dict[str, Any] = {"ms": 4, "mew": 0, "color": colour, "alpha": 0.3, "zorder": 2}
+                ax.plot(position * aside * jitter, finite, ls="", marker=marker, **dots)
+                lost = len(values) - len(finite)
+                if lost:
+                    spot = (position * aside, lowest - 0.05 - 0.05 * place)
+                    ax.annotate(f"{lost} diverged", spot, color=colour, ha="center", va="top", fontsize="x-small")
+                means.append(_statistics(finite[None, :]) if len(finite) else _statistics(np.array([[np.nan]])))
+            low, middle, high = (np.array([one[part][0] for one in means]) for part in ("_ci_low", "", "_ci_high"))
+            ax.fill_between(positions * aside, low, high, color=colour, alpha=0.25, lw=0, zorder=1)
+            style = LINES[place % len(LINES)]
+            (line,) = ax.plot(positions * aside, middle, color=colour, ls=style, lw=2, marker=marker, ms=6, zorder=3)
+            handles[str(key)] = line
+        ax.set_xscale("log")
+        ticks = np.array(_ordered(frame[x]), dtype=np.float64)
+        ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        ax.minorticks_off()
+        ax.set_xlabel(x.replace("_", " "))
+        if ax is axes[0] or len(columns) > 1:
+            ax.set_ylabel(label)
+        ax.grid(axis="y", alpha=0.3)
+    _legend(figure, handles, "points: every restart   line: mean   band: 95 % interval of the mean")
+    figure.suptitle(title or _setting(frame, None))
+    return figure
+
+
+def phase_map(
+    frame: pd.DataFrame,
+    x: str,
+    y: str,
+    value: str,
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    labels: tuple[str, str, str],
+    title: str | None = None,
+) -> Figure:
+    """Means over restarts as a map over two settings, with predicted lines drawn over it.
+
+    Args:
+        frame: one row per restart.
+        x: the column along the axis.
+        y: the column up the axis, which is logarithmic.
+        value: the column whose mean is shown, 0 to 1.
+        lines: name -> positions (x, y) of a predicted line; what lies outside the map is not drawn.
+        labels: of the axes and of the value.
+        title: over the figure; None says data and restarts.
+
+    Returns:
+        The figure.
+    """
+    figure, axes = _canvas(1, width=7.5, height=5.2)
+    ax = axes[0]
+    table = frame.pivot_table(index=y, columns=x, values=value, aggfunc="mean", dropna=False)
+    counts = frame.groupby([y, x]).size()
+    across, along = table.columns.to_numpy(dtype=float), table.index.to_numpy(dtype=float)
+    edges = [_edges(across), np.exp(_edges(np.log(along)))]
+    image = ax.pcolormesh(*edges, table.to_numpy(), cmap="cividis", vmin=0.0, vmax=1.0)
+    for (row, column), mean in np.ndenumerate(table.to_numpy()):
+        run = (table.index[row], table.columns[column]) in counts.index
+        text = f"{mean:.2f}" if np.isfinite(mean) else "diverged" if run else ""
+        colour = "white" if mean < 0.5 else "black"
+        ax.text(across[column], along[row], text, color=colour, ha="center", va="center", fontsize="small")
+    handles: dict[str, Line2D] = {}
+    for place, (name, (positions, heights)) in enumerate(lines.items()):
+        ax.plot(positions, heights, color="white", lw=4, zorder=3)
+        (handles[name],) = ax.plot(positions, heights, color=COLOURS[1 - place], lw=2.2, ls=LINES[place], zorder=4)
+    ax.set_yscale("log")
+    ax.set_yticks(along, [f"{one:g}" for one in along])
+    ax.minorticks_off()
+    ax.set_xticks(across, [f"{one:g}" for one in across])
+    ax.set_xlim(edges[0][0], edges[0][-1])
+    ax.set_ylim(edges[1][0], edges[1][-1])
+    ax.set_xlabel(labels[0])
+    ax.set_ylabel(labels[1])
+    figure.colorbar(image, ax=ax, pad=0.02).set_label(labels[2])
+    _legend(figure, handles, None)
+    figure.suptitle(title or _setting(frame, None))
+    return figure
+
+
+def _edges(centres: ndarray) -> ndarray:
+    """Where cells around these centres meet: (n + 1,)."""
+    if len(centres) == 1:
+        return centres[0] + np.array([-0.5, 0.5])
+    middles = 0.5 * (centres[1:] + centres[:-1])
+    return np.concatenate([[2 * centres[0] - middles[0]], middles, [2 * centres[-1] - middles[-1]]])
+
+
+def arrivals(
+    frame: pd.DataFrame,
+    horizon: int,
+    by: str,
+    panels: str | None = None,
+    goal: str = "the target",
+    title: str | None = None,
+) -> Figure:
+    """The share of restarts that have yet to arrive, over epochs: steps of one restart each, with Wilson's intervals.
+
+    Restarts are censored at the horizon alone, so that this share is the Kaplan-Meier curve (Kaplan & Meier 1958).
+
+    Args:
+        frame: one row per restart with `arrival`, the epoch; NaN where it had not arrived by the horizon.
+        horizon: the last epoch that was run.
+        by: the column that tells the series apart.
+        panels: the column that tells the panels apart.
+        goal: what arriving means.
+        title: over the figure; None says data and restarts.
+
+    Returns:
+        The figure.
+    """
+    groups = _ordered(frame[panels]) if panels else [None]
+    figure, axes = _canvas(len(groups), share_y=True)
+    handles: dict[str, Line2D] = {}
+    epochs = np.arange(horizon + 1)
+    for ax, group in zip(axes, groups, strict=True):
+        part = frame if group is None else frame[frame[panels] == group]
+        for place, key in enumerate(_ordered(frame[by])):
+            arrival = part[part[by] == key]["arrival"].to_numpy(dtype=np.float64)
+            if not len(arrival):
+                continue
+            waiting = [int((~(arrival <= epoch)).sum()) for epoch in epochs]
+            shares = [wilson(count, len(arrival)) for count in waiting]
+            look: dict[str, Any] = {"color": COLOURS[place % len(COLOURS)], "step": "post"}
+            low, high = [share.low for share in shares], [share.high for share in shares]
+            ax.fill_between(epochs, low, high, alpha=0.15, lw=0, **look)
+            (line,) = ax.plot(
+                epochs, [share.estimate for share in shares], color=look["color"], ls=LINES[place % len(LINES)],
+                lw=2, drawstyle="steps-post",
+            )  # fmt: skip
+            handles[str(key)] = line
+            if waiting[-1]:
+                ax.plot(horizon, shares[-1].estimate, marker="|", ms=10, mew=2, color=look["color"], clip_on=False)
+        if group is not None:
+            ax.set_title(f"{panels}: {group}", fontsize="medium")
+        ax.set_xlabel("epoch")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.set_xlim(0, horizon)
+        ax.grid(alpha=0.3)
+    axes[0].set_ylabel(f"share of restarts above {goal}")
+    axes[0].set_ylim(-0.02, 1.04)
+    _legend(figure, handles, "band: 95 % interval (Wilson)   |: censored, had not arrived at the end")
+    figure.suptitle(title or _setting(frame, None))
+    return figure
+
+
+def costs(
+    frame: pd.DataFrame,
+    columns: Sequence[str],
+    panels: str,
+    value: str,
+    by: str,
+    label: str,
+    reference: float | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Medians over rounds with intervals, a row per thing timed and a marker per kind of work, on a log axis.
+
+    Args:
+        frame: one row per median: `by`, `work`, `panels`, and <value>, <value>_low, <value>_high.
+        columns: the kinds of work to show, in order.
+        panels: the column that tells the panels apart.
+        value: the column of medians.
+        by: the column that names the rows; they are sorted by the first kind of work in the first panel.
+        label: of the axis.
+        reference: where to draw a line, such as 1 for what everything is measured in.
+        title: over the figure.
+
+    Returns:
+        The figure.
+    """
+    groups = _ordered(frame[panels])
+    first = frame[(frame[panels] == groups[0]) & (frame["work"] == columns[0])].sort_values(value)
+    names = list(first[by])
+    figure, axes = _canvas(len(groups), height=1.9 + 0.32 * len(names), share_y=True)
+    handles: dict[str, Line2D] = {}
+    for ax, group in zip(axes, groups, strict=True):
+        for place, work in enumerate(columns):
+            rows = frame[(frame[panels] == group) & (frame["work"] == work)].set_index(by).reindex(names)
+            heights = np.arange(len(names)) + 0.2 * (place - 0.5 * (len(columns) - 1))
+            middle = rows[value].to_numpy()
+            reach = np.abs(np.stack([middle - rows[f"{value}_low"], rows[f"{value}_high"] - middle]))
+            look: dict[str, Any] = {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)]}
+            points = ax.errorbar(middle, heights, xerr=reach, ls="", ms=6, capsize=2, lw=1.5, **look)
+            handles[work] = points.lines[0]
+        if reference is not None:
+            ax.axvline(reference, color="black", lw=1, ls=(0, (1, 1)))
+        ax.set_title(str(group), fontsize="medium")
+        ax.set_xscale("log")
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.set_xlabel(label)
+        ax.set_yticks(range(len(names)), names)
+        ax.set_ylim(len(names) - 0.4, -0.6)
+        ax.grid(axis="x", alpha=0.3)
+    _legend(figure, handles, "bars: 95 % interval of the median over rounds")
+    figure.suptitle(title or "")
+    return figure
+
+
 def heat_maps(frame: pd.DataFrame, quantity: str = "delta_norm", by: str = "cell", title: str | None = None) -> Figure:
     """A norm by layer and epoch as colour, a panel per series: the mean over restarts of its decimal logarithm.
 
@@ -539,7 +826,8 @@ def _how_to_read(frame: pd.DataFrame) -> str | None:
 
 
 def _legend(figure: Figure, handles: Mapping[str, Line2D], note: str | None) -> None:
-    columns = min(4, max(1, len(handles)))
+    widest = 0.7 + 0.095 * max((len(name) for name in handles), default=1)  # inches of an entry, line and gap included
+    columns = min(4, max(1, len(handles)), max(1, int(figure.get_figwidth() / widest)))
     legend = figure.legend(
         list(handles.values()), list(handles), loc="outside lower center", ncols=columns, frameon=False, title=note
     )

@@ -1,0 +1,258 @@
+"""ReLU units that die: before training by the draw, during training by the rate, with leaky ReLU beside it.
+
+Claims:
+    * A ReLU net with zero biases is born dead for one non-zero input, a layer of it silent and its answer constant,
+      with probability 1 - prod_l (1 - 2^-N_l) over the widths N_l of its hidden layers.
+    * On a whole interval of inputs fewer are dead.
+    * The larger the steps, the more hidden units end training silent on every sample.
+    * Leaky ReLU, whose slope is nowhere zero, outlives ReLU at such rates.
+
+Method: born dead: 40 blocks of 2000 nets for each of 5 widths, 50 layers deep, drawn all at once; scalar input, weights
+N(0, 2/n_in) (the spread does not matter), biases 0. Without biases a net's answer to x is |x| times its answer to
+x / |x|, so that it is dead on [-1, 1] just where it is dead at both ends: the interval is exact, not sampled. A block's
+share of dead nets less the theory's is one value; an equivalence test asks whether their mean is 0 within .01.
+    During training: digits, hidden layers of 32, 32 and 32 units, six rates with 30 seeds each, ReLU and leaky ReLU
+from the same weights in the same order of samples. A unit is silent where its z is at or below 0 on all training
+samples: dead for ReLU, with a slope of .01 left for leaky ReLU.
+
+Cost: about a minute on two cores.
+
+Departures from Lu et al. 2019 and Rister & Rubin 2020: nets are counted dead where a hidden layer is silent, which for
+continuous weights is where their answer is constant. Training is on data of our own, at rates that are no one's choice
+for use: the question is what they do.
+"""
+
+import sys
+from collections.abc import Sequence
+from itertools import product
+
+import numpy as np
+import pandas as pd
+from numpy import ndarray
+
+from descentlab.analysis.statistics import Interval, mean_interval, wilson
+from descentlab.analysis.theory import born_dead_probability
+from descentlab.analysis.verdicts import Values
+from descentlab.harness import config, figures
+from descentlab.harness.cli import compose
+from descentlab.harness.study import Part, Study, main
+from descentlab.nn.initializers import INITIALIZERS, WEIGHT_STREAM, stream
+
+WIDTHS = (2, 3, 4, 6, 8)
+DEPTHS = (1, 2, 3, 5, 8, 12, 20, 32, 50)
+BLOCKS, NETS = 40, 2000
+INTERVAL_DEPTH = 8  # at which the interval is held against one input
+RATES = (0.03, 0.1, 0.3, 0.5, 0.7, 1.0)
+SLOPES = {"relu": 0.0, "leaky_relu": 0.01}  # left of 0
+FEW_OR_MANY = (0.1, 1.0)  # the rates of the claim about silent units
+KILLING = (0.5, 1.0)  # the rates at which leaky ReLU is held against ReLU
+
+PARTS = {
+    "dying_relu": Part(
+        [[f"activation={activation}", f"learning_rate={rate}"] for activation in SLOPES for rate in RATES],
+        ["restarts=3", "epochs=2", "log_every=2"],
+    )
+}
+
+
+def report(study: Study) -> None:
+    """Tables, figures and verdicts of both halves."""
+    size = (3, 300) if study.quick else (BLOCKS, NETS)
+    blocks = study.measured("born_dead_blocks", lambda: born_dead(*size))
+    table = born_dead_table(blocks)
+    study.table("born_dead", table)
+    figure = figures.predicted(
+        table,
+        "depth",
+        {"one_input": "dead for one input", "interval": "dead on [-1, 1] (line: theory for one input)"},
+        by="width",
+        labels=("hidden layers", "share of ReLU nets born dead"),
+        title=f"ReLU nets born dead, {table['nets'].iloc[0]} per point, and 1 - prod(1 - 2^-N)",
+    )
+    study.figure("born_dead", figure)
+
+    restarts = study.restarts("dying_relu")
+    silent = study.measured("silent_units", lambda: silent_table(study, restarts))
+    joined = restarts.merge(silent, on=["activation", "learning_rate", "seed"])
+    study.table("dying", dying_table(joined))
+    panels = {
+        "silent": "share of hidden units silent on all training samples",
+        "test/accuracy": "test accuracy (fraction of samples)",
+    }
+    title = (
+        f"Digits, 64-32-32-32-10, {restarts['epochs'].iloc[0]} epochs, {restarts['seed'].nunique()} restarts a point"
+    )
+    study.figure("dying", figures.trends(joined, "learning_rate", panels, by="activation", title=title))
+    study.verdicts(claimed(blocks, joined))
+
+
+def claimed(blocks: pd.DataFrame, restarts: pd.DataFrame) -> dict[str, Values | dict[str, Values]]:
+    """The values of every claim.
+
+    Args:
+        blocks: as from `born_dead`.
+        restarts: one row per restart with `silent` and test/accuracy, paired by seed.
+    """
+    cells = blocks.groupby(["width", "depth"])
+    one = {
+        f"width {width}, depth {depth}": (cell["dead_at_one_input"] / cell["nets"] - cell["theory"]).to_numpy()
+        for (width, depth), cell in cells
+    }
+    interval = {
+        f"width {width}": (cell["dead_on_interval"] / cell["nets"] - cell["theory"]).to_numpy()
+        for (width, depth), cell in cells
+        if depth == INTERVAL_DEPTH
+    }
+
+    def values(column: str, activation: str, rate: float) -> ndarray:
+        arm = restarts[(restarts["activation"] == activation) & (restarts["learning_rate"] == rate)]
+        return arm.sort_values("seed")[column].to_numpy(dtype=float)
+
+    low, high = FEW_OR_MANY
+    return {
+        "born_dead_as_predicted": one,
+        "interval_below_one_input": interval,
+        "large_steps_kill_units": (values("silent", "relu", high), values("silent", "relu", low)),
+        "leaky_relu_outlives_relu": {
+            f"rate {rate}": (values("test/accuracy", "leaky_relu", rate), values("test/accuracy", "relu", rate))
+            for rate in KILLING
+        },
+    }
+
+
+def silent_table(study: Study, restarts: pd.DataFrame) -> pd.DataFrame:
+    """Share of silent hidden units of every restart, before and after training, in all and layer by layer.
+
+    Args:
+        study: holds the weights.
+        restarts: one row per restart, as from `results.restarts`.
+
+    Returns:
+        One row per activation, learning_rate and seed: born_silent, silent, silent_1 .. silent_3; NaN where training
+        diverged.
+    """
+    (cell,) = compose([f"data={restarts['data'].iloc[0]}"], "dying_relu")
+    inputs = config.check(cell).splits["train"][0]
+    rows = []
+    for run_id, arm in restarts.groupby("run_id", sort=False):
+        weights = study.weights(str(run_id))
+        slope = SLOPES[arm["activation"].iloc[0]]
+        layers = range(1, sum(name.startswith("W") for name in weights.final))
+        start, end = (
+            silent_units(
+                [part[f"W{layer}"] for layer in layers], [part[f"b{layer}"] for layer in layers], inputs, slope
+            )
+            for part in (weights.initial, weights.final)
+        )
+        finite = arm.set_index("seed")["diverged_epoch"].reindex(weights.seeds).to_numpy() < 0
+        by_layer = np.stack([part.mean(axis=1) for part in np.split(end, len(layers), axis=1)])
+        shares = np.where(finite, [end.mean(axis=1), *by_layer], np.nan)
+        for place, seed in enumerate(weights.seeds):
+            about = (arm["activation"].iloc[0], arm["learning_rate"].iloc[0], int(seed), start[place].mean())
+            rows.append((*about, *shares[:, place]))
+    names = [f"silent_{layer}" for layer in range(1, len(rows[0]) - 4)]
+    return pd.DataFrame(rows, columns=["activation", "learning_rate", "seed", "born_silent", "silent", *names])
+
+
+def dying_table(restarts: pd.DataFrame) -> pd.DataFrame:
+    """Silent units and accuracy after training, per activation and rate."""
+    rows = []
+    for (activation, rate), arm in restarts.groupby(["activation", "learning_rate"], sort=False):
+        finite = arm[arm["diverged_epoch"] < 0]
+        row = {"activation": activation, "rate": rate, "n": len(finite), "diverged": len(arm) - len(finite)}
+        row["born_silent"] = arm["born_silent"].mean()
+        for name in ("silent", "test/accuracy"):
+            interval = mean_interval(finite[name]) if len(finite) else Interval(np.nan, np.nan, np.nan, 0)
+            row |= {name: interval.estimate, f"{name}_low": interval.low, f"{name}_high": interval.high}
+        layers = [name for name in arm.columns if name.startswith("silent_")]
+        rows.append(row | finite[layers].mean().to_dict())
+    return pd.DataFrame(rows)
+
+
+def silent_layers(width: int, depth: int, nets: int, seed: int) -> ndarray:
+    """Draw ReLU nets with one input and zero biases, and see at which depths they have fallen silent.
+
+    Args:
+        width: units of every hidden layer.
+        depth: number of hidden layers.
+        nets: how many to draw.
+        seed: of the draw.
+
+    Returns:
+        (2, depth, nets) bool: whether a hidden layer up to this one is silent for x = 1, and for x = -1.
+    """
+    draw = stream(seed, WEIGHT_STREAM)
+    rule = INITIALIZERS["he_normal"]()  # its spread depends on n_in alone, so that one call draws all nets' layer
+    a = np.tile(np.array([1.0, -1.0])[:, None], (nets, 1, 1))  # (nets, 2, 1)
+    silent = np.empty((depth, nets, 2), dtype=bool)
+    for layer in range(depth):
+        n_in = a.shape[-1]
+        weights = rule.weights(draw, nets * width, n_in).reshape(nets, width, n_in)
+        a = np.maximum(a @ weights.mT, 0.0)  # (nets, 2, width)
+        silent[layer] = ~a.any(axis=-1)  # a silent layer silences all that follow
+    return np.moveaxis(silent, 2, 0)
+
+
+def born_dead(
+    blocks: int = BLOCKS, nets: int = NETS, widths: Sequence[int] = WIDTHS, depths: Sequence[int] = DEPTHS
+) -> pd.DataFrame:
+    """Simulate the share of nets that are born dead, beside the theory's.
+
+    Args:
+        blocks: seeds, each with draws of its own.
+        nets: drawn per block and width; those of one width share their first layers across depths.
+        widths: of the hidden layers, all equal.
+        depths: numbers of hidden layers.
+
+    Returns:
+        One row per width, depth and seed: nets, dead_at_one_input (x = 1), dead_on_interval ([-1, 1]) as counts, and
+        theory, the probability for one input.
+    """
+    rows = []
+    for width, seed in product(widths, range(blocks)):
+        silent = silent_layers(width, max(depths), nets, seed)
+        one, both = silent[0].sum(axis=-1), silent.all(axis=0).sum(axis=-1)
+        for depth in depths:
+            theory = born_dead_probability([width] * depth)
+            rows.append((width, depth, seed, nets, int(one[depth - 1]), int(both[depth - 1]), theory))
+    columns = ["width", "depth", "seed", "nets", "dead_at_one_input", "dead_on_interval", "theory"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def born_dead_table(blocks: pd.DataFrame) -> pd.DataFrame:
+    """Shares over all blocks with Wilson intervals, per width and depth."""
+    rows = []
+    for (width, depth), cell in blocks.groupby(["width", "depth"]):
+        nets = int(cell["nets"].sum())
+        row = {"width": width, "depth": depth, "nets": nets, "theory": cell["theory"].iloc[0]}
+        for name in ("one_input", "interval"):
+            column = "dead_at_one_input" if name == "one_input" else "dead_on_interval"
+            share = wilson(int(cell[column].sum()), nets)
+            row |= {name: share.estimate, f"{name}_low": share.low, f"{name}_high": share.high}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def silent_units(weights: Sequence[ndarray], biases: Sequence[ndarray], inputs: ndarray, slope: float) -> ndarray:
+    """Which hidden units never pass anything on: z at or below 0 on every sample.
+
+    Args:
+        weights: of the hidden layers, (R, n_l, n_{l-1}).
+        biases: of the hidden layers, (R, n_l).
+        inputs: (N, n_0).
+        slope: of the activation left of 0: 0 for ReLU.
+
+    Returns:
+        (R, n_1 + ... + n_{L-1}) bool, layer by layer.
+    """
+    a = inputs[None]  # (1, N, n_0)
+    silent = []
+    for w, b in zip(weights, biases, strict=True):
+        z = a @ w.mT + b[:, None]  # (R, N, n_l)
+        silent.append((z <= 0.0).all(axis=1))
+        a = np.maximum(z, slope * z)
+    return np.concatenate(silent, axis=1)
+
+
+if __name__ == "__main__":
+    sys.exit(main("dying_relu", __doc__, PARTS, report))
