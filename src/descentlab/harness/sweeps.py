@@ -147,7 +147,7 @@ def _shown_progress(cells: Sequence[Config], wanted: bool) -> Iterator[Callable[
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task("", total=work[-1], state="")
+            task = bar.add_task(name(0), total=work[-1], state="")
 
             def draw(place: int, record: Record | None) -> None:
                 if record is not None:
