@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
@@ -37,7 +38,9 @@ LABELS = {
     "accuracy": "accuracy (fraction of samples)",
     "r2": "R² (fraction of variance)",
     "delta_norm": "mean |δ| over samples",
+    "delta_rms": "root mean square |δ| over samples",
     "gradient_norm": "‖∂C/∂W‖ (Frobenius)",
+    "bias_gradient_norm": "‖∂C/∂b‖, the norm of the mean δ",
     "weight_norm": "‖W‖ (Frobenius)",
 }
 HOW_TO_READ = "thin: every restart   thick: mean   band: 95 % interval of the mean"
@@ -53,7 +56,7 @@ def save(figure: Figure, path: str | Path, dpi: int = 150) -> None:
         options["metadata"] = {"Date": None}  # the same figure is the same file
     elif str(path).endswith(".png"):
         options["pil_kwargs"] = {"compress_level": 3}  # a third of the time of the default, for 1.2 of the size
-    with _drawing:
+    with _drawing, rc_context({"svg.hashsalt": "descentlab"}):  # ids that are not random
         figure.savefig(path, **options)
 
 
