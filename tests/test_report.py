@@ -1,0 +1,181 @@
+import importlib.util
+import json
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from descentlab.harness import cli, report, study
+from descentlab.harness.config import InputError
+from descentlab.harness.study import Part
+from descentlab.harness.tracking import find
+
+CLAIMS = """
+claims:
+  - id: better
+    statement: more width & depth <help>
+    family: f
+    metric: test accuracy (fraction)
+    test: greater
+    margin: {margin}
+    n: 6
+    conditional_on: iris
+"""
+SCRIPT = '''"""What a small study asks."""
+from descentlab.harness import figures
+from descentlab.harness.study import Part, main
+import pandas as pd
+PARTS = {"width": Part([["network.hidden=2"], ["network.hidden=4"]], ["restarts=2"])}
+CALLS = []
+def measure():
+    CALLS.append(1)
+    return pd.DataFrame({"speed": [0.1 + 0.2, 2.0]})
+def report(study):
+    ends = study.restarts("width")
+    study.table("ends", ends[["hidden", "seed", "test/accuracy"]])
+    study.table("measured", study.measured("speeds", measure))
+    study.figure("curves", figures.learning_curves(study.curves("width", ["test/loss"])))
+    study.verdicts({"better": ends[ends["hidden"].astype(str) == "4"]["test/accuracy"].to_numpy()})
+'''
+SETTINGS = ["data=iris", "epochs=3", "restarts=6", "learning_rate=0.5"]
+
+
+@pytest.fixture
+def small(tmp_path, store, monkeypatch):
+    """A study of its own: runs it with overrides, returns the exit status."""
+    (tmp_path / "claims").mkdir()
+    (tmp_path / "small.py").write_text(SCRIPT)
+    monkeypatch.setattr(study, "EXPERIMENTS", tmp_path)
+    composed = cli.compose
+    monkeypatch.setattr(cli, "compose", lambda words, experiment=None, *more, **kw: composed(words, None, *more, **kw))
+
+    def run(*words, margin=0.2):
+        (tmp_path / "claims" / "small.yaml").write_text(CLAIMS.format(margin=margin))
+        module = report._script("small")
+        place = [f"tracking.{key}={store.numbers[key]}" for key in ("uri", "experiment")]
+        return study.main("small", module.__doc__, module.PARTS, module.report, [*SETTINGS, *words, *place])
+
+    return run
+
+
+def test_a_study_is_drawn_anew_from_the_store_without_measuring_anything(small, store, tmp_path):
+    assert small() == 0
+    (summary,) = find(store, "summary")
+    one = report.rebuild(store, "small", tmp_path / "reports")
+    assert one.run.run_id == summary.run_id
+    assert sys.modules["experiments_small"].CALLS == []
+    for name in ("ends.csv", "speeds.csv", "verdicts.csv", "verdict.json"):
+        assert (one.folder / name).read_bytes() == summary.artifact(name).read_bytes(), name
+    assert (one.folder / "curves.svg").read_bytes() == summary.artifact("curves.svg").read_bytes()
+
+
+def test_a_verdict_that_flipped_is_shown_beside_the_one_before(small, store, tmp_path):
+    assert small(margin=0.01) == 0
+    assert small(margin=0.99) == 0
+    first, second = find(store, "summary")
+    assert (first.metrics["verdict/better"], second.metrics["verdict/better"]) == (1, -1)
+    assert first.metrics["estimate/better"] == pytest.approx(
+        json.loads(first.artifact("verdict.json").read_text())[0]["estimate"]
+    )
+    one = report.rebuild(store, "small", tmp_path / "reports")
+    assert one.verdicts[["verdict", "before"]].iloc[0].tolist() == ["not supported", "supported"]
+    page = report.write_page([one], tmp_path / "reports").read_text()
+    assert "more width &amp; depth &lt;help&gt;" in page
+    assert "class='not-supported flipped'" in page
+    assert "small/curves.svg" in page
+
+
+def test_the_full_form_is_drawn_and_not_a_later_quick_one(small, store, tmp_path):
+    assert small() == 0
+    assert small("--quick") == 0
+    assert report.rebuild(store, "small", tmp_path / "reports").run.params["form"] == "full"
+
+
+def test_a_study_that_was_never_run_or_does_not_exist_is_said_to_be_so(small, store, tmp_path):
+    assert report.rebuild(store, "small", tmp_path / "reports") is None
+    with pytest.raises(InputError, match="study=large: not one of small"):
+        report.rebuild(store, "large", tmp_path / "reports")
+
+
+def test_claims_that_too_few_seeds_could_not_decide_are_refused_before_anything_trains(small, store, capsys):
+    assert small("restarts=5") == 2
+    assert "claim better: n=5: wilcoxon cannot go below" in capsys.readouterr().err
+    assert not find(store, "cell")
+
+
+def test_the_quick_form_decides_nothing_and_leaves_out_what_is_for_the_full_one(small, store, monkeypatch, capsys):
+    assert small("--quick", "restarts=2") == 0
+    (summary,) = find(store, "summary")
+    assert summary.metrics["verdict/better"] == 0
+
+
+def test_a_part_whose_data_is_missing_is_skipped_with_a_line(store, monkeypatch, capsys):
+    monkeypatch.delenv("NO_SUCH_DATA", raising=False)
+    seen = []
+    parts = {"width": Part([[]], needs="NO_SUCH_DATA"), "depth": Part([[]], full_only=True)}
+    place = [f"tracking.{key}={store.numbers[key]}" for key in ("uri", "experiment")]
+    assert (
+        study.main(
+            "none", "", parts, lambda one: seen.append([one.has("width"), one.has("depth")]), ["--quick", *place]
+        )
+        == 0
+    )
+    assert seen == [[False, False]]
+    assert "width: skipped, because NO_SUCH_DATA is not set" in capsys.readouterr().out
+
+
+# --- vanishing gradients -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def vanishing():
+    spec = importlib.util.spec_from_file_location("vanishing", study.EXPERIMENTS / "vanishing_gradients.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_slope_of_the_root_mean_square_has_pseudo_values_that_average_to_it(vanishing):
+    rng = np.random.default_rng(3)
+    nets = 0.3 * np.arange(6) + rng.normal(0, 0.05, (50, 6))
+    values = vanishing.pseudo_slopes(nets)
+    whole = np.polyfit(np.arange(6), 0.5 * np.log10((10 ** (2 * nets)).mean(axis=0)), 1)[0]
+    assert values.shape == (50,)
+    assert values.mean() == pytest.approx(whole, abs=2e-4)
+    assert vanishing.pseudo_slopes(nets - 300).mean() == pytest.approx(values.mean())  # no underflow
+
+
+def test_the_arms_of_vanishing_gradients_are_those_that_were_tuned(vanishing):
+    for key, part in vanishing.PARTS.items():
+        if part.tuned:
+            assert [arm[:-1] for arm in study._tuned_arms(key)] == part.arms
+
+
+def test_the_claims_of_vanishing_gradients_count_the_cases_that_it_judges(vanishing):
+    claims = {claim.id: claim for claim in study.declared_claims("vanishing_gradients")}
+    for depths, suffix in ((vanishing.DEPTHS, ""), (vanishing.MNIST_DEPTHS, "_mnist")):
+        deep = [depth for depth in depths if depth >= vanishing.DEEP]
+        assert claims[f"relu_learns_deeper{suffix}"].cases == 2 * len(deep)
+        assert claims[f"leaky_improves{suffix}"].cases == 2 * len(deep)
+    assert all(claims[name].cases == len(vanishing.ACTIVATIONS) for name in vanishing.START.values())
+    assert all(claims[name].margin == 0.01 for name in vanishing.START.values())
+    assert claims["nielsen_start"].cases == sum(map(len, vanishing.PUBLISHED.values()))
+
+
+def test_fading_is_fitted_over_hidden_layers_alone(vanishing):
+    values = {1: 1e-3, 2: 1e-2, 3: 1e-1, 4: 7.0}  # layer 4 is the output
+    frame = pd.DataFrame(
+        {
+            "hidden_layers": 3,
+            "arm": "x",
+            "seed": 0,
+            "epoch": 0,
+            "metric": f"delta_norm/layer_{layer}",
+            "value": value,
+        }
+        for layer, value in values.items()
+    )
+    assert vanishing.fading(frame, 0, "delta_norm").iloc[0] == pytest.approx(1.0)
+    frame.loc[0, "value"] = 1e-9
+    assert vanishing.fading(frame, 0, "delta_norm", first=2).iloc[0] == pytest.approx(1.0)
