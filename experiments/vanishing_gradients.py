@@ -11,7 +11,7 @@ Claims, each declared with its test, margin and family in experiments/claims/van
 
 Method:
     start     networks of 20 equally wide hidden layers, before training. Decades lost per layer are the slope of a
-              straight line through log10 of |delta|, root mean square over nets (mean over inputs within a net),
+              straight line through log10 of |delta|, root mean square over nets and inputs as the theory is about,
               against the layer, hidden layers alone. Its interval comes from jackknife pseudo-values, one per net, and
               a TOST holds them against theory.propagate at the same finite depth.
     training  sigmoid, tanh, ReLU and leaky ReLU at depths 1 to 10 on digits, and 2 to 10 on MNIST, under one common
@@ -132,9 +132,8 @@ def report_start(study: Study) -> dict:
             values[START[rule]][activation] = slopes - expected["decades"]
     table = pd.DataFrame(rows)
     study.table("start", table)
-    off = table.assign(**{"depth": table["depth"]})
     figure = figures.deviations(
-        off,
+        table,
         margin(study),
         by="activation",
         series="depth",
@@ -143,7 +142,10 @@ def report_start(study: Study) -> dict:
         title=f"How far networks of width {width(study)} are from mean field, {table['n'].max()} nets each",
     )
     study.figure("start_deviations", figure, table)
-    study.figure("start_layers", layers_figure(drawn, predicted, study))
+    for name, rules in (("start_layers", (COMMON, HE)), ("start_layers_normal", ("normal",))):
+        shown = drawn[drawn["initializer"].isin(rules)]
+        if len(shown):
+            study.figure(name, layers_figure(shown, predicted, study))
     missing = len(ACTIVATIONS) != len(next(iter(values.values())))
     return {} if missing else values  # the quick form has no cases for some of the claims
 
@@ -157,7 +159,7 @@ def margin(study: Study) -> float:
 
 
 def measure_start(quick: bool) -> pd.DataFrame:
-    """One row per net: log10 of the mean |delta| over inputs by layer, and decades of |dC/dW| lost per layer."""
+    """One row per net: log10 of the root mean square of |delta| over inputs, and decades of |dC/dW| lost per layer."""
     wide, depths, nets = (QUICK_WIDTH, QUICK_DEPTHS, QUICK_NETS) if quick else (WIDTH, START_DEPTHS, NETS)
     names = ("sigmoid", "relu") if quick else tuple(ACTIVATIONS)
     rules = (COMMON, HE) if quick else tuple(START)
@@ -169,11 +171,17 @@ def measure_start(quick: bool) -> pd.DataFrame:
         for name in names:
             for depth in depths:
                 for first in range(0, nets, STACK):
-                    settings = {"activation": name, "initializer": rule, "epochs": 0, "seed": first}
+                    settings = {
+                        "activation": name,
+                        "initializer": rule,
+                        "epochs": 0,
+                        "seed": first,
+                        "diagnostics": "full",
+                    }
                     stack = min(STACK, nets - first)
                     curves = train(x, y, hidden=(wide,) * depth, restarts=stack, **settings).curves
                     layers = range(1, depth + 1)
-                    deltas = np.log10([curves[f"delta_norm/layer_{layer}"][0] for layer in layers]).T  # (R, depth)
+                    deltas = np.log10([curves[f"delta_rms/layer_{layer}"][0] for layer in layers]).T  # (R, depth)
                     slopes = slope(np.log10([curves[f"gradient_norm/layer_{layer}"][0] for layer in layers]).T)
                     for net in range(stack):
                         about = {"initializer": rule, "activation": name, "depth": depth, "seed": first + net}
@@ -223,19 +231,19 @@ def pseudo_slopes(values: ndarray) -> ndarray:
 
 
 def layers_figure(drawn: pd.DataFrame, predicted: pd.DataFrame, study: Study) -> figures.Figure:
-    """Mean |delta| by layer for every net, on the predicted lines."""
+    """|delta| by layer for every net, on the predicted lines."""
     depth = drawn["depth"].max()
     deepest = drawn[(drawn["depth"] == depth) & drawn["activation"].isin(SHOWN)]
     columns = [f"layer_{layer}" for layer in range(1, depth + 1)]
     frame = deepest.melt(["initializer", "activation", "seed"], columns, "layer", "log")
-    frame = frame.assign(metric="delta_norm/" + frame["layer"], epoch=0, value=10.0 ** frame["log"])
+    frame = frame.assign(metric="delta_rms/" + frame["layer"], epoch=0, value=10.0 ** frame["log"])
     lines = {}
     for (rule, name), nets in deepest.groupby(["initializer", "activation"], sort=False):
         known = predicted.set_index(["initializer", "activation", "depth"]).loc[(rule, name, depth)]
         squares = 10.0 ** (2.0 * logs(nets))
         lines[rule, name] = np.sqrt(squares[:, -1].mean()) * 10.0 ** known[columns].to_numpy(dtype=np.float64)
     title = f"{len(deepest.groupby('seed'))} nets of width {width(study)} before training, and mean field"
-    return figures.layer_decay(frame, lines, by="activation", panels="initializer", title=title)
+    return figures.layer_decay(frame, lines, by="activation", panels="initializer", quantity="delta_rms", title=title)
 
 
 # --- during training ---------------------------------------------------------------------------------------------
