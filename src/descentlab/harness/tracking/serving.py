@@ -56,11 +56,13 @@ def addresses(option: Option, base: str) -> dict[str, str]:
     every = _search("tags.level = 'cell'", cells)
     found["all cells: table"] = runs(every)
     found["all cells: charts"] = runs(every, compareRunsMode="CHART")
-    for run in [run for run in cells if run.status == "FINISHED"][-1:]:
-        page = f"{experiment}/runs/{run.run_id}/artifacts/learning_curves.png?workflowType=machine_learning"
-        found[f"{run.name}: learning curves"] = page
+    shown = [(run, "learning_curves.png", "learning curves") for run in cells if run.status == "FINISHED"][-1:]
     for run in find(option, "summary", limit=1):
-        found[f"{run.name}: summary"] = f"{experiment}/runs/{run.run_id}/artifacts?workflowType=machine_learning"
+        figures = sorted(name for name in run.artifacts() if name.endswith(".png"))
+        shown += [(run, name, Path(name).stem) for name in figures or [""]]
+    for run, name, title in shown:
+        page = f"{experiment}/runs/{run.run_id}/artifacts/{quote(name)}?workflowType=machine_learning"
+        found[f"{run.name}: {title or 'summary'}"] = page
     return found
 
 
@@ -94,7 +96,7 @@ def _score(cells: Sequence[StoredRun]) -> str:
 
 
 def _save_view(store: Store, name: str, search: Mapping[str, Any], cells: Sequence[StoredRun]) -> bool:
-    """Save what the UI calls a shared view of these cells: their axes and results as columns, charts of means alone."""
+    """Save what the UI calls a shared view of these cells: their axes and results as columns, charts of their means."""
     axes = [key for key in cells[-1].params if len({run.params.get(key) for run in cells}) > 1]
     score = _score(cells)
     measured = [score, f"{score}_ci_low", f"{score}_ci_high", "test/loss", "train/loss", f"{score}_diverged"]
@@ -105,9 +107,9 @@ def _save_view(store: Store, name: str, search: Mapping[str, Any], cells: Sequen
         **search,
         "selectedColumns": columns,
         "columnOrder": columns,
-        "columnWidths": {column: 60 + 7 * len(column.partition(".")[2]) for column in columns},
+        "columnWidths": {column: 24 + 7 * len(column.partition(".")[2]) for column in columns},
         "runsHiddenMode": "SHOW_ALL",
-        "chartsSearchFilter": r"/(loss|accuracy|r2|layer_\d+)$",
+        "chartsSearchFilter": "/(loss|accuracy|r2)$",
     }
     from mlflow.exceptions import MlflowException
 

@@ -271,6 +271,10 @@ class StoredRun:
     _artifacts: str
     _store: Store
 
+    def artifacts(self) -> list[str]:
+        """Names of the run's artifacts, folders apart."""
+        return [found.path for found in self._store.client.list_artifacts(self.run_id) if not found.is_dir]
+
     def artifact(self, name: str) -> Path:
         """A file of the run's artifacts on disk; fetched first where the store is not on this machine.
 
