@@ -1,6 +1,7 @@
 import gzip
 import hashlib
 import struct
+import warnings
 
 import numpy as np
 import pytest
@@ -446,6 +447,7 @@ def openml(monkeypatch, tmp_path):
 
     def fetch(name, version, **settings):
         asked.append((name, version, settings["n_retries"]))
+        warnings.warn("a network error, retrying", stacklevel=2)
         if isinstance(answer[0], Exception):
             raise answer[0]
         return answer[0]
@@ -479,9 +481,10 @@ def test_a_kept_file_that_is_damaged_is_fetched_anew(openml, tmp_path):
     assert len(asked) == 2
 
 
-def test_a_failing_fetch_is_one_line_that_names_data_path(openml):
+def test_a_failing_fetch_is_one_line_that_names_data_path(openml, recwarn):
     openml[1][0] = ConnectionError("name resolution\nfailed")
     message = refused("mnist", **FEW)
+    assert list(recwarn) == []
     assert message.startswith("data.path=auto: OpenML does not send MNIST (name resolution failed); set data.path")
 
 

@@ -15,6 +15,7 @@ import importlib.util
 import json
 import os
 import re
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -552,7 +553,9 @@ def _fetched() -> tuple[ndarray, ndarray]:
     from sklearn.datasets import fetch_openml
 
     try:
-        found = fetch_openml("mnist_784", version=1, as_frame=False, parser="pandas", n_retries=3, delay=2.0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of every retry; what comes of the last one is said below
+            found = fetch_openml("mnist_784", version=1, as_frame=False, parser="pandas", n_retries=3, delay=1.0)
         values, labels = np.asarray(found.data), np.asarray(found.target).astype(np.int64)
         return values.astype(np.uint8).reshape(-1, 28, 28), labels.astype(np.uint8)
     except Exception as error:  # the fetcher raises whatever urllib, http, gzip, pandas or its own checks raise
