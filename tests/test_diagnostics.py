@@ -296,8 +296,10 @@ def test_a_unit_is_dead_only_where_no_sample_of_any_block_reaches_it():
     parameters = Parameters(net.layers, np.ones((1, 7)))
     parameters.b[0][...] = 0, -5
     assert full_of(net, parameters, x, x)["dead/layer_1"] == 1
-    x[-1] = 1  # in the second block, and enough for the first unit
-    assert full_of(net, parameters, x, x)["dead/layer_1"] == 0.5
+    for sample in (0, -1):  # in the first block or in the second, and enough for the first unit
+        reached = x.copy()
+        reached[sample] = 1
+        assert full_of(net, parameters, reached, x)["dead/layer_1"] == 0.5
 
 
 def test_the_spread_of_activations_that_hardly_differ_is_not_lost_to_rounding():
