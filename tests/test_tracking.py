@@ -230,6 +230,15 @@ def test_a_cell_is_a_parent_with_one_nested_run_per_restart(option):
     assert {run.data.tags["config_hash"] for run in nested} == {cell(seed=s, restarts=1).hash for s in (7, 8, 9)}
 
 
+def test_a_runs_duration_is_that_of_its_training(option, monkeypatch):
+    whole = contents.write_weights
+    monkeypatch.setattr(contents, "write_weights", lambda *arguments: time.sleep(1.5) or whole(*arguments))
+    run_id = keep(option, cell(restarts=2), *reversed(trained(cell(restarts=2))))
+    client = stores.open_store(option).client
+    for info in (client.get_run(run_id).info, *(run.info for run in children(option, run_id))):
+        assert 0 <= info.end_time - info.start_time < 1500
+
+
 def test_a_single_restart_is_one_run_with_plain_metrics(option):
     run_id = keep(option, cell(restarts=1))
     assert not children(option, run_id)

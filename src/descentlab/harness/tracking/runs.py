@@ -72,7 +72,8 @@ class _TrackedCell(CellRun):
     def __init__(self, tracker: "_StoreTracker", config: Config, tags: dict[str, str]) -> None:
         super().__init__(config.name)
         self._tracker, self._config, self._tags = tracker, config, tags
-        self.run_id = tracker.create_run(config.name, tags)
+        self._began = self._ended = contents.milliseconds()
+        self.run_id = tracker.create_run(config.name, tags, self._began)
         self._times: dict[int, int] = {}  # logged epoch -> timestamp
         self._pending: list[Record] = []
         self._written: set[int] = set()
@@ -124,6 +125,7 @@ class _TrackedCell(CellRun):
 
     def finish(self, training: "Training", figures: "Mapping[str, Figure] | None" = None) -> None:
         """Hand the finished training over to be written."""
+        self._ended = contents.milliseconds()  # not when it is written
         self._tracker.submit(self, functools.partial(self._write, training, dict(figures or {})), heavy=True)
         self.finished = True
 
@@ -152,7 +154,7 @@ class _TrackedCell(CellRun):
             client.log_artifacts(run_id, folder)
         for row, stands_for in contents.with_own_run(training, self._tracker.children).items():
             self._write_child(training, row, stands_for)
-        client.set_terminated(run_id, status="FINISHED")
+        client.set_terminated(run_id, status="FINISHED", end_time=self._ended)
         self.ended = True
 
     def _write_artifacts(self, training: "Training", drawn: "dict[str, Figure]", folder: Path) -> None:
@@ -186,7 +188,7 @@ class _TrackedCell(CellRun):
         if outcome == "diverged":
             tags["diverged_epoch"] = str(int(training.diverged_epoch[row]))
         client = self._tracker.client
-        run_id = self._tracker.create_run(f"s{seed}", tags)
+        run_id = self._tracker.create_run(f"s{seed}", tags, self._began)
         metrics = []
         for scores, most in ((True, CHILD_POINTS), (False, CHILD_LAYER_POINTS)):
             kept = contents.thinned(len(training.epochs), most)
@@ -196,7 +198,7 @@ class _TrackedCell(CellRun):
             metrics += self._metrics(series, training.epochs[kept])
         settings = [Param(key, value) for key, value in contents.params(config).items()]
         client.log_batch(run_id, metrics=metrics, params=settings)
-        client.set_terminated(run_id, status="FINISHED")
+        client.set_terminated(run_id, status="FINISHED", end_time=self._ended)
 
     def abandon(self, error: BaseException) -> None:
         """Mark the run as killed or failed, with what was measured until then."""
@@ -410,9 +412,9 @@ class _StoreTracker(Tracker):
     def _running(self, query: str) -> list[Any]:
         return self.client.search_runs([self.store.experiment_id], f"attributes.status = 'RUNNING' and {query}")
 
-    def create_run(self, name: str, tags: Mapping[str, str]) -> str:
+    def create_run(self, name: str, tags: Mapping[str, str], began: int | None = None) -> str:
         """A new run; by the client's own call, since the fluent one would nest it by MLFLOW_RUN_ID."""
-        return self.client.create_run(self.store.experiment_id, tags=dict(tags), run_name=name).info.run_id
+        return self.client.create_run(self.store.experiment_id, began, dict(tags), name).info.run_id
 
     def _tags(self, level: str, more: Mapping[str, str] | None) -> dict[str, str]:
         return {

@@ -206,6 +206,6 @@ def serve_ui(option: Option, port: int | None = None, open: bool = False) -> Non
         if open:
             import webbrowser
 
-            webbrowser.open(list(found.values())[min(1, len(found) - 1)])
+            webbrowser.open(next(iter(found.values())))
         with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()
