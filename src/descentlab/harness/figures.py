@@ -19,7 +19,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy import ndarray
 
 from descentlab.analysis.statistics import wilson
@@ -332,10 +332,9 @@ def predicted(
             look: dict[str, Any] = {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)]}
             points = ax.errorbar(rows[x], middle, reach, ls="", ms=5, capsize=2, lw=1.5, zorder=3, **look)
             handles[f"{by} {key}"] = points.lines[0]
-            handles["theory"] = line
+            handles["theory"] = handles.pop("theory", line)  # the last in the legend
         ax.set_title(name, fontsize="medium")
-        ax.set_xscale("log")
-        ax.xaxis.set_major_formatter("{x:g}")
+        _plain_log_axis(ax)
         ax.set_xlabel(labels[0])
         ax.grid(alpha=0.3)
     axes[0].set_ylabel(labels[1])
@@ -403,6 +402,7 @@ def trends(
         ticks = np.array(_ordered(frame[x]), dtype=np.float64)
         ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         ax.minorticks_off()
+        ax.set_xlim(ticks.min() / 1.3, ticks.max() * 1.3)
         ax.set_xlabel(x.replace("_", " "))
         if ax is axes[0] or len(columns) > 1:
             ax.set_ylabel(label)
@@ -425,8 +425,8 @@ def phase_map(
 
     Args:
         frame: one row per restart.
-        x: the column along the axis.
-        y: the column up the axis, which is logarithmic.
+        x: the column along the axis; both axes are logarithmic.
+        y: the column up the axis.
         value: the column whose mean is shown, 0 to 1.
         lines: name -> positions (x, y) of a predicted line; what lies outside the map is not drawn.
         labels: of the axes and of the value.
@@ -440,7 +440,7 @@ def phase_map(
     table = frame.pivot_table(index=y, columns=x, values=value, aggfunc="mean", dropna=False)
     counts = frame.groupby([y, x]).size()
     across, along = table.columns.to_numpy(dtype=float), table.index.to_numpy(dtype=float)
-    edges = [_edges(across), np.exp(_edges(np.log(along)))]
+    edges = [np.exp(_edges(np.log(centres))) for centres in (across, along)]
     image = ax.pcolormesh(*edges, table.to_numpy(), cmap="cividis", vmin=0.0, vmax=1.0)
     for (row, column), mean in np.ndenumerate(table.to_numpy()):
         run = (table.index[row], table.columns[column]) in counts.index
@@ -451,10 +451,11 @@ def phase_map(
     for place, (name, (positions, heights)) in enumerate(lines.items()):
         ax.plot(positions, heights, color="white", lw=4, zorder=3)
         (handles[name],) = ax.plot(positions, heights, color=COLOURS[1 - place], lw=2.2, ls=LINES[place], zorder=4)
+    ax.set_xscale("log")
     ax.set_yscale("log")
     ax.set_yticks(along, [f"{one:g}" for one in along])
-    ax.minorticks_off()
     ax.set_xticks(across, [f"{one:g}" for one in across])
+    ax.minorticks_off()
     ax.set_xlim(edges[0][0], edges[0][-1])
     ax.set_ylim(edges[1][0], edges[1][-1])
     ax.set_xlabel(labels[0])
@@ -510,7 +511,10 @@ def arrivals(
             shares = [wilson(count, len(arrival)) for count in waiting]
             look: dict[str, Any] = {"color": COLOURS[place % len(COLOURS)], "step": "post"}
             low, high = [share.low for share in shares], [share.high for share in shares]
-            ax.fill_between(epochs, low, high, alpha=0.15, lw=0, **look)
+            partly = [0 < count < len(arrival) for count in waiting]  # before and after, the bands of all are one
+            first, last = (partly.index(True) - 1, horizon - partly[::-1].index(True) + 1) if any(partly) else (0, 0)
+            span = slice(max(first, 0), last + 1)
+            ax.fill_between(epochs[span], low[span], high[span], alpha=0.15, lw=0, **look)
             (line,) = ax.plot(
                 epochs, [share.estimate for share in shares], color=look["color"], ls=LINES[place % len(LINES)],
                 lw=2, drawstyle="steps-post",
@@ -573,8 +577,7 @@ def costs(
         if reference is not None:
             ax.axvline(reference, color="black", lw=1, ls=(0, (1, 1)))
         ax.set_title(str(group), fontsize="medium")
-        ax.set_xscale("log")
-        ax.xaxis.set_major_formatter("{x:g}")
+        _plain_log_axis(ax)
         ax.set_xlabel(label)
         ax.set_yticks(range(len(names)), names)
         ax.set_ylim(len(names) - 0.4, -0.6)
@@ -784,6 +787,14 @@ def _value_axis(ax: Axes, values: Iterable[float], along: str = "y") -> None:
         low = finite.min() / 1.3  # an interval around a mean may reach below 0
         current = ax.get_ylim() if along == "y" else ax.get_xlim()
         (ax.set_ylim if along == "y" else ax.set_xlim)(low, max(current[1], finite.max() * 1.3))
+
+
+def _plain_log_axis(ax: Axes) -> None:
+    """A log axis along x with ticks at 1, 2 and 5 times powers of ten, written out."""
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _quantity(metric: str) -> str:
