@@ -296,10 +296,10 @@ def fading(curves: pd.DataFrame, epoch: int, quantity: str, first: int = 1) -> p
     norms = norms[(norms["layer"] <= norms["hidden_layers"]) & (norms["layer"] >= first)]
     table = norms.pivot_table(index=["hidden_layers", "arm", "seed"], columns="layer", values="log", dropna=False)
     parts = []
-    for depth, rows in table.groupby(level="hidden_layers"):
+    for depth, rows in table.sort_index().groupby(level="hidden_layers"):
         if depth > first:
             parts.append(pd.Series(slope(rows[list(range(first, depth + 1))].to_numpy()), rows.index))
-    return pd.concat(parts)
+    return pd.concat(parts).sort_index()
 
 
 def series(values: pd.Series, depth: int, activation: str, initializer: str) -> ndarray:
@@ -311,7 +311,7 @@ def training_values(
     curves: pd.DataFrame, accuracy: pd.DataFrame, start: pd.Series, end: pd.Series, suffix: str
 ) -> dict:
     """What the claims about training are judged on."""
-    ends = accuracy.set_index(["hidden_layers", "arm", "seed"])["value"]
+    ends = accuracy.set_index(["hidden_layers", "arm", "seed"])["value"].sort_index()
     depths = [depth for depth in sorted(ends.index.unique("hidden_layers")) if depth >= DEEP]
     both = [(depth, rule) for depth in depths for rule in (COMMON, HE)]
 
@@ -413,9 +413,11 @@ def report_nielsen(study: Study) -> dict:
     speeds = curves.assign(
         metric="speed in " + curves["hidden"].map(named), series="hidden layer " + curves["layer"].astype(str)
     )
-    title = "Nielsen's networks over 500 epochs of batch descent on 1000 images of MNIST"
-    figure = figures.learning_curves(speeds, list(speeds["metric"].unique()), by="series", title=title)
-    study.figure("nielsen_training", figure, speeds[["metric", "series", "seed", "epoch", "value"]])
+    for network, rows in speeds.groupby("metric", sort=False):
+        title = "Nielsen's network over 500 epochs of batch descent on 1000 images of MNIST"
+        figure = figures.learning_curves(rows, [network], by="series", title=title)
+        size = len(rows["series"].unique())
+        study.figure(f"nielsen_{size}_layers", figure, rows[["metric", "series", "seed", "epoch", "value"]])
     return {
         "nielsen_start": {
             name: (drawn[drawn["layer_of"] == name]["value"].to_numpy(), speed) for name, speed in printed.items()
