@@ -40,6 +40,7 @@ CELL_POINTS = 200  # logged epochs that a cell shows in the store; the whole cur
 FLUSH_POINTS = 20  # of those that came since the last flush
 CHILD_POINTS = 20  # likewise of a restart's losses and scores
 CHILD_LAYER_POINTS = 2  # likewise of norms per layer; a row costs 0.1 ms, and a sweep has many restarts
+FIGURE_POINTS = 400  # likewise that its figure shows
 FLUSH_SECONDS = 60.0  # a longer cell shows its means while it trains
 QUEUED_CELLS = 2  # cells that may wait to be written, weights and all
 DIGEST_LENGTH = 16  # of the data's hash, of which MLflow takes 36 characters and shows them all
@@ -126,6 +127,7 @@ class _TrackedCell(CellRun):
     def finish(self, training: "Training", figures: "Mapping[str, Figure] | None" = None) -> None:
         """Hand the finished training over to be written."""
         self._ended = contents.milliseconds()  # not when it is written
+        self._pending.clear()
         self._tracker.submit(self, functools.partial(self._write, training, dict(figures or {})), heavy=True)
         self.finished = True
 
@@ -164,8 +166,12 @@ class _TrackedCell(CellRun):
         curves.to_parquet(folder / "curves.parquet", index=False)
         contents.restart_table(training).to_parquet(folder / "restarts.parquet", index=False)
         contents.write_weights(training, folder)
+        drawn_epochs = training.epochs[contents.thinned(len(training.epochs), FIGURE_POINTS)]
+        shown = curves.loc[
+            curves["epoch"].isin(drawn_epochs), [c for c in curves if contents.is_score(c) or "/" not in c]
+        ]
         about = {"cell": self.name, "data": self._config.data.name, "loss": self._config.loss.name}
-        figure = figures.learning_curves(contents.long_form(curves.assign(**about)))
+        figure = figures.learning_curves(contents.long_form(shown.assign(**about)))
         figures.save(figure, folder / "learning_curves.png", dpi=100)
         for name, figure in drawn.items():
             figures.save(figure, folder / f"{contents.safe_name(name)}.png")
