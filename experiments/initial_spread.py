@@ -14,6 +14,9 @@ compared pair by pair. Rates are the best of a grid of four a decade on validati
 
 Cost: about a minute on two cores; tuning takes about four.
 
+Read with care: with 64 inputs N(0, 1) is far too wide for ReLU and not for sigmoid, whose slope of at most 1/4 makes up
+for it. What is said here of sigmoid is said of layers this narrow.
+
 Departures from the notebook: digits in place of 300 rows of MNIST, softmax and cross-entropy in place of sigmoid and
 squared error, batches of 32 in shuffled order, tuned rates in place of 300. At one set of widths only. The rate is
 tuned for the loss at the end and not for an early arrival.
@@ -45,6 +48,7 @@ PARTS = {
     "initial_spread": Part(
         [[f"activation={activation}", *words] for activation in ACTIVATIONS for words in RULES.values()],
         ["restarts=3", "epochs=3"],
+        few=slice(0, None, 3),
         tuned=True,
     )
 }
@@ -110,8 +114,13 @@ def arrival_table(restarts: pd.DataFrame, horizon: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def claimed(restarts: pd.DataFrame) -> dict[str, Values | dict[str, Values]]:
-    """Epochs to the target of each scaled rule against N(0, 1), pair by pair, NaN where a restart is censored."""
+def claimed(restarts: pd.DataFrame) -> dict[str, Values | dict[str, Values] | None]:
+    """Epochs to the target of each scaled rule against N(0, 1), pair by pair, NaN where a restart is censored.
+
+    None where not all arms were run, as in the quick form.
+    """
+    if len(restarts.groupby(["activation", "rule"])) < len(ACTIVATIONS) * len(RULES):
+        return {"scaled_spread_is_faster": None}
 
     def values(activation: str, rule: str) -> ndarray:
         arm = restarts[(restarts["activation"] == activation) & (restarts["rule"] == rule)]

@@ -108,7 +108,7 @@ def report(study: Study) -> None:
     relu_nets = study.restarts("thirty_layers")
     names = {rule: name for name, rule in RULES.items()}
     relu_nets = relu_nets.assign(hidden_layers=_depths(relu_nets), spread=relu_nets["initializer"].map(names))
-    study.table("thirty_layers", relu_table(relu_nets))
+    study.table("relu_accuracy", relu_table(relu_nets))
     figure = figures.trends(
         relu_nets,
         "learning_rate",

@@ -371,7 +371,8 @@ def trends(
     handles: dict[str, Line2D] = {}
     for ax, (group, column, label) in zip(axes, shown, strict=True):
         part = frame if group is None else frame[frame[panels] == group]
-        lowest = min(frame[column][np.isfinite(frame[column])].min(), 0.0)
+        low, high = frame[column].min(), frame[column].max()
+        room = np.array([0.35 if frame[column].isna().any() else 0.05, 0.05]) * (high - low or 1.0)
         if group is not None:
             ax.set_title(f"{panels}: {group}".replace("_", " "), fontsize="medium")
         for place, key in enumerate(keys):
@@ -390,18 +391,21 @@ def trends(
                 ax.plot(position * aside * jitter, finite, ls="", marker=marker, **dots)
                 lost = len(values) - len(finite)
                 if lost:
-                    spot = (position * aside, lowest - 0.05 - 0.05 * place)
-                    ax.annotate(f"{lost} diverged", spot, color=colour, ha="center", va="top", fontsize="x-small")
+                    note = f"{lost} of {len(values)}\ndiverged"
+                    spot = (position, 0.01 + 0.11 * place)
+                    where: Any = ("data", "axes fraction")
+                    ax.annotate(note, spot, xycoords=where, color=colour, ha="center", va="bottom", fontsize="x-small")
                 means.append(_statistics(finite[None, :]) if len(finite) else _statistics(np.array([[np.nan]])))
-            low, middle, high = (np.array([one[part][0] for one in means]) for part in ("_ci_low", "", "_ci_high"))
-            ax.fill_between(positions * aside, low, high, color=colour, alpha=0.25, lw=0, zorder=1)
+            below, middle, above = (np.array([one[part][0] for one in means]) for part in ("_ci_low", "", "_ci_high"))
+            ax.fill_between(positions * aside, below, above, color=colour, alpha=0.25, lw=0, zorder=1)
             style = LINES[place % len(LINES)]
             (line,) = ax.plot(positions * aside, middle, color=colour, ls=style, lw=2, marker=marker, ms=6, zorder=3)
             handles[str(key)] = line
         ax.set_xscale("log")
         ticks = np.array(_ordered(frame[x]), dtype=np.float64)
-        ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks], fontsize="small")
         ax.minorticks_off()
+        ax.set_ylim(low - room[0], high + room[1])  # an interval from two restarts may be wider than the figure
         ax.set_xlim(ticks.min() / 1.3, ticks.max() * 1.3)
         ax.set_xlabel(x.replace("_", " "))
         if ax is axes[0] or len(columns) > 1:
@@ -446,7 +450,7 @@ def phase_map(
         run = (table.index[row], table.columns[column]) in counts.index
         text = f"{mean:.2f}" if np.isfinite(mean) else "diverged" if run else ""
         colour = "white" if mean < 0.5 else "black"
-        ax.text(across[column], along[row], text, color=colour, ha="center", va="center", fontsize="small")
+        ax.text(across[column], along[row], text, color=colour, ha="center", va="center", fontsize="small", zorder=5)
     handles: dict[str, Line2D] = {}
     for place, (name, (positions, heights)) in enumerate(lines.items()):
         ax.plot(positions, heights, color="white", lw=4, zorder=3)
