@@ -12,7 +12,7 @@ of the copy in the same round. Shown are medians over rounds with 95 % bootstrap
 value, as in backpropagation: sigmoid's needs no exponential any more. `from z` computes the value, then the slope, as
 the notebook's derivatives do, which start from z. One core, BLAS held to one thread.
 
-Cost: about half a minute on one core; nothing is trained.
+Cost: about a quarter of a minute on one core; nothing is trained.
 
 Departures from the notebook: its derivatives are functions of z, here `from z`; the claim is judged on the slope that
 backpropagation asks for. NumPy's vectorised functions are timed, not the processor's arithmetic: another library,

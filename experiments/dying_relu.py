@@ -15,7 +15,7 @@ share of dead nets less the theory's is one value; an equivalence test asks whet
 from the same weights in the same order of samples. A unit is silent where its z is at or below 0 on all training
 samples: dead for ReLU, with a slope of .01 left for leaky ReLU.
 
-Cost: about a minute on two cores.
+Cost: about half a minute on two cores.
 
 Departures from Lu et al. 2019 and Rister & Rubin 2020: nets are counted dead where a hidden layer is silent, which for
 continuous weights is where their answer is constant. Training is on data of our own, at rates that are no one's choice
@@ -80,9 +80,8 @@ def report(study: Study) -> None:
         "silent": "share of hidden units that are silent",
         "test/accuracy": "test accuracy (fraction of samples)",
     }
-    title = (
-        f"Digits, 64-32-32-32-10, {restarts['epochs'].iloc[0]} epochs, {restarts['seed'].nunique()} restarts a point"
-    )
+    about = f"{restarts['epochs'].iloc[0]} epochs, {restarts['seed'].nunique()} restarts a point"
+    title = f"Units silent on all training samples: digits, 64-32-32-32-10, {about}"
     study.figure("dying", figures.trends(joined, "learning_rate", panels, by="activation", title=title))
     study.verdicts(claimed(blocks, joined))
 

@@ -12,7 +12,7 @@ share their seeds, and those of normal rules their draws (the notebook's rule ha
 compared pair by pair. Rates are the best of a grid of four a decade on validation at the end of training, per arm, over
 5 tuning seeds apart (100000 on): experiments/arms/initial_spread.yaml, written by --tune.
 
-Cost: about a minute on two cores; tuning takes about four.
+Cost: about half a minute on two cores; tuning takes about two.
 
 Read with care: with 64 inputs N(0, 1) is far too wide for ReLU and not for sigmoid, whose slope of at most 1/4 makes up
 for it. What is said here of sigmoid is said of layers this narrow.

@@ -15,7 +15,7 @@ Measured: the depth at which a seed's test accuracy falls through .5, on a strai
 of a grid for both spreads. They are compared at a common rate, .001, and at the rate of each that is best on
 validation; 5, 10 and 20 layers are shown beside 30 from fewer seeds.
 
-Cost: five minutes on two cores, most of it in the 48-layer nets; --tune takes about ten.
+Cost: four to six minutes on two cores, most of it in the 48-layer nets; --tune takes about ten.
 
 Departures from Schoenholz et al.: digits in place of MNIST and CIFAR10, width 64 in place of 300, depths to 48 in place
 of 300, a rate tuned per cell in place of one for all, 204 updates in place of up to 10^4: depth that would train later
