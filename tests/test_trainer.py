@@ -627,18 +627,26 @@ def test_two_trainings_that_take_turns_leave_blas_its_threads():
 
 
 def test_an_interrupt_does_not_wait_for_the_next_record():
-    stacked = recipe(descent="stochastic", epochs=3000, log_every=3000, restarts=4)  # some ten seconds to the end
-    records = iterate(stacked, splits(), workers=2)
+    plain, made = UPDATES["gradient_descent"](), []
+
+    def apply(*arguments):
+        made.append(None)
+        plain.apply(*arguments)
+
+    update = dataclasses.replace(plain, apply=apply)
+    stacked = recipe(descent="stochastic", update=update, epochs=3000, log_every=3000)  # some ten seconds to the end
+    records = iterate(stacked, splits())
     next(records)
     threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
-    began = time.perf_counter()
     with pytest.raises(KeyboardInterrupt):
         next(records)
-    assert time.perf_counter() - began < 2
+    assert 0 < len(made) < 45 * 1500
 
 
 def test_what_the_caller_does_with_a_record_is_not_counted_as_training():
-    assert train_recipe(recipe(), splits(), on_record=lambda record: time.sleep(0.2)).seconds < 0.5
+    began = time.perf_counter()
+    training = train_recipe(recipe(), splits(), on_record=lambda record: time.sleep(0.1))
+    assert training.seconds < time.perf_counter() - began - 4 * 0.1
 
 
 def test_auto_workers_are_found_where_the_system_tells_no_affinity(monkeypatch):
@@ -861,3 +869,26 @@ def test_true_batch_descent_at_the_notebooks_rate_does_not_learn(mnist):
     accuracy = training.curves["test/accuracy"][1:, 0]
     assert accuracy.max() < 0.2
     assert (accuracy[2:] == accuracy[-1]).all()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_epoch_of_every_restart_is_told(workers):
+    told = []
+    rng = np.random.default_rng(0)
+    splits = {"train": (rng.normal(size=(40, 3)), rng.normal(size=(40, 1)))}
+    network = {"layers": (3, 4, 1), "output": "linear", "loss": LOSSES["mean_squared_error"], "task": "regression"}
+    rule = INITIALIZERS["glorot_uniform"]()
+    pieces = {"initializer": rule, "output_initializer": rule, "descent": DESCENTS["batch"]()}
+    spread = Recipe(
+        **network,
+        **pieces,
+        activation=ACTIVATIONS["tanh"](),
+        update=UPDATES["gradient_descent"](),
+        learning_rate=0.1,
+        epochs=7,
+        restarts=5,
+        log_every=7,
+    )
+    for _ in iterate(spread, splits, workers, told.append):
+        pass
+    assert sum(told) == 7 * 5
