@@ -46,6 +46,7 @@ usage: descentlab [KEY=VALUE ...]             train one configuration
        descentlab -m KEY=A,B [KEY=VALUE ...]  train every combination
        descentlab ui [port=N]                 serve the tracked runs in MLflow, on this machine only
        descentlab replay RUN_ID               repeat a tracked run and say whether the bits agree
+       descentlab check [activation=A]        compare hand-derived slopes and gradients with differences
 
 flags: -m, --multirun     comma-separated values make a sweep
        --cfg job          show the resolved configuration and stop
@@ -475,7 +476,35 @@ def _replay(words: list[str]) -> int:
     return 0
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"ui": _ui, "replay": _replay}
+def _check(words: list[str]) -> int:
+    """Compare slopes and gradients with differences, for the activation and loss that the words name or for all."""
+    from descentlab.nn import gradient_check
+    from descentlab.nn.activations import ACTIVATIONS
+    from descentlab.nn.losses import LOSSES
+
+    named = {word.partition("=")[0].partition(".")[0] for word in words}
+    for word in words:
+        if word.startswith("-") or word.partition("=")[0].partition(".")[0] not in ("activation", "loss", "output"):
+            raise InputError(f"{shown(word)}: check takes activation=, its numbers, loss= and output=")
+    (cell,) = compose([*words, "data=digits", "tracking=none"], sweep=False)
+    one = ACTIVATIONS[cell.activation.name](**cell.activation.numbers)
+    activations = [one] if "activation" in named else [factory() for factory in ACTIVATIONS.values()]
+    losses = [LOSSES[cell.loss.name]] if named & {"loss", "output"} else list(LOSSES.values())
+    outcomes = [comparison for activation in activations for comparison in gradient_check.check_slope(activation)]
+    for activation, loss in product(activations, losses):
+        for output in [cell.output] if "output" in named else loss.forms:
+            for depth in gradient_check.DEPTHS:
+                outcomes += gradient_check.check_gradient(activation, loss, output, depth)
+    wrong = [outcome for outcome in outcomes if not outcome.agrees]
+    for outcome in wrong:
+        numbers = f"derived {outcome.derived:.9g}, difference {outcome.difference:.9g}"
+        print(f"disagrees: {outcome.what}: {numbers}, relative error {outcome.error:.2g}")
+    worst = max(outcome.error for outcome in outcomes)
+    print(f"{len(outcomes) - len(wrong)} of {len(outcomes)} derivatives agree; largest relative error {worst:.2g}")
+    return 1 if wrong else 0
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {"check": _check, "ui": _ui, "replay": _replay}
 
 
 def _complete(words: list[str], config_dir: str | None) -> None:

@@ -6,6 +6,7 @@ A cell is one resolved configuration; a single run is a sweep of one.
 import contextlib
 import functools
 import sys
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, TextIO
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from descentlab.harness.tracking import CellRun, Tracker
 
 LINE_SECONDS = 5.0  # between lines of progress where no terminal draws a bar
+BAR_SECONDS = 0.1  # between movements of the bar where one does
 
 
 class CellsFailed(Exception):
@@ -85,11 +87,12 @@ def _train(
     cell: Config,
     tracker: "Tracker",
     workers: int | None,
-    show: Callable[[Record], None],
+    show: "Callable[[Step], None]",
     on_finish: "Callable[[Config, Training, CellRun], None] | None",
 ) -> Training:
     dataset = configuration.check(cell)
-    records = iterate(configuration.recipe(cell, dataset), dataset.splits, workers or cell.workers)  # type: ignore[arg-type]
+    recipe = configuration.recipe(cell, dataset)
+    records = iterate(recipe, dataset.splits, workers or cell.workers, show)  # type: ignore[arg-type]
     with tracker.cell(cell, dataset) as kept:
 
         def note(record: Record) -> None:
@@ -115,27 +118,14 @@ def _drain(records: Generator[Record, None, Training], note: Callable[[Record], 
 # --- how far it is -----------------------------------------------------------------------------------------------
 
 
+Step = Record | int | None  # a record, restarts that have gone through one more epoch, or the cell's end
+
+
 @contextlib.contextmanager
-def _shown_progress(cells: Sequence[Config], wanted: bool) -> Iterator[Callable[[int, Record | None], None]]:
-    """Yield what is called with the cell's place and each record, None at a cell's end."""
-    work = np.cumsum([0.0, *(float(cell.epochs * cell.restarts) for cell in cells)])
-
-    def done(place: int, record: Record | None) -> float:
-        return work[place + 1] if record is None else work[place] + record.epoch * cells[place].restarts
-
-    def state(place: int, record: Record) -> str:
-        cell = cells[place]
-        losses = record.metrics.get("train/loss", np.array([np.nan]))
-        finite = losses[np.isfinite(losses)]
-        loss = f"train/loss {finite.mean():.4g}" if len(finite) else "diverged"
-        many = f"{cell.restarts} restarts, " if cell.restarts > 1 else ""
-        return f"{many}epoch {record.epoch}/{cell.epochs}, {loss}"
-
-    def name(place: int) -> str:
-        return f"{place + 1}/{len(cells)} {cells[place].name}" if len(cells) > 1 else cells[place].name
-
+def _shown_progress(cells: Sequence[Config], wanted: bool) -> Iterator[Callable[[int, Step], None]]:
+    """Yield what is called with the cell's place and each step of its training, from any thread."""
     if not wanted:
-        yield lambda place, record: None
+        yield lambda place, step: None
     elif sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -147,27 +137,56 @@ def _shown_progress(cells: Sequence[Config], wanted: bool) -> Iterator[Callable[
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(name(0), total=work[-1], state="")
+            task = bar.add_task(_place(cells, 0), total=1.0, state="")
 
-            def draw(place: int, record: Record | None) -> None:
-                if record is not None:
-                    bar.update(task, description=name(place), state=state(place, record))
-                bar.update(task, completed=done(place, record))
+            def draw(place: int, state: str, share: float) -> None:
+                bar.update(task, description=_place(cells, place), state=state, completed=share)
 
-            yield draw
+            yield _Meter(cells, draw, BAR_SECONDS).note
     else:
-        began = last = time.monotonic()
+        began = time.monotonic()
 
-        def write(place: int, record: Record | None) -> None:
-            nonlocal last
+        def write(place: int, state: str, share: float) -> None:
+            left = (time.monotonic() - began) * (1 - share) / share
+            print(f"{_place(cells, place)}: {state}, about {left:.0f} s left", file=sys.stderr, flush=True)
+
+        yield _Meter(cells, write, LINE_SECONDS).note
+
+
+def _place(cells: Sequence[Config], place: int) -> str:
+    return f"{place + 1}/{len(cells)} {cells[place].name}" if len(cells) > 1 else cells[place].name
+
+
+class _Meter:
+    """Counts epochs of restarts and shows the running cell every so many seconds."""
+
+    def __init__(self, cells: Sequence[Config], show: Callable[[int, str, float], None], seconds: float) -> None:
+        self._cells, self._show, self._seconds = cells, show, seconds
+        self._work = np.cumsum([0, *(cell.epochs * cell.restarts for cell in cells)])
+        self._done, self._loss = 0, ""
+        self._last = time.monotonic()
+        self._lock = threading.Lock()
+
+    def note(self, place: int, step: Step) -> None:
+        """Take a step of the cell at `place` into account."""
+        cell = self._cells[place]
+        with self._lock:
+            if isinstance(step, Record):
+                losses = step.metrics.get("train/loss", np.array([np.nan]))
+                finite = losses[np.isfinite(losses)]
+                self._loss = f"train/loss {finite.mean():.4g}" if len(finite) else "diverged"
+                self._done = max(self._done, self._work[place] + step.epoch * cell.restarts)
+            elif step is None:
+                self._done = self._work[place + 1]
+            else:
+                self._done = min(self._done + step, self._work[place + 1])
             now = time.monotonic()
-            share = done(place, record) / work[-1]
-            if record is not None and now - last >= LINE_SECONDS and share > 0:
-                last = now
-                left = (now - began) * (1 - share) / share
-                print(f"{name(place)}: {state(place, record)}, about {left:.0f} s left", file=sys.stderr, flush=True)
-
-        yield write
+            if step is None or now - self._last < self._seconds or not self._done:
+                return
+            self._last = now
+            many = f"{cell.restarts} restarts, " if cell.restarts > 1 else ""
+            epoch = (self._done - self._work[place]) // cell.restarts
+            self._show(place, f"{many}epoch {epoch}/{cell.epochs}, {self._loss}", self._done / self._work[-1])
 
 
 # --- what came of it ---------------------------------------------------------------------------------------------

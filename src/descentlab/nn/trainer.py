@@ -162,8 +162,9 @@ class _Chunk:
 class _Run:
     """One recipe on one set of splits: the chunks, and what each epoch does to them."""
 
-    def __init__(self, recipe: Recipe, splits: Splits) -> None:
+    def __init__(self, recipe: Recipe, splits: Splits, on_epoch: Callable[[int], None] | None = None) -> None:
         self.recipe = recipe
+        self.on_epoch = on_epoch
         self.network = recipe.network
         self.tables: Tables = {
             name: (input_table(x, recipe.dtype), target_table(y, recipe.dtype)) for name, (x, y) in splits.items()
@@ -208,9 +209,12 @@ class _Run:
             for epoch in range(first, last + 1):
                 if self.stopped:
                     break
+                restarts = len(chunk.rows)
                 if epoch:
                     self._epoch(chunk, epoch, workspace)
                 self._freeze_diverged(chunk, epoch, workspace)
+                if epoch and self.on_epoch:
+                    self.on_epoch(restarts)
             task, level = self.recipe.task, self.recipe.diagnostics
             following = functools.partial(self._change, chunk, last + 1)
             return measure(self.network, chunk.parameters, self.tables, task, level, workspace, following)
@@ -315,13 +319,19 @@ class _Run:
         )
 
 
-def iterate(recipe: Recipe, splits: Splits, workers: int | Literal["auto"] = 1) -> Generator[Record, None, Training]:
+def iterate(
+    recipe: Recipe,
+    splits: Splits,
+    workers: int | Literal["auto"] = 1,
+    on_epoch: Callable[[int], None] | None = None,
+) -> Generator[Record, None, Training]:
     """Train, yielding a Record at every logged epoch.
 
     Args:
         recipe: what to run.
         splits: "train", and "validation" and "test" where there are any.
         workers: threads; "auto" is one per core. The bits of the result do not depend on it.
+        on_epoch: is told, by a training thread, how many restarts have gone through one more epoch.
 
     Yields:
         A Record for epoch 0, every logged epoch and the last.
@@ -341,7 +351,7 @@ def iterate(recipe: Recipe, splits: Splits, workers: int | Literal["auto"] = 1) 
     blas = ThreadpoolController()
     with ThreadPoolExecutor(threads) as pool:
         with blas.limit(limits=1, user_api="blas"):
-            run = _Run(recipe, splits)
+            run = _Run(recipe, splits, on_epoch)
         stack = run.chunks(threads)
         workspaces: queue.SimpleQueue[Workspace] = queue.SimpleQueue()
         for _ in range(threads):
