@@ -279,6 +279,18 @@ def test_the_effective_rank_is_the_entropy_of_the_singular_values():
     assert rank == pytest.approx([1.7548, 2.0, 0.0], abs=1e-4)
 
 
+def test_the_effective_rank_does_not_depend_on_which_side_is_longer():
+    net = Network((5, 7, 1), ACTIVATIONS["tanh"](), "linear", LOSSES["mean_squared_error"])
+    parameters = networks(net.layers, 2)
+    for count in (3, 7, 40, BLOCK_SAMPLES + 9):
+        x, y = samples("regression", count, 5, 1)
+        rank = full_of(net, parameters, x, y)["effective_rank/layer_1"]
+        for row in range(2):
+            singular = np.linalg.svd(np.tanh(x @ parameters.W[0][row].T + parameters.b[0][row]), compute_uv=False)
+            share = singular / singular.sum()
+            assert rank[row] == pytest.approx(np.exp(-(share * np.log(share)).sum()), rel=1e-5)
+
+
 @pytest.mark.parametrize(("name", "near", "far"), [("sigmoid", 4.2, 4.5), ("tanh", 2.1, 2.3), ("leaky_relu", 9, -9)])
 def test_a_unit_is_saturated_where_its_slope_is_below_a_twentieth_of_the_steepest(name, near, far):
     # sigmoid's slope is .0145 at 4.2 and .0108 at 4.5, its threshold .0125; tanh's .0583 and .0395 around .05

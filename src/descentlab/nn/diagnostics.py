@@ -35,7 +35,7 @@ import numpy as np
 from numpy import ndarray
 
 from descentlab.nn.activations import OUTPUTS, Activation
-from descentlab.nn.memory import Parameters, Trace, Workspace
+from descentlab.nn.memory import BLOCK_SAMPLES, Parameters, Trace, Workspace
 from descentlab.nn.network import Network, backward, forward
 
 LEVELS = ("basic", "full", "none")
@@ -70,7 +70,8 @@ def measure(
     metrics: dict[str, ndarray] = {}
     for split, (inputs, targets) in tables.items():
         norms = metrics if split == "train" and level != "none" else None
-        activity = _Activity(network, len(parameters)) if split == "train" and level == "full" else None
+        full = split == "train" and level == "full"
+        activity = _Activity(network, len(parameters), len(inputs)) if full else None
         loss, score = _measure_split(network, parameters, inputs, targets, task, workspace, norms, activity)
         metrics[f"{split}/loss"] = loss
         metrics[f"{split}/{'r2' if task == 'regression' else 'accuracy'}"] = score
@@ -137,8 +138,9 @@ class _Activity:
         delta_squares: (L, R), sum over samples of |delta|^2.
     """
 
-    def __init__(self, network: Network, restarts: int) -> None:
+    def __init__(self, network: Network, restarts: int, samples: int) -> None:
         hidden = network.layers[1:-1]
+        self._few = samples <= BLOCK_SAMPLES  # then the product of a[l] with itself may take the shorter side
         self.delta_squares = np.zeros((len(network.layers) - 1, restarts))
         self._threshold = SATURATED * _steepest(network.activation)
         self._values = 0  # samples so far
@@ -146,7 +148,8 @@ class _Activity:
         self._scatter = np.zeros((len(hidden), restarts))  # sum of squared distances from the mean
         self._saturated = np.zeros((len(hidden), restarts))
         self._alive = [np.zeros((restarts, n), dtype=bool) for n in hidden]
-        self._gram = [np.zeros((restarts, n, n)) for n in hidden]
+        sides = [min(n, samples) if self._few else n for n in hidden]
+        self._gram = [np.zeros((restarts, side, side)) for side in sides]
 
     def add(self, trace: Trace) -> None:
         """Add a block of samples, after its backward pass."""
@@ -159,7 +162,7 @@ class _Activity:
             apart = mean - self._mean[layer]
             self._mean[layer] += apart * share
             self._scatter[layer] += scatter + np.square(apart) * share * self._values * units
-            self._gram[layer] += values.mT @ values
+            self._gram[layer] += values @ values.mT if self._few and samples < units else values.mT @ values
             steepness = np.abs(np.ascontiguousarray(slope[..., :-1], dtype=np.float64))
             self._saturated[layer] += (steepness < self._threshold).sum(axis=(1, 2)) / units
             self._alive[layer] |= (steepness > 0).any(axis=1)
@@ -207,7 +210,7 @@ def _steepest(activation: Activation) -> float:
 
 
 def _effective_rank(gram: ndarray) -> ndarray:
-    """The effective rank of matrices A (N, n), from their products A^T A (R, n, n): (R,)."""
+    """The effective rank of matrices A (N, n), from their products A^T A (R, n, n) or A A^T: (R,)."""
     rank = np.zeros(len(gram))
     finite = np.isfinite(gram).all(axis=(1, 2))  # a diverging net's are not, and an eigenvalue solver refuses them
     rank[~finite] = np.nan
