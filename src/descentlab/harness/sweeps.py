@@ -5,6 +5,7 @@ A cell is one resolved configuration; a single run is a sweep of one.
 
 import contextlib
 import functools
+import math
 import sys
 import threading
 import time
@@ -142,15 +143,15 @@ def _shown_progress(cells: Sequence[Config], wanted: bool) -> Iterator[Callable[
             def draw(place: int, state: str, share: float) -> None:
                 bar.update(task, description=_place(cells, place), state=state, completed=share)
 
-            yield _Meter(cells, draw, BAR_SECONDS).note
+            yield _Meter(cells, draw, BAR_SECONDS, -math.inf).note
     else:
         began = time.monotonic()
 
         def write(place: int, state: str, share: float) -> None:
-            left = (time.monotonic() - began) * (1 - share) / share
+            left = (time.monotonic() - began) * (1 - share) / max(share, 1e-9)
             print(f"{_place(cells, place)}: {state}, about {left:.0f} s left", file=sys.stderr, flush=True)
 
-        yield _Meter(cells, write, LINE_SECONDS).note
+        yield _Meter(cells, write, LINE_SECONDS, began).note
 
 
 def _place(cells: Sequence[Config], place: int) -> str:
@@ -160,11 +161,12 @@ def _place(cells: Sequence[Config], place: int) -> str:
 class _Meter:
     """Counts epochs of restarts and shows the running cell every so many seconds."""
 
-    def __init__(self, cells: Sequence[Config], show: Callable[[int, str, float], None], seconds: float) -> None:
-        self._cells, self._show, self._seconds = cells, show, seconds
+    def __init__(
+        self, cells: Sequence[Config], show: Callable[[int, str, float], None], seconds: float, last: float
+    ) -> None:
+        self._cells, self._show, self._seconds, self._last = cells, show, seconds, last
         self._work = np.cumsum([0, *(cell.epochs * cell.restarts for cell in cells)])
         self._done, self._loss = 0, ""
-        self._last = time.monotonic()
         self._lock = threading.Lock()
 
     def note(self, place: int, step: Step) -> None:
@@ -181,7 +183,7 @@ class _Meter:
             else:
                 self._done = min(self._done + step, self._work[place + 1])
             now = time.monotonic()
-            if step is None or now - self._last < self._seconds or not self._done:
+            if step is None or now - self._last < self._seconds:
                 return
             self._last = now
             many = f"{cell.restarts} restarts, " if cell.restarts > 1 else ""

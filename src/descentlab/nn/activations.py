@@ -8,6 +8,7 @@ value overwrite z. Everything is finite for |z| up to 1e4 in float32 and float64
 To add an activation: write a factory below, enter it in ACTIVATIONS, add conf/activation/<name>.yaml.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -214,14 +215,14 @@ def gelu() -> Activation:
     """phi(z) = z Phi(z) with the normal distribution function Phi, the erf form (Hendrycks & Gimpel 2016)."""
 
     def value(z: ndarray, out: ndarray) -> ndarray:
-        return np.multiply(z, 0.5 * (1.0 + erf(z * np.sqrt(0.5))), out=out, casting="same_kind")
+        return np.multiply(z, 0.5 * (1.0 + erf(z * math.sqrt(0.5))), out=out, casting="same_kind")
 
     def slope(z: ndarray, a: ndarray, out: ndarray) -> ndarray:
-        density = np.exp(-0.5 * z * z) * (1.0 / np.sqrt(2.0 * np.pi))
+        density = np.exp(-0.5 * z * z) * (1.0 / math.sqrt(2.0 * math.pi))
         return np.add(ndtr(z), z * density, out=out, casting="same_kind")
 
     def curvature(z: ndarray, a: ndarray, out: ndarray) -> ndarray:
-        density = np.exp(-0.5 * z * z) * (1.0 / np.sqrt(2.0 * np.pi))
+        density = np.exp(-0.5 * z * z) * (1.0 / math.sqrt(2.0 * math.pi))
         return np.multiply(density, 2.0 - z * z, out=out, casting="same_kind")
 
     return Activation("gelu", value, slope, slope_from_value=False, rectifies=True, curvature=curvature)
