@@ -369,6 +369,8 @@ def trends(
     shown = [(group, *column) for group in groups for column in columns.items()]
     figure, axes = _canvas(len(shown), width=4.0 if len(shown) > 2 else 5.0, share_y=len(columns) == 1)
     handles: dict[str, Line2D] = {}
+    apart = np.diff(np.log(np.array(_ordered(frame[x]), dtype=np.float64))).min(initial=np.inf)
+    step = min(0.06, 0.5 * apart / len(keys))  # no series comes near another position
     for ax, (group, column, label) in zip(axes, shown, strict=True):
         part = frame if group is None else frame[frame[panels] == group]
         low, high = frame[column].min(), frame[column].max()
@@ -381,7 +383,7 @@ def trends(
                 continue
             colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
             positions = np.array(_ordered(rows[x]), dtype=np.float64)
-            aside = 1.0 + 0.06 * (place - 0.5 * (len(keys) - 1))  # series side by side, not on top of one another
+            aside = (1.0 + step) ** (place - 0.5 * (len(keys) - 1))  # series side by side, not on top of one another
             means = []
             for position in positions:
                 values = rows[rows[x] == position][column].to_numpy(dtype=np.float64)
