@@ -58,8 +58,8 @@ START = {  # initialiser of all layers at the start -> the claim about it
     "normal": "theory_normal",
 }
 SHOWN = ("identity", "sigmoid", "tanh", "relu", "gelu", "softplus")  # in the figure of layers
-WIDTH, START_DEPTHS, NETS, STACK, INPUTS = 200, (5, 10, 20), 100, 25, 20
-QUICK_WIDTH, QUICK_DEPTHS, QUICK_NETS = 64, (10,), 20
+WIDTH, NETS, STACK, INPUTS = 200, {5: 50, 10: 50, 20: 100}, 25, 20  # nets by depth
+QUICK_WIDTH, QUICK_NETS = 64, {10: 20}
 
 NETWORKS = {"[784,30,30,10]": (30, 30), "[784,30,30,30,10]": (30, 30, 30)}
 PUBLISHED = {  # speed of each hidden layer before training
@@ -132,6 +132,7 @@ def report_start(study: Study) -> dict:
             values[START[rule]][activation] = slopes - expected["decades"]
     table = pd.DataFrame(rows)
     study.table("start", table)
+    few, many = table["n"].min(), table["n"].max()
     figure = figures.deviations(
         table,
         margin(study),
@@ -139,7 +140,7 @@ def report_start(study: Study) -> dict:
         series="depth",
         panels="initializer",
         label="measured − predicted\n(decades of |δ| per layer)",
-        title=f"How far networks of width {width(study)} are from mean field, {table['n'].max()} nets each",
+        title=f"How far networks of width {width(study)} are from mean field, {few} to {many} nets each",
     )
     study.figure("start_deviations", figure, table)
     for name, rules in (("start_layers", (COMMON, HE)), ("start_layers_normal", ("normal",))):
@@ -160,7 +161,7 @@ def margin(study: Study) -> float:
 
 def measure_start(quick: bool) -> pd.DataFrame:
     """One row per net: log10 of the root mean square of |delta| over inputs, and decades of |dC/dW| lost per layer."""
-    wide, depths, nets = (QUICK_WIDTH, QUICK_DEPTHS, QUICK_NETS) if quick else (WIDTH, START_DEPTHS, NETS)
+    wide, nets_by_depth = (QUICK_WIDTH, QUICK_NETS) if quick else (WIDTH, NETS)
     names = ("sigmoid", "relu") if quick else tuple(ACTIVATIONS)
     rules = (COMMON, HE) if quick else tuple(START)
     x = np.random.default_rng(0).normal(0, 1, (INPUTS, wide))
@@ -169,7 +170,7 @@ def measure_start(quick: bool) -> pd.DataFrame:
     rows = []
     for rule in rules:
         for name in names:
-            for depth in depths:
+            for depth, nets in nets_by_depth.items():
                 for first in range(0, nets, STACK):
                     settings = {
                         "activation": name,
@@ -271,13 +272,17 @@ def report_training(study: Study, data: str, part: str, suffix: str) -> dict:
         )
         means = heat.assign(log10=np.log10(heat["value"])).groupby(["arm", "metric", "epoch"], sort=False)["log10"]
         study.figure(f"heat_{quantity}{suffix}", figure, means.mean().reset_index())
-    losses = deepest[deepest["metric"] == "train/loss"]
-    figure = figures.learning_curves(losses, ["train/loss"], by="arm", title=f"{data}, {depth} hidden layers of 32")
+    losses = deepest[deepest["metric"].isin(["train/loss", "test/loss"])]
+    title = f"{data}, {depth} hidden layers of 32, {deepest['seed'].nunique()} seeds"
+    figure = figures.learning_curves(losses, ["train/loss", "test/loss"], by="arm", title=title)
     study.figure(f"losses{suffix}", figure, losses[["arm", "seed", "epoch", "metric", "value"]])
-    outcomes = accuracy[["arm", "hidden_layers", "seed", "value"]]
+    keys = ["arm", "hidden_layers", "seed"]
+    outcomes = curves[curves["epoch"] == last].pivot_table(index=keys, columns="metric", values="value", sort=False)
+    outcomes = outcomes[["test/accuracy", "train/loss"]].reset_index()
     if outcomes["hidden_layers"].nunique() > 1:
-        columns = {"value": f"test accuracy (fraction) after {last} epochs"}
-        figure = figures.trends(outcomes, "hidden_layers", columns, by="arm", title=f"{data}: which depths still learn")
+        columns = {"test/accuracy": "test accuracy (fraction)", "train/loss": "training loss (nats)"}
+        title = f"{data}: which depths still learn, after {last} epochs"
+        figure = figures.trends(outcomes, "hidden_layers", columns, by="arm", title=title)
         study.figure(f"depths{suffix}", figure, outcomes)
     return {} if study.quick else training_values(curves, accuracy, start, end, suffix)
 
@@ -414,8 +419,7 @@ def report_nielsen(study: Study) -> dict:
         metric="speed in " + curves["hidden"].map(named), series="hidden layer " + curves["layer"].astype(str)
     )
     for network, rows in speeds.groupby("metric", sort=False):
-        title = "Nielsen's network over 500 epochs of batch descent on 1000 images of MNIST"
-        figure = figures.learning_curves(rows, [network], by="series", title=title)
+        figure = figures.learning_curves(rows, [network], by="series", title="Nielsen's setting, 8 networks")
         size = len(rows["series"].unique())
         study.figure(f"nielsen_{size}_layers", figure, rows[["metric", "series", "seed", "epoch", "value"]])
     return {
