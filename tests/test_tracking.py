@@ -537,12 +537,20 @@ def test_a_killed_process_leaves_no_run_behind_as_running(option, number):
     command = [sys.executable, "-c", ENDLESS, option.numbers["uri"]]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # a job in the background is born deaf to some
     ) as run:
-        assert run.stdout.readline() == "training\n"
-        time.sleep(0.2)
-        run.send_signal(number)
-        assert run.wait(timeout=60) != 0
+        try:
+            assert run.stdout.readline() == "training\n"
+            time.sleep(0.2)
+            run.send_signal(number)
+            assert run.wait(timeout=60) != 0
+        finally:
+            run.kill()
     (kept,) = tracking.find(option, status=None)
     assert kept.status == "KILLED"
     expected = "KeyboardInterrupt" if number == signal.SIGINT else f"Terminated: {number.name}"
