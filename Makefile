@@ -4,6 +4,8 @@ python := .venv/bin/python
 # Both names: builds in isolation read the first up to pip 25.2 and the second from then on.
 pip := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt $(python) -m pip install --quiet --disable-pip-version-check
 
+studies := vanishing_gradients order_to_chaos dying_relu activation_cost initial_spread
+
 .PHONY: help setup sweep report test ui run lint clean
 
 help: ## list the targets
@@ -11,7 +13,8 @@ help: ## list the targets
 
 setup: .venv/.ready-dev ## virtual environment in .venv with everything pinned, development tools included
 
-sweep: .venv/.ready ## the main job: the grid and two comparisons, tables and figures into MLflow
+sweep: .venv/.ready ## the main job: the grid and two comparisons, after the other experiments in their quick form
+	for study in $(studies); do $(python) experiments/$$study.py --quick $(ARGS) || exit; done
 	$(python) experiments/sweep.py $(ARGS)
 
 report: .venv/.ready ## verdicts and figures of the experiments in reports/, drawn anew from the tracked runs

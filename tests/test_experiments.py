@@ -112,11 +112,9 @@ def test_a_rate_with_which_a_restart_diverges_is_not_chosen():
     assert not table["chosen"].iloc[-1]
 
 
-def test_data_without_a_validation_split_has_no_rate_to_choose():
-    (cell,) = cli.compose(["tracking=none", "data=xor"])
-    dataset = study.configuration.check(cell)
-    if "validation" in dataset.splits:
-        pytest.skip("XOR has a validation split")
+@pytest.mark.mnist
+def test_data_without_a_validation_split_has_no_rate_to_choose(mnist):
+    (cell,) = cli.compose(["tracking=none"], "notebook")
     with pytest.raises(InputError, match="validation"):
         study.choose_rate(cell)
 
