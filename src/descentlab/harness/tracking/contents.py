@@ -183,8 +183,8 @@ def ranking(training: "Training") -> ndarray:
     """Restarts from best to worst (R,): by final validation loss, else training loss; a diverged one ranks worst."""
     name = "validation/loss" if "validation/loss" in training.curves else "train/loss"
     final = training.curves[name][-1]
-    lost = ~np.isfinite(final) | (training.diverged_epoch >= 0)
-    return np.lexsort((np.where(lost, 0.0, final), lost))
+    kept = np.isfinite(final) & (training.diverged_epoch < 0)
+    return np.argsort(np.where(kept, final, np.inf), kind="stable")
 
 
 def outcomes(training: "Training") -> ndarray:
