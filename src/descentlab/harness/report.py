@@ -102,8 +102,9 @@ def write_page(rebuilt: Sequence[Rebuilt], folder: Path) -> Path:
     for one in rebuilt:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.run.started))
         about = [one.run.params["form"] + " form", when, "commit " + one.run.tags.get("git_commit", "unknown")[:12]]
-        if one.run.params.get("overrides"):
-            about.append("with " + one.run.params["overrides"])
+        overrides = one.run.params.get("overrides", "").split()
+        if told := [word for word in overrides if not word.startswith("tracking")]:  # whose address may hold a password
+            about.append("with " + " ".join(told))
         body.append(f"<h2 id='{one.name}'>{html.escape(one.title)}</h2>")
         body.append(f"<p>experiments/{one.name}.py, {html.escape(', '.join(about))}</p>")
         if len(one.verdicts):
