@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -103,12 +104,17 @@ def names(page):
     return {text for text in page.locator(".ag-row a").all_inner_texts() if re.match(r"(tanh|relu|gelu|s\d)", text)}
 
 
-def drawn_lines(page):
-    """How many differently coloured lines of more than a point the first chart has."""
+def drawn_lines(page, expected):
+    """How many differently coloured lines of more than a point the first chart has; curves arrive one by one."""
     page.wait_for_selector(".js-plotly-plot .js-line")
     lines = page.locator(".js-plotly-plot").first.locator(".js-line")
-    looks = lines.evaluate_all("lines => lines.map(line => [line.getAttribute('d'), line.style.stroke])")
-    return len({stroke for path, stroke in looks if path and "L" in path})
+    patience = time.monotonic() + PATIENCE / 1000
+    while True:
+        looks = lines.evaluate_all("lines => lines.map(line => [line.getAttribute('d'), line.style.stroke])")
+        drawn = len({stroke for path, stroke in looks if path and "L" in path})
+        if drawn >= expected or time.monotonic() > patience:
+            return drawn
+        page.wait_for_timeout(200)
 
 
 SWEEP = {"tanh-lr0.1", "tanh-lr1", "relu-lr0.1", "relu-lr1"}
@@ -127,7 +133,7 @@ def test_the_last_sweeps_table_has_its_cells_with_axes_and_results(look):
 def test_the_last_sweeps_charts_are_filled(look):
     page = look("last sweep: charts", ".js-plotly-plot .scatterlayer .trace")
     page.wait_for_function("document.querySelectorAll('.js-plotly-plot').length > 1")
-    assert drawn_lines(page) == 4
+    assert drawn_lines(page, 4) == 4
     titles = page.locator("[data-testid='experiment-view-compare-runs-card']").all_inner_texts()
     assert titles
     assert not [title for title in titles if re.search(r"_(sd|min|max|n|ci_low|diverged)\b", title.split("\n")[0])]
@@ -148,7 +154,7 @@ def test_all_cells_are_in_a_table_without_their_restarts(look):
 
 def test_all_cells_charts_are_filled(look):
     page = look("all cells: charts", ".js-plotly-plot .scatterlayer .trace")
-    assert drawn_lines(page) == 5
+    assert drawn_lines(page, 5) == 5
 
 
 @pytest.mark.parametrize("description", ["relu-lr1: learning curves", "small sweep: spread"])

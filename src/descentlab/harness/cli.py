@@ -71,7 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def guarded(work: Callable[[], int]) -> int:
     """Run what a command does; bad input becomes one line on standard error and exit status 2."""
     try:
-        return work()
+        status = work()
+        sys.stdout.flush()  # here, where a reader that has left can be borne
+        return status
     except InputError as error:
         print(f"descentlab: error: {error}", file=sys.stderr)
         return 2
@@ -80,7 +82,7 @@ def guarded(work: Callable[[], int]) -> int:
         print(f"descentlab: stopped{f' ({name})' if name else ''}; what had finished is kept", file=sys.stderr)
         return 128 + getattr(signal, name, signal.SIGINT)
     except BrokenPipeError:  # the reader of our output has left
-        sys.stdout = open(os.devnull, "w")  # noqa: PTH123
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more as it ends
         return 0
 
 
