@@ -45,8 +45,8 @@ ZERO_MODE = 1e-6  # eigenvalues below this share of the largest are zero modes
 GROWTH = 0.05  # of max|w| between the tolerances: more is on its way to infinity
 DENSE_LIMIT = 2000  # parameters; above, Lanczos finds eigenvalues and LSMR the Newton steps
 LANCZOS_MODES = 4  # lowest eigenvalues asked for above the dense limit
-LANCZOS_TOLERANCE = 1e-8  # of the lowest, against the spread of all: well below what makes a zero mode
-LONE_THREAD = 200  # parameters up to which BLAS gets one thread
+LANCZOS_TOLERANCE = 1e-7  # of the lowest, against the spread of all: well below what makes a zero mode
+LONE_THREAD = 500  # parameters up to which BLAS gets one thread
 MEMORY = 20  # pairs of steps and gradient changes that L-BFGS keeps
 STEP = 0.05  # longest step of L-BFGS in any coordinate, against the largest weight or 1
 FAR = 1e12  # a weight at which L-BFGS gives up: the function has no lower bound
@@ -73,7 +73,7 @@ def extreme_eigenvalues(
             count < P.
 
     Returns:
-        lowest (count,) and highest (count,), both ascending; by Lanczos good to 1e-8 of the spread between them.
+        lowest (count,) and highest (count,), both ascending; by Lanczos good to 1e-7 of the spread between them.
     """
     if dense is not None:
         values = np.linalg.eigvalsh(dense)
