@@ -284,6 +284,16 @@ def test_tags_say_what_the_bits_depend_on(option):
         assert tags["git_dirty"] in ("true", "false")
 
 
+def test_the_blas_that_is_named_is_numpys_whatever_else_is_loaded():
+    code = "from descentlab.harness.tracking import contents; print(contents.environment()['blas'])"
+    alone, beside = (
+        subprocess.run([sys.executable, "-c", first + code], capture_output=True, text=True, check=True).stdout
+        for first in ("", "import scipy.linalg; ")
+    )
+    assert alone == beside
+    assert alone.strip()
+
+
 def test_the_dataset_is_an_input_of_the_run(option):
     opened = stores.open_store(option)
     dataset, training = trained(cell())

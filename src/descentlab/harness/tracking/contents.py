@@ -39,20 +39,15 @@ def environment() -> dict[str, str]:
     """What the bits of a result may depend on besides its configuration: versions, BLAS, CPU, commit."""
     from importlib.metadata import PackageNotFoundError, version
 
-    from threadpoolctl import threadpool_info
-
     try:
         own = version("descentlab")
     except PackageNotFoundError:
         own = "unknown"
-    blas = [entry for entry in threadpool_info() if entry["user_api"] == "blas"]
     found = {
         "python": platform.python_version(),
         "numpy": np.__version__,
         "descentlab": own,
-        "blas": "; ".join(
-            f"{lib['internal_api']} {lib['version']} {lib.get('architecture', '')}".strip() for lib in blas
-        ),
+        "blas": _blas(),
         "cpu_features": " ".join(np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])),
         "device": f"cpu {_cpu_model()} x{os.cpu_count()}",
     }
@@ -68,6 +63,16 @@ def environment() -> dict[str, str]:
                 "mlflow.source.git.commit": commit,
             }
     return found
+
+
+def _blas() -> str:
+    """The library that NumPy multiplies with; SciPy may have loaded another of its own, or not yet."""
+    from threadpoolctl import threadpool_info
+
+    loaded = [library for library in threadpool_info() if library["user_api"] == "blas"]
+    own = [library for library in loaded if "numpy" in library["filepath"]]
+    names = (f"{lib['internal_api']} {lib['version']} {lib.get('architecture', '')}".strip() for lib in own or loaded)
+    return "; ".join(sorted(names))
 
 
 def _cpu_model() -> str:
