@@ -1,0 +1,26 @@
+"""Figures from the tables that `results` returns: every restart visible, the mean and its 95 % interval on top."""
+
+from matplotlib.figure import Figure
+
+from descentlab.harness.figures.comparisons import costs, deviations, predicted, published, spread, trends
+from descentlab.harness.figures.curves import accuracies, arrivals, layer_decay, learning_curves
+from descentlab.harness.figures.style import save
+from descentlab.harness.figures.tables import grid_table, heat_maps, phase_map
+
+__all__ = [
+    "Figure",
+    "accuracies",
+    "arrivals",
+    "costs",
+    "deviations",
+    "grid_table",
+    "heat_maps",
+    "layer_decay",
+    "learning_curves",
+    "phase_map",
+    "predicted",
+    "published",
+    "save",
+    "spread",
+    "trends",
+]
