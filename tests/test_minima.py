@@ -1,4 +1,5 @@
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from descentlab import train
 from descentlab.analysis import minima
 from descentlab.analysis.curvature import Objective
 from descentlab.analysis.minima import certify
+from descentlab.analysis.students import Students
 from descentlab.nn.initializers import normal, uniform
 
 
@@ -246,6 +248,33 @@ def test_a_certificate_repeats_to_the_bit():
     assert first.lower_nearby == second.lower_nearby
 
 
+def test_a_function_that_takes_stacks_has_the_certificate_of_one_that_does_not():
+    h = np.array([4.0, 1.0, 0.0])
+
+    def value_and_gradient(x):
+        return 0.5 * (h * x * x).sum(axis=-1) + (x**4).sum(axis=-1), h * x + 4 * x**3
+
+    def product(x, v):
+        return h * v + 12 * x * x * v
+
+    lone, stacked = (
+        certify(value_and_gradient, product, np.array([0.1, 0.2, 0.3]), stacked=stacked) for stacked in (False, True)
+    )
+    assert lone.summary == stacked.summary
+    assert (lone.polished, lone.lower_nearby) == (stacked.polished, stacked.lower_nearby) == ("flat minimum", 0.0)
+
+
+def test_certificates_from_processes_are_those_of_this_one_in_the_same_order():
+    ends = [np.array([1e-3, 0.0, 2e-3]), np.array([0.0, 0.0, 0.0]), np.array([0.1, 1e-4, 0.0])]
+    one_by_one = [certify(rosen_pair, rosen_hess_prod, 1 + end) for end in ends]
+    together = minima.certificates(partial(certify, rosen_pair, rosen_hess_prod), 1 + np.array(ends), processes=2)
+    assert [found.summary for found in together] == [found.summary for found in one_by_one]
+
+
+def rosen_pair(x):
+    return rosen(x), rosen_der(x)
+
+
 def test_a_hessian_at_hand_saves_its_products():
     asked = []
 
@@ -382,84 +411,26 @@ def test_cross_entropy_on_separable_data_attains_no_minimum_without_decay(decay,
 # the student-teacher loss, which is no network
 
 
-class StudentTeacher:
-    """Safran & Shamir (2018): k ReLU students of k orthonormal ReLU teachers under Gaussian inputs, population loss.
-
-    f(w, v) = |w| |v| (sin t + (pi - t) cos t) / (2 pi), df/dw = (|v| sin t w / |w| + (pi - t) v) / (2 pi).
-    """
-
-    def __init__(self, k):
-        self.k = k
-        self.teachers = np.eye(k)
-        self.constant = 0.5 * self.pair(self.teachers, self.teachers)[0].sum()
-
-    @staticmethod
-    def angles(w, v):
-        """|w|, w / |w|, |v| cos t (k, m), |v| sin t (k, m), its direction (k, m, n), and t, exact near t = 0."""
-        norm = np.linalg.norm(w, axis=1, keepdims=True)
-        unit = w / norm
-        along = unit @ v.T
-        across = v - along[..., None] * unit[:, None]
-        sine = np.linalg.norm(across, axis=-1)
-        turn = across / np.where(sine > 0, sine, 1)[..., None]
-        return norm, unit, along, sine, turn, np.arctan2(sine, along)
-
-    def pair(self, w, v):
-        norm, unit, along, sine, _, t = self.angles(w, v)
-        f = norm * (sine + (np.pi - t) * along) / (2 * np.pi)
-        slope = (sine[..., None] * unit[:, None] + (np.pi - t)[..., None] * v) / (2 * np.pi)
-        return f, slope
-
-    def pair_product(self, w, v, dw, dv):
-        norm, unit, along, sine, turn, t = self.angles(w, v)
-        dunit = (dw - (dw * unit).sum(axis=1, keepdims=True) * unit) / norm
-        dalong = dunit @ v.T + unit @ dv.T
-        dsine = (turn * dv).sum(axis=-1) - along * (turn * dunit[:, None]).sum(axis=-1)
-        dt = (along * dsine - sine * dalong) / np.square(v).sum(axis=1)
-        return (
-            dsine[..., None] * unit[:, None]
-            + sine[..., None] * dunit[:, None]
-            - dt[..., None] * v
-            + (np.pi - t)[..., None] * dv
-        ) / (2 * np.pi)
-
-    def value_and_gradient(self, theta):
-        w = theta.reshape(self.k, -1)
-        (own, own_slope), (taught, taught_slope) = self.pair(w, w), self.pair(w, self.teachers)
-        return 0.5 * own.sum() - taught.sum() + self.constant, (own_slope - taught_slope).sum(axis=1).ravel()
-
-    def product(self, theta, direction):
-        w, d = theta.reshape(self.k, -1), direction.reshape(self.k, -1)
-        own = self.pair_product(w, w, d, d)
-        return (own - self.pair_product(w, self.teachers, d, np.zeros_like(d))).sum(axis=1).ravel()
-
-    def end(self, seed, steps=1500):
-        theta = np.random.default_rng(seed).normal(size=self.k**2) / np.sqrt(self.k)
-        for _ in range(steps):
-            theta = theta - 0.1 * self.value_and_gradient(theta)[1]
-        return theta
-
-
-def test_the_student_teacher_fixture_is_its_own_derivative():
-    loss, rng = StudentTeacher(6), np.random.default_rng(0)
-    theta, d = rng.normal(size=(2, 36))
-    step = 1e-5
-    ahead, behind = (loss.value_and_gradient(theta + sign * step * d) for sign in (1, -1))
-    assert loss.value_and_gradient(theta)[1] @ d == pytest.approx((ahead[0] - behind[0]) / (2 * step))
-    np.testing.assert_allclose(loss.product(theta, d), (ahead[1] - behind[1]) / (2 * step), rtol=1e-6, atol=1e-8)
+def taught(k, seed, steps=1500):
+    """The loss of k students and where descent from N(0, 1/k) ends."""
+    loss = Students(k, k)
+    theta = np.random.default_rng(seed).normal(size=k**2) / np.sqrt(k)
+    for _ in range(steps):
+        theta = theta - 0.1 * loss.value_and_gradient(theta)[1]
+    return loss, theta
 
 
 def test_students_that_have_learnt_their_teachers_are_a_strict_minimum():
-    loss = StudentTeacher(6)
-    found = certify(loss.value_and_gradient, loss.product, loss.end(0))
+    loss, end = taught(6, 0)
+    found = certify(loss.value_and_gradient, loss.hessian_vector_product, end)
     assert found.outcome == "strict minimum"
     assert abs(found.loss) < 1e-13
     assert found.smallest == pytest.approx(0.25 - 0.5 / np.pi)  # the closed form at the global minimum
 
 
 def test_a_spurious_minimum_of_the_students_is_certified():
-    loss = StudentTeacher(7)
-    found = certify(loss.value_and_gradient, loss.product, loss.end(5))
+    loss, end = taught(7, 5)
+    found = certify(loss.value_and_gradient, loss.hessian_vector_product, end)
     assert found.outcome == "strict minimum"
     assert found.loss == pytest.approx(0.0232027, abs=1e-7)
     assert found.smallest > 0.01

@@ -207,6 +207,7 @@ class Objective:
             kinks=self.kinks,
             symmetry_modes=lambda point: len(self.symmetries(point)),
             level_tolerance=level_tolerance,
+            stacked=True,
         )
 
     def _tangents(self, theta: ndarray) -> Iterator[ndarray]:

@@ -27,8 +27,8 @@ only up to 2000 parameters; above, eigenvalues come from Lanczos and Newton step
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 import numpy as np
 from numpy import ndarray
@@ -55,6 +55,7 @@ RISE = 1e-6  # of the loss, that Newton steps may cost: more leads to another pl
 SETTLED = 0.02  # against the largest weight or 1: what moves further between the tolerances has not arrived
 EXTENSIONS = 2  # times two decades more, for what has not settled, and for valleys, which may go on to infinity
 MIXTURES = 20  # random combinations of zero modes to look along
+FEW = 200  # ends below which starting processes costs more than it saves
 PROBES = 8  # random directions in which a jump of the gradient is looked for
 
 _BLAS = ThreadpoolController()  # NumPy's and SciPy's libraries are loaded by now; finding them takes a millisecond
@@ -144,6 +145,10 @@ class Certificate:
         """How far the loss fell while polishing."""
         return self.loss_start - self.loss
 
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values by attribute, without the point."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "point"}
+
     @property
     def summary(self) -> str:
         """The certificate in one line."""
@@ -171,6 +176,7 @@ def certify(
     symmetry_modes: int | Callable[[ndarray], int] = 0,
     level_tolerance: float = 0.01,
     iterations: int = 5000,
+    stacked: bool = False,
 ) -> Certificate:
     """Polish an end of training and name what it is; the same arguments give the same certificate.
 
@@ -185,6 +191,8 @@ def certify(
         level_tolerance: a fall of the loss by more than this, times the loss where that is above 1, is a change of
             level. In the loss's own units: XOR's levels lie .02 apart under the halved squared error.
         iterations: of L-BFGS for each tolerance.
+        stacked: whether `value_and_gradient` takes (M, P) as well and returns (M,) and (M, P), which saves calls where
+            many places around a point are looked at.
 
     Returns:
         The Certificate.
@@ -192,7 +200,7 @@ def certify(
     Raises:
         ValueError: for a start where loss or gradient is not finite.
     """
-    search = _Search(value_and_gradient, hessian_vector_product, hessian, iterations)
+    search = _Search(value_and_gradient, hessian_vector_product, hessian, iterations, stacked)
     threads = 1 if np.size(start) <= LONE_THREAD else None  # a second one costs small problems several times their time
     with _BLAS.limit(limits=threads, user_api="blas"), np.errstate(over="ignore", invalid="ignore", under="ignore"):
         begin = search.evaluate(np.array(start, dtype=np.float64))
@@ -209,6 +217,33 @@ def certify(
             elif last.grown(first) > GROWTH or (settled and not search.in_valley(last)):
                 break
         return _certificate(search, begin, first, last, settled, kinks, symmetry_modes, level_tolerance)
+
+
+def certificates(
+    certify_one: Callable[[ndarray], Certificate], ends: ndarray, processes: int | None = None
+) -> list[Certificate]:
+    """Certify many ends, in processes of their own where that pays: one certificate is mostly Python.
+
+    Args:
+        certify_one: `certify_one(theta) -> Certificate`, as `curvature.Objective.certificate`.
+        ends: (R, P).
+        processes: how many; None is one per core for FEW ends and more, else none. No certificate depends on it.
+
+    Returns:
+        One Certificate per end.
+    """
+    from joblib import Parallel, cpu_count, delayed  # its processes take a second to start
+
+    processes = processes or (cpu_count() if len(ends) >= FEW else 1)
+    if processes == 1:
+        return [certify_one(theta) for theta in ends]
+    blocks = np.array_split(np.asarray(ends), min(len(ends), 8 * processes))
+
+    def certify_block(block: ndarray) -> list[Certificate]:
+        return [certify_one(theta) for theta in block]
+
+    done = Parallel(n_jobs=processes)(delayed(certify_block)(block) for block in blocks)
+    return [certificate for block in done for certificate in block]
 
 
 def _certificate(
@@ -311,16 +346,28 @@ class _Search:
         product: HessianVectorProduct,
         hessian: Callable[[ndarray], ndarray] | None,
         iterations: int,
+        stacked: bool,
     ) -> None:
         self._function = value_and_gradient
         self._product = product
         self._hessian = hessian
         self._iterations = iterations
+        self._stacked = stacked
         self._spectra: dict[_Point, tuple[ndarray, ndarray]] = {}
 
     def evaluate(self, theta: ndarray) -> _Point:
         value, gradient = self._function(theta)
         return _Point(theta, float(value), np.array(gradient, dtype=np.float64))
+
+    def around(self, point: _Point, steps: ndarray) -> tuple[ndarray, ndarray]:
+        """Changes of value (M,) and of gradient (M, P) over steps (M, P) from a point."""
+        places = point.theta + steps
+        if self._stacked and len(point.theta) <= DENSE_LIMIT:
+            found = [self._function(places)]
+        else:
+            found = [self._function(place) for place in places]
+        values, gradients = zip(*found, strict=True)
+        return np.ravel(values) - point.value, np.reshape(gradients, places.shape) - point.gradient
 
     def flatness(self, point: _Point) -> float:
         turned = np.linalg.norm(self._product(point.theta, point.gradient))
@@ -479,8 +526,8 @@ class _Search:
     def noise(self, point: _Point) -> float:
         """How far values nearby scatter by rounding alone."""
         steps = np.random.default_rng(0).uniform(-1, 1, (16, len(point.theta))) * 1e-12 * point.scale
-        spread = max(abs(self.evaluate(point.theta + step).value - point.value) for step in steps)
-        return 8.0 * (spread + np.finfo(float).eps * abs(point.value))
+        spread = np.abs(self.around(point, steps)[0]).max()
+        return float(8.0 * (spread + np.finfo(float).eps * abs(point.value)))
 
     def descends(self, point: _Point, modes: ndarray) -> bool:
         """Whether the loss falls along some mode, or mixture of modes, before it has risen: a descent of third order.
@@ -490,34 +537,29 @@ class _Search:
         noise = self.noise(point)
         mixtures = np.random.default_rng(1).standard_normal((modes.shape[1], MIXTURES if modes.shape[1] > 1 else 0))
         directions = np.hstack([modes, modes @ mixtures])
+        lengths = point.scale * np.array([1e-6, 1e-5, 1e-4, 1e-3])
         for direction in (directions / np.linalg.norm(directions, axis=0)).T:
-            for sign in (-1.0, 1.0):
-                for t in point.scale * np.array([1e-6, 1e-5, 1e-4, 1e-3]):
-                    change = self.evaluate(point.theta + sign * t * direction).value - point.value
-                    if change < -noise - 2.0 * point.norm * t:
-                        return True
-                    if change > noise:
-                        break
+            steps = np.concatenate([-lengths, lengths])[:, None] * direction
+            for changes in np.split(self.around(point, steps)[0], 2):
+                falls, rises = changes < -noise - 2.0 * point.norm * lengths, changes > noise
+                if falls.any() and not rises[: falls.argmax()].any():
+                    return True
         return False
 
     def jumps(self, point: _Point) -> bool:
         """Whether the gradient jumps at this point: over a thousandth of a step it changes nearly as much."""
         rng = np.random.default_rng(2)
-        directions = [point.gradient, *rng.standard_normal((PROBES, len(point.theta)))]
-        for direction in directions:
-            unit = direction / max(np.linalg.norm(direction), np.finfo(float).tiny)
-            for sign in (-1.0, 1.0):
-                steps = [sign * t * point.scale * unit for t in (1e-6, 1e-9)]
-                changes = [self.evaluate(point.theta + step).gradient - point.gradient for step in steps]
-                far, near = (float(np.linalg.norm(change)) for change in changes)
-                if near > max(0.1 * far, TOLERANCES[0]):
-                    return True
-        return False
+        directions = np.vstack([point.gradient, rng.standard_normal((PROBES, len(point.theta)))])
+        directions /= np.maximum(np.linalg.norm(directions, axis=1), np.finfo(float).tiny)[:, None]
+        both = point.scale * np.vstack([-directions, directions])
+        changes = self.around(point, np.vstack([1e-6 * both, 1e-9 * both]))[1]
+        far, near = np.split(np.linalg.norm(changes, axis=1), 2)
+        return bool((near > np.maximum(0.1 * far, TOLERANCES[0])).any())
 
     def lower_nearby(self, point: _Point) -> float:
         """Share of random steps of length 1e-3 that lower the loss by more than rounding and the gradient's rest."""
         t = 1e-3 * point.scale
         steps = np.random.default_rng(3).standard_normal((100, len(point.theta)))
         steps *= t / np.linalg.norm(steps, axis=1)[:, None]
-        changes = np.array([self.evaluate(point.theta + step).value - point.value for step in steps])
+        changes = self.around(point, steps)[0]
         return float((changes < -self.noise(point) - 0.01 * np.abs(changes).max()).mean())
