@@ -1,0 +1,236 @@
+"""Networks up to their symmetries, and the loss on the lines and planes between them.
+
+Known symmetries, each of which moves the parameters and leaves the answer to every input as it is:
+
+    permutation   hidden units of a layer change places                  any activation
+    flip          a unit's (w, b, v) become (-w, -b, -v), v being what   phi - phi(0) odd: tanh, softsign, identity and
+                  it feeds; the next biases gain 2 phi(0) v              sigmoid, whose phi(0) is 1/2
+    rescaling     (w, b, v) become (c w, c b, v / c), c > 0              phi(c z) = c phi(z): ReLU, leaky ReLU, identity
+    shift         all outputs' weights and biases gain the same row      softmax output
+
+For tanh in one hidden layer these are all there are, but for networks that a smaller one could replace (Sussmann 1992).
+What only a data set leaves unseen (a unit dead on all its samples) is not divided out, nor is how identity layers may
+be mixed.
+
+Where flips are possible, biases are counted from phi(0) within this file, b[l+1] + phi(0) sum_j W[l+1]_j: so counted, a
+flip changes nothing but signs, and distances between networks part into sums over units.
+"""
+
+from itertools import pairwise
+
+import numpy as np
+from numpy import ndarray
+from scipy.optimize import linear_sum_assignment
+
+from descentlab.nn.activations import Activation
+from descentlab.nn.initializers import STATISTICS_STREAM, stream
+from descentlab.nn.memory import Parameters
+from descentlab.nn.network import Network
+
+ROUNDING = 1e-13  # of the logarithm of a scale: nearer to balance than this is balanced
+SWEEPS = 1000  # over the layers, for what converges long before
+
+
+def canonical(network: Network, parameters: Parameters) -> Parameters:
+    """One network for all that differ by known symmetries: equal functions so related become equal parameters.
+
+    Softmax's common shift is taken out, so that outputs sum to 0; a unit that can be rescaled is balanced,
+    |(w, b)| = |v|, the least norm there is, and a unit without input or without effect becomes 0; a unit that can be
+    flipped points to the same side as a fixed direction, and units stand in order along it. Units with the very same
+    input keep the order they have.
+
+    Args:
+        network: shape and functions.
+        parameters: of R networks.
+
+    Returns:
+        A copy that answers alike; restart r depends on itself alone.
+    """
+    form = _reduced(network, parameters)
+    for layer, following in pairwise(form.theta):
+        along = layer @ stream(layer.shape[-1], STATISTICS_STREAM).standard_normal(layer.shape[-1])  # (R, n_l)
+        sign = np.where(along < 0, -1.0, 1.0) if _flips(network.activation) else np.ones_like(along)
+        order = np.argsort(-sign * along, axis=-1, kind="stable")
+        _rearrange(layer, following, order, np.take_along_axis(sign, order, axis=-1))
+    return _restored(network, form)
+
+
+def matched(network: Network, a: Parameters, b: Parameters, seed: int = 0) -> tuple[Parameters, Parameters]:
+    """The two networks of each pair, brought as near to each other as their symmetries allow.
+
+    Shift and rescaling are divided out of both as in `canonical`; then the units of b change places and signs so that
+    the squared distance between the two is least, biases counted from phi(0). With one hidden layer that is a linear
+    assignment, solved exactly. With more, layers are assigned in turn, each given the others, until none changes:
+    weight matching by coordinate ascent (Ainsworth et al. 2023), once from the units as they stand and once from an
+    assignment layer by layer from the input; the nearer end is taken.
+
+    Args:
+        network: shape and functions.
+        a: of R networks.
+        b: of as many; pair r is a[r], b[r].
+        seed: of the order in which layers are assigned.
+
+    Returns:
+        Copies of both, each answering as it did.
+
+    Raises:
+        ValueError: parameters that are not finite, or not as many of a as of b.
+    """
+    if len(a) != len(b) or not (np.isfinite(a.flat).all() and np.isfinite(b.flat).all()):
+        raise ValueError(f"{len(a)} and {len(b)} networks: must be pairs of finite ones")
+    fixed, moved = _reduced(network, a), _reduced(network, b)
+    _match(network, fixed, moved, seed)
+    return _restored(network, fixed), _restored(network, moved)
+
+
+def distinct(network: Network, parameters: Parameters, tolerance: float = 1e-4) -> ndarray:
+    """Which networks are the same but for symmetries, so that equal minima are counted once.
+
+    Args:
+        network: shape and functions.
+        parameters: of R networks; ends of training want polishing first (`minima.certify`).
+        tolerance: two are the same where, matched, their distance is at most this share of the norm.
+
+    Returns:
+        (R,) int: kinds from 0 in order of first appearance; -1 where parameters are not finite.
+    """
+    kinds = np.full(len(parameters), -1)
+    finite = np.flatnonzero(np.isfinite(parameters.flat).all(axis=1))
+    forms = _reduced(network, canonical(network, parameters[finite]))
+    norms = np.linalg.norm(forms.flat, axis=1)  # symmetries keep it, so that few pairs have to be matched
+    first = np.empty(0, dtype=int)  # of each kind
+    for here, restart in enumerate(finite):
+        kinds[restart] = len(first)
+        near = np.flatnonzero(np.abs(norms[first] - norms[here]) <= tolerance * norms[here])
+        if len(near):
+            known, others = forms[first[near]], forms[np.full(len(near), here)]
+            _match(network, known, others, seed=0)
+            apart = np.linalg.norm(known.flat - others.flat, axis=1)
+            if apart.min() <= tolerance * norms[here]:
+                kinds[restart] = near[apart.argmin()]
+        if kinds[restart] == len(first):
+            first = np.append(first, here)
+    return kinds
+
+
+# --- symmetries --------------------------------------------------------------------------------------------------
+
+
+def _values(phi: Activation) -> ndarray:
+    z = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
+    return phi.value(z, np.empty_like(z))
+
+
+def _flips(phi: Activation) -> bool:
+    ends = _values(phi)
+    return bool(np.allclose(ends + ends[::-1], 2 * ends[2], rtol=1e-12, atol=1e-12))
+
+
+def _rescales(phi: Activation) -> bool:
+    ends = _values(phi)
+    return bool(ends[0] == 2 * ends[1] and ends[4] == 2 * ends[3])
+
+
+def _count_biases_from(middle: float, parameters: Parameters) -> None:
+    for weights, bias in zip(parameters.W[1:], parameters.b[1:], strict=True):
+        bias += middle * weights.sum(axis=-1)
+
+
+def _reduced(network: Network, parameters: Parameters) -> Parameters:
+    """A copy in float64 with biases counted from phi(0) where units flip, without shift, balanced."""
+    form = Parameters(network.layers, parameters.flat.astype(np.float64))
+    if _flips(network.activation):
+        _count_biases_from(_values(network.activation)[2], form)
+    if network.output == "softmax":
+        form.theta[-1] -= form.theta[-1].mean(axis=1, keepdims=True)
+    if _rescales(network.activation):
+        _balance(form.theta)
+    return form
+
+
+def _restored(network: Network, form: Parameters) -> Parameters:
+    """The same, biases counted from 0 again."""
+    if _flips(network.activation):
+        _count_biases_from(-_values(network.activation)[2], form)
+    return form
+
+
+def _balance(theta: list[ndarray]) -> None:
+    """Rescale units until |(w, b)| = |v|: one sweep with one hidden layer, more where layers hang together."""
+    moving = np.ones((len(theta[0]), 1), dtype=bool)
+    for _ in range(SWEEPS if len(theta) > 2 else 1):
+        furthest = np.zeros_like(moving, dtype=float)
+        for layer, following in pairwise(theta):
+            into, out = np.linalg.norm(layer, axis=-1), np.linalg.norm(following[..., :-1], axis=-2)  # (R, n_l)
+            works = (into > 0) & (out > 0)
+            scale = np.sqrt(np.where(works, out, 1.0)) / np.sqrt(np.where(works, into, 1.0))
+            furthest = np.maximum(furthest, np.abs(np.log(scale)).max(axis=-1, keepdims=True))
+            scale[~np.broadcast_to(moving, scale.shape)] = 1.0  # a network does not wait for others' last bits
+            layer *= np.where(works, scale, 0.0)[..., None]
+            following[..., :-1] *= np.where(works, 1.0 / scale, 0.0)[:, None]
+        moving &= furthest > ROUNDING
+        if not moving.any():
+            return
+
+
+def _rearrange(layer: ndarray, following: ndarray, order: ndarray, sign: ndarray) -> None:
+    """Put the hidden units of a layer in another order (R, n_l), then give each place its sign; in place."""
+    layer[...] = sign[..., None] * np.take_along_axis(layer, order[..., None], axis=1)
+    following[..., :-1] = sign[:, None] * np.take_along_axis(following[..., :-1], order[:, None], axis=2)
+
+
+# --- assignment --------------------------------------------------------------------------------------------------
+
+
+def _match(network: Network, fixed: Parameters, moved: Parameters, seed: int) -> None:
+    """Move the units of `moved` to those of `fixed`, both as from `_reduced`, in place."""
+    hidden, flips, always = len(fixed.theta) - 1, _flips(network.activation), np.full(len(fixed), -np.inf)
+    if hidden == 1:
+        _assign(fixed.theta, moved.theta, 0, flips, always)
+    elif hidden > 1:
+        started = moved.copy()
+        for layer in range(hidden):
+            _assign(fixed.theta, started.theta, layer, flips, always, outgoing=False)
+        for candidate in (moved, started):
+            _ascend(fixed.theta, candidate.theta, flips, seed)
+        apart = [np.square(fixed.flat - candidate.flat).sum(axis=1) for candidate in (moved, started)]
+        nearer = apart[1] < apart[0]
+        moved.flat[nearer] = started.flat[nearer]
+
+
+def _assign(
+    fixed: list[ndarray], moved: list[ndarray], layer: int, flips: bool, at_least: ndarray, outgoing: bool = True
+) -> bool:
+    """Move one hidden layer's units to where they are nearest, the other layers given.
+
+    Args:
+        fixed: theta per layer, (R, n_out, n_in + 1).
+        moved: likewise.
+        layer: which, from 0.
+        flips: whether signs may change.
+        at_least: (R,), a pair whose inner product would not gain more than this is left as it is.
+        outgoing: whether what the units feed counts too.
+
+    Returns:
+        Whether any pair changed.
+    """
+    alike = fixed[layer] @ moved[layer].mT  # (R, n_l, n_l)
+    if outgoing:
+        alike += fixed[layer + 1][..., :-1].mT @ moved[layer + 1][..., :-1]
+    worth = np.abs(alike) if flips else alike
+    places = np.arange(alike.shape[-1])
+    order = np.array([linear_sum_assignment(pair, maximize=True)[1] for pair in worth])
+    gain = worth[np.arange(len(worth))[:, None], places, order].sum(axis=1) - alike[:, places, places].sum(axis=1)
+    order[gain <= at_least] = places
+    turned = flips & (alike[np.arange(len(worth))[:, None], places, order] < 0) & (gain > at_least)[:, None]
+    _rearrange(moved[layer], moved[layer + 1], order, np.where(turned, -1.0, 1.0))
+    return bool((gain > at_least).any())
+
+
+def _ascend(fixed: list[ndarray], moved: list[ndarray], flips: bool, seed: int) -> None:
+    """Assign layers in turn, in random order, until none of any pair changes."""
+    draw = stream(seed, STATISTICS_STREAM)
+    least = ROUNDING * sum(np.square(layer).sum(axis=(1, 2)) for layer in fixed)  # (R,)
+    for _ in range(SWEEPS):
+        if not any([_assign(fixed, moved, layer, flips, least) for layer in draw.permutation(len(fixed) - 1)]):
+            return
