@@ -485,15 +485,20 @@ def test_shell_completion_knows_groups_options_and_keys(run, monkeypatch):
         assert expected in run("-sc", "query=bash")[1].split()
 
 
-def python(code, *, slow=("mlflow", "matplotlib", "sklearn", "pandas")):
+SLOW = ("mlflow", "matplotlib", "sklearn", "pandas", "pyarrow", "scipy.stats", "scipy.optimize", "sqlalchemy", "rich")
+
+
+def python(code, *, slow=SLOW):
     code += f"\nimport sys; print(sorted({set(slow)!r} & set(sys.modules)), file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     return done.returncode, done.stderr.splitlines()[-1]
 
 
-def test_help_and_an_untracked_run_import_nothing_slow():
+def test_help_a_refusal_and_an_untracked_run_import_nothing_slow():
     main = "from descentlab.harness.cli import main; main"
-    assert python(f"{main}(['--help'])", slow=("mlflow", "matplotlib", "sklearn", "pandas", "hydra")) == (0, "[]")
+    assert python(f"{main}(['--help'])", slow=(*SLOW, "hydra")) == (0, "[]")
+    assert python(f"{main}(['learning_rate=-1'])") == (0, "[]")
+    assert python(f"{main}(['data=xor', 'epochs=10', 'tracking=none'])") == (0, "[]")
     assert python(f"{main}(['epochs=1', 'tracking=none'])") == (0, "[]")
 
 
