@@ -470,6 +470,25 @@ def test_help_lists_every_group_option_number_and_key(run):
     assert max(map(len, output.splitlines())) <= 120
 
 
+def test_a_list_of_learning_rates_is_a_cell_for_each_with_and_without_m(own):
+    rates = [(cell.learning_rate, cell.hash) for cell in cli.compose(["learning_rate=[0.05,0.2]"], sweep=False)]
+    assert rates == [(rate, cli.compose([f"learning_rate={rate}"], sweep=False)[0].hash) for rate in (0.05, 0.2)]
+    cells = cli.compose(["activation=tanh,relu", "learning_rate=[0.05,0.1],0.3"])
+    assert [(cell.activation.name, cell.learning_rate) for cell in cells] == [
+        ("tanh", 0.05), ("tanh", 0.1), ("tanh", 0.3), ("relu", 0.05), ("relu", 0.1), ("relu", 0.3)
+    ]  # fmt: skip
+    assert len({cell.name for cell in cells}) == 6
+    folder = own(experiment__rates="# @package _global_\nlearning_rate: [1, 2, 3]\n")
+    listed = cli.compose(["experiment=rates"], sweep=False, config_dir=folder)
+    assert [cell.learning_rate for cell in listed] == [1, 2, 3]
+
+
+def test_a_list_without_a_rate_or_with_a_bad_one_is_refused(run):
+    assert refused(run, "learning_rate=[]").startswith("learning_rate=[]: must hold a rate")
+    assert refused(run, "learning_rate=[0.1,0]") == "learning_rate=0: must be a finite number above 0"
+    assert refused(run, "learning_rate=[[0.1]]") == "learning_rate=[0.1]: must be a finite number above 0"
+
+
 def test_version_and_cfg_do_not_train(run, trained):
     assert run("--version")[1].startswith("descentlab ")
     status, output, _ = run("--cfg", "job", "data=xor", "seed=3")

@@ -22,6 +22,7 @@ from descentlab.harness.config import (
     GROUPS,
     Config,
     InputError,
+    by_rate,
     check,
     keys,
     nearest,
@@ -56,6 +57,7 @@ flags: -m, --multirun     comma-separated values make a sweep
 
 examples: descentlab activation=tanh restarts=20
           descentlab network.hidden=64-32 descent=stochastic learning_rate=0.05
+          descentlab 'learning_rate=[0.05,0.1,0.2]' restarts=30
           descentlab activation=leaky_relu activation.negative_slope=0.2 update=adam learning_rate=0.001
           descentlab data=xor network.hidden=2 descent=batch learning_rate=4 epochs=2000 restarts=100
           descentlab -m activation=sigmoid,relu loss=mean_squared_error,categorical_cross_entropy restarts=30
@@ -188,7 +190,7 @@ def compose(
         overrides: in Hydra's grammar, for every cell; comma-separated values make a grid.
         experiment: an option of conf/experiment/.
         arms: override lists, one per cell (or grid of cells); None takes those that the experiment lists, if any.
-        sweep: whether there may be more than one cell.
+        sweep: whether there may be more than one cell; a list of learning rates makes several either way.
         config_dir: folder with option files of the user's own; None looks at DESCENTLAB_CONF.
 
     Returns:
@@ -203,9 +205,10 @@ def compose(
     cells: list[Config] = []
     for arm in arms if arms is not None else [[]]:
         for words in composer.cells([*chosen, *arm, *overrides], sweep, arms is None):
-            cells.append(resolve(composer.raw(words)))
-            if len(cells) > MOST_CELLS:
-                raise InputError(f"sweep: has more than {MOST_CELLS} cells")
+            for raw in by_rate(composer.raw(words)):
+                cells.append(resolve(raw))
+                if len(cells) > MOST_CELLS:
+                    raise InputError(f"sweep: has more than {MOST_CELLS} cells")
     return tell_apart(cells) if len(cells) > 1 else cells
 
 

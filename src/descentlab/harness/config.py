@@ -376,6 +376,20 @@ def resolve(raw: Mapping[str, Any]) -> Config:
     return replace(config, name=_derived_name(config)) if config.name == "auto" else config
 
 
+def by_rate(raw: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A configuration whose learning_rate is a list as one configuration per rate; any other as it is.
+
+    Raises:
+        InputError: for an empty list.
+    """
+    rates = raw.get("learning_rate")
+    if not isinstance(rates, (list, tuple)):
+        return [dict(raw)]
+    if not rates:
+        raise refusal("learning_rate", rates, "must hold a rate, as in learning_rate=[0.05,0.1,0.2]")
+    return [{**raw, "learning_rate": rate} for rate in rates]
+
+
 def keys() -> list[str]:
     """Every key that is no option's own number."""
     return sorted([*RUN, *GROUPS, "network.hidden"])
