@@ -184,3 +184,85 @@ def test_equal_networks_with_two_units_of_the_same_input_are_counted_once():
     parameters.theta[0][0, 3] = parameters.theta[0][0, 1]
     stack = Parameters(network.layers, np.concatenate([transformed(network, parameters, k).flat for k in range(6)]))
     assert matching.distinct(network, stack).tolist() == [0] * 6
+
+
+# paths and planes
+
+
+def data(network, samples=300, seed=7):
+    rng = np.random.default_rng(seed)
+    classes = rng.integers(network.layers[-1], size=samples)
+    return rng.normal(size=(samples, network.layers[0])), np.eye(network.layers[-1])[classes]
+
+
+def loss(network, flat, x, y):
+    """Cross-entropy of softmax, from the answers."""
+    return -np.log((predict(network, Parameters(network.layers, np.atleast_2d(flat)), x) * y).sum(axis=-1)).mean(
+        axis=-1
+    )
+
+
+@pytest.mark.parametrize("layers", [(3, 5, 2), (3, 4, 5, 2)], ids=str)
+def test_the_loss_on_a_path_is_that_of_the_networks_between(layers):
+    network, a = drawn("relu", layers, restarts=5, seed=1)
+    _, b = drawn("relu", layers, restarts=5, seed=2)
+    x, y = data(network)
+    losses = matching.path_losses(network, a, b, x, y, points=4)
+    for place, t in enumerate((0, 1 / 3, 2 / 3, 1)):
+        np.testing.assert_allclose(losses[:, place], loss(network, (1 - t) * a.flat + t * b.flat, x, y), rtol=1e-12)
+
+
+def test_a_barrier_is_the_highest_rise_above_the_chord():
+    assert matching.barriers([0.0, 1.0, 3.0, 1.0, 2.0]).tolist() == 2.0  # at t = 1/2 the chord is at 1
+    assert matching.barriers([[1.0, 0.2, 0.5], [5.0, 5.0, 5.0]]).tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("phi", ["tanh", "sigmoid", "relu"])
+def test_a_transformed_copy_has_a_barrier_before_matching_and_none_after(phi):
+    network, a = drawn(phi, (3, 8, 4), restarts=1)
+    a.flat *= 4
+    b = transformed(network, a)
+    x, _ = data(network)
+    y = np.eye(4)[predict(network, a, x)[0].argmax(axis=-1)]  # what it answers: its loss is low
+    raw = matching.barriers(matching.path_losses(network, a, b, x, y))
+    matched = matching.barriers(matching.path_losses(network, *matching.matched(network, a, b), x, y))
+    assert raw.min() > 0.05
+    assert matched.max() < 1e-9
+
+
+def test_a_convex_loss_has_no_barrier():
+    network, a = drawn("relu", (3, 4), restarts=6, seed=1)
+    _, b = drawn("relu", (3, 4), restarts=6, seed=2)
+    assert matching.barriers(matching.path_losses(network, a, b, *data(network))).max() < 1e-12
+
+
+def test_random_directions_have_the_norms_of_the_units_weights_and_leave_biases():
+    network, parameters = drawn("tanh", (3, 4, 5, 2), restarts=1)
+    plane = matching.random_plane(parameters, seed=3)
+    assert np.array_equal(plane.origin, parameters.flat[0])
+    for flat in (plane.across, plane.up):
+        direction = Parameters(network.layers, flat[None])
+        for weights, along, bias in zip(parameters.W, direction.W, direction.b, strict=True):
+            np.testing.assert_allclose(np.linalg.norm(along, axis=-1), np.linalg.norm(weights, axis=-1), rtol=1e-12)
+            assert not bias.any()
+    assert abs(plane.across @ plane.up) < 0.9 * (plane.across @ plane.across)
+    assert np.array_equal(matching.random_plane(parameters, seed=3).up, plane.up)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_plane_through_three_networks_has_their_losses_where_they_lie(seed):
+    network, ends = drawn("tanh", restarts=3, seed=seed)
+    x, y = data(network)
+    plane, places = matching.plane_through(ends)
+    np.testing.assert_allclose(
+        [plane.across @ plane.across, plane.up @ plane.up, plane.across @ plane.up], [1, 1, 0], atol=1e-12
+    )
+    assert places[1, 0] > 0
+    assert abs(places[1, 1]) < 1e-12
+    assert places[2, 1] > 0
+    for flat, (right, above) in zip(ends.flat, places, strict=True):
+        np.testing.assert_allclose(plane.origin + right * plane.across + above * plane.up, flat, atol=1e-12)
+    losses = matching.plane_losses(network, plane, places[:, 0], places[:, 1], x, y)
+    np.testing.assert_allclose(np.diag(losses), loss(network, ends.flat, x, y), rtol=1e-10)
+    corner = plane.origin + places[1, 0] * plane.across + places[2, 1] * plane.up
+    np.testing.assert_allclose(losses[2, 1], loss(network, corner, x, y)[0], rtol=1e-10)

@@ -16,19 +16,28 @@ Where flips are possible, biases are counted from phi(0) within this file, b[l+1
 flip changes nothing but signs, and distances between networks part into sums over units.
 """
 
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from numpy import ndarray
+from numpy.typing import ArrayLike
 from scipy.optimize import linear_sum_assignment
+from threadpoolctl import ThreadpoolController
 
 from descentlab.nn.activations import Activation
 from descentlab.nn.initializers import STATISTICS_STREAM, stream
-from descentlab.nn.memory import Parameters
-from descentlab.nn.network import Network
+from descentlab.nn.memory import Parameters, chunks, input_table, target_table
+from descentlab.nn.network import Network, forward
 
 ROUNDING = 1e-13  # of the logarithm of a scale: nearer to balance than this is balanced
 SWEEPS = 1000  # over the layers, for what converges long before
+POINTS = 25  # on a path, ends included
+
+_BLAS = ThreadpoolController()
 
 
 def canonical(network: Network, parameters: Parameters) -> Parameters:
@@ -111,6 +120,138 @@ def distinct(network: Network, parameters: Parameters, tolerance: float = 1e-4) 
         if kinds[restart] == len(first):
             first = np.append(first, here)
     return kinds
+
+
+# --- paths and planes --------------------------------------------------------------------------------------------
+
+
+def path_losses(
+    network: Network, a: Parameters, b: Parameters, inputs: ndarray, targets: ndarray, points: int = POINTS
+) -> ndarray:
+    """The loss on the straight line from each a to its b.
+
+    Args:
+        network: shape, functions and loss.
+        a: of R networks.
+        b: of as many.
+        inputs: (N, n_0).
+        targets: (N, K).
+        points: evenly spaced, both ends included.
+
+    Returns:
+        (R, points), the mean over samples at (1 - t) a + t b.
+    """
+
+    def between(rows: ndarray) -> ndarray:
+        pair, t = rows // points, (rows % points / (points - 1))[:, None]
+        return (1.0 - t) * a.flat[pair] + t * b.flat[pair]
+
+    return _losses(network, len(a) * points, between, inputs, targets).reshape(len(a), points)
+
+
+def barriers(losses: ArrayLike) -> ndarray:
+    """How far the loss rises above the chord between the ends: max_t L(t) - ((1 - t) L(0) + t L(1)), at least 0.
+
+    Args:
+        losses: (..., points), as from `path_losses`.
+
+    Returns:
+        (...), in the loss's unit (Frankle et al. 2020; Entezari et al. 2022).
+    """
+    along = np.asarray(losses, dtype=np.float64)
+    t = np.linspace(0.0, 1.0, along.shape[-1])
+    return (along - ((1.0 - t) * along[..., :1] + t * along[..., -1:])).max(axis=-1).clip(0.0)
+
+
+@dataclass(frozen=True)
+class Plane:
+    """The parameters origin + x across + y up; each of the three is (P,)."""
+
+    origin: ndarray
+    across: ndarray
+    up: ndarray
+
+
+def random_plane(parameters: Parameters, seed: int = 0) -> Plane:
+    """A plane around one network, along two random directions as long as its weights, unit by unit (Li et al. 2018).
+
+    Args:
+        parameters: of one network.
+        seed: of the directions.
+
+    Returns:
+        The plane: every unit's row in a direction has the norm of that unit's weights; biases stay as they are.
+    """
+    draw, directions = stream(seed, STATISTICS_STREAM), []
+    for _ in range(2):
+        direction = Parameters(parameters.layers, np.zeros_like(parameters.flat))
+        for weights, along in zip(parameters.W, direction.W, strict=True):
+            drawn = draw.standard_normal(weights.shape)
+            along[...] = drawn * (np.linalg.norm(weights, axis=-1) / np.linalg.norm(drawn, axis=-1))[..., None]
+        directions.append(direction.flat[0])
+    return Plane(parameters.flat[0].copy(), *directions)
+
+
+def plane_through(ends: Parameters) -> tuple[Plane, ndarray]:
+    """The plane through three networks, with orthonormal directions (Garipov et al. 2018).
+
+    Args:
+        ends: of three networks that do not lie on one line.
+
+    Returns:
+        The plane, whose origin is the first network, and where the three lie on it, (3, 2).
+    """
+    origin, second, third = ends.flat.astype(np.float64)
+    q, r = np.linalg.qr(np.stack([second - origin, third - origin], axis=1))
+    sign = np.where(np.diag(r) < 0, -1.0, 1.0)
+    return Plane(origin, *(sign * q).T), np.concatenate([[[0.0, 0.0]], (sign[:, None] * r).T])
+
+
+def plane_losses(
+    network: Network, plane: Plane, x: ArrayLike, y: ArrayLike, inputs: ndarray, targets: ndarray
+) -> ndarray:
+    """The loss on a plane.
+
+    Args:
+        network: shape, functions and loss.
+        plane: which one.
+        x: positions along `across`.
+        y: positions along `up`.
+        inputs: (N, n_0).
+        targets: (N, K).
+
+    Returns:
+        (len(y), len(x)), the mean over samples.
+    """
+    columns, lines = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+
+    def on_plane(rows: ndarray) -> ndarray:
+        right, above = columns[rows % len(columns), None], lines[rows // len(columns), None]
+        return plane.origin + right * plane.across + above * plane.up
+
+    losses = _losses(network, len(lines) * len(columns), on_plane, inputs, targets)
+    return losses.reshape(len(lines), len(columns))
+
+
+def _losses(
+    network: Network, count: int, build: Callable[[ndarray], ndarray], inputs: ndarray, targets: ndarray
+) -> ndarray:
+    """Mean losses (count,) of the networks build(numbers) (n, P), as many at a time as the cache holds."""
+    x, y = input_table(inputs, "float64"), target_table(targets, "float64")
+    threads = os.cpu_count() or 1
+    losses = np.zeros(count)
+
+    def measure(part: slice) -> None:
+        parameters = Parameters(network.layers, build(np.arange(part.start, part.stop)))
+        workspace = network.workspace("float64")
+        for start, stop in workspace.blocks(len(x)):
+            trace = workspace.trace(len(parameters), stop - start)
+            z = forward(network, parameters, x[start:stop], trace)
+            losses[part] += network.form.value(z, y[start:stop]).sum(axis=-1) / len(x)
+
+    with _BLAS.limit(limits=1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
+        list(pool.map(measure, chunks(count, network.layers, len(x), "float64", threads)))
+    return losses
 
 
 # --- symmetries --------------------------------------------------------------------------------------------------
