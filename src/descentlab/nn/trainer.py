@@ -18,6 +18,7 @@ import numpy as np
 from numpy import ndarray
 from threadpoolctl import ThreadpoolController
 
+from descentlab.nn import checkpoints
 from descentlab.nn.activations import ACTIVATIONS, Activation
 from descentlab.nn.descent import DESCENTS, Descent
 from descentlab.nn.diagnostics import LEVELS, Tables, measure
@@ -35,6 +36,7 @@ from descentlab.nn.network import Network, gradient, predict
 from descentlab.nn.updates import UPDATES, State, Update
 
 Splits = Mapping[str, tuple[ndarray, ndarray]]  # "train", "validation", "test" -> inputs (N, n_0), targets (N, K)
+Snapshot = dict[str, ndarray]  # where a training stands, see `iterate`
 LOGGED_EPOCHS = 20  # how many epochs log_every="auto" logs at most: one logged epoch costs about one of training
 
 
@@ -203,8 +205,8 @@ class _Run:
             cut.append(_Chunk(np.arange(rows.start, rows.stop), parameters, state, self.rates[rows], orders))
         return cut
 
-    def advance(self, chunk: _Chunk, first: int, last: int, workspace: Workspace) -> dict[str, ndarray]:
-        """Train a chunk through epochs first..last, where epoch 0 is the start as it is, and measure it."""
+    def advance(self, chunk: _Chunk, first: int, last: int, logged: bool, workspace: Workspace) -> dict[str, ndarray]:
+        """Train a chunk through epochs first..last, where epoch 0 is the start as it is; measure it where logged."""
         with np.errstate(all="ignore"):  # a diverging restart overflows; it is found by its loss
             for epoch in range(first, last + 1):
                 if self.stopped:
@@ -215,6 +217,8 @@ class _Run:
                 self._freeze_diverged(chunk, epoch, workspace)
                 if epoch and self.on_epoch:
                     self.on_epoch(restarts)
+            if not logged:
+                return {}
             task, level = self.recipe.task, self.recipe.diagnostics
             following = functools.partial(self._change, chunk, last + 1)
             return measure(self.network, chunk.parameters, self.tables, task, level, workspace, following)
@@ -293,6 +297,82 @@ class _Run:
             safe = np.maximum(worst, losses) < limit
         return float(sizes[safe.argmin() - 1]) if safe[0] else 0.0
 
+    @functools.cached_property
+    def identity(self) -> ndarray:
+        """(32,) bytes, which differ where anything does that the bits follow from: functions by what they compute."""
+        recipe, activation, update = self.recipe, self.recipe.activation, self.recipe.update
+        z = np.linspace(-5.0, 5.0, 101, dtype=recipe.dtype)
+        a = activation.value(z, np.empty_like(z))
+        slope = activation.slope(z, a, np.empty_like(z, dtype="bool" if activation.slope_is_mask else None))
+        moved = np.stack([z, z])
+        state = update.init(moved)
+        for step in (1, 2, 3):
+            update.apply(moved, 0.1 * np.stack([z, a]), state, 1.0 if update.takes_scaled else 0.01, step)
+        named = (activation.name, recipe.output, recipe.loss.name, recipe.descent.name, update.name, recipe.task)
+        numbers = (recipe.learning_rate_decay, recipe.weight_decay, recipe.epochs, recipe.layers, recipe.dtype)
+        order = (recipe.descent.batch_size, recipe.descent.shuffled, recipe.logged_epochs(), recipe.diagnostics)
+        parts: list[str | ndarray] = ["1", *map(str, (*named, *numbers, *order)), a, slope, moved]
+        for name, (x, y) in self.tables.items():
+            parts += [f"{name} {x.shape} {y.shape}", x, y]
+        return checkpoints.digest([*parts, self.seeds, self.rates, self.initial.flat])
+
+    def snapshot(self, chunks: list[_Chunk], epoch: int, seconds: float, records: list[Record]) -> Snapshot:
+        """Copies of all that the epochs after this one depend on, and of what has been measured."""
+        state = self.recipe.update.init(self.parameters.flat)
+        streams = np.zeros((len(self.seeds), 6), dtype=np.uint64)
+        parameters = self.parameters.flat.copy()
+        for chunk in chunks:
+            parameters[chunk.rows] = chunk.parameters.flat
+            for slot, values in chunk.state.items():
+                state[slot][chunk.rows] = values
+            if chunk.orders:
+                streams[chunk.rows] = checkpoints.stream_states(chunk.orders)
+        return {
+            "identity": self.identity,
+            "epoch": np.array(epoch),
+            "seconds": np.array(seconds),
+            "parameters": parameters,
+            "streams": streams,
+            "diverged_epoch": self.diverged_epoch.copy(),
+            "epochs": np.array([record.epoch for record in records]),
+            **{f"state/{slot}": values for slot, values in state.items()},
+            **{f"curves/{name}": np.stack([r.metrics[name] for r in records]) for name in records[0].metrics},
+        }
+
+    def restore(self, chunks: list[_Chunk], start: Mapping[str, ndarray]) -> list[Record]:
+        """Put fresh chunks where a snapshot stood, however it was cut; returns what had been measured."""
+        epoch = int(start.get("epoch", -1))
+        logged = np.array([one for one in self.recipe.logged_epochs() if one <= epoch])
+        curves = [name for name in start if name.startswith("curves/")]
+        like = {
+            **dict.fromkeys(("parameters", *(f"state/{slot}" for slot in self.recipe.update.slots)), self.initial.flat),
+            **dict.fromkeys(curves, np.empty((len(logged), len(self.seeds)))),
+            "diverged_epoch": self.diverged_epoch,
+            "streams": np.empty((len(self.seeds), 6), dtype=np.uint64),
+            "epochs": logged,
+            "seconds": np.array(0.0),
+        }
+        for name, array in like.items():
+            if name not in start or (start[name].shape, start[name].dtype) != (array.shape, array.dtype):
+                raise ValueError(f"start: {name} must be {array.dtype} of shape {array.shape}")
+        if not (0 <= epoch <= self.recipe.epochs and np.array_equal(start["epochs"], logged) and curves):
+            raise ValueError(f"start: epoch={epoch} does not go with the epochs that were logged")
+        self.parameters.flat[...] = start["parameters"]
+        self.diverged_epoch[...] = start["diverged_epoch"]
+        for chunk in chunks:
+            for slot, values in chunk.state.items():
+                values[...] = start[f"state/{slot}"][chunk.rows]
+            if chunk.orders:
+                checkpoints.set_streams(chunk.orders, start["streams"][chunk.rows])
+            chunk.step = epoch * len(self.steps)
+            kept = self.diverged_epoch[chunk.rows] < 0
+            if not kept.all():
+                chunk.keep(kept)
+        return [
+            Record(one, one * len(self.steps), {name.removeprefix("curves/"): start[name][i].copy() for name in curves})
+            for i, one in enumerate(logged.tolist())
+        ]
+
     def collect(self, chunks: list[_Chunk], measured: list[dict[str, ndarray]]) -> dict[str, ndarray]:
         """Metrics of the whole stack (R,) from those of its chunks; NaN where a restart has diverged."""
         metrics: dict[str, ndarray] = {}
@@ -324,55 +404,82 @@ def iterate(
     splits: Splits,
     workers: int | Literal["auto"] = 1,
     on_epoch: Callable[[int], None] | None = None,
+    *,
+    save: Callable[[Snapshot], None] | None = None,
+    save_seconds: float = 600.0,
+    start: Mapping[str, ndarray] | None = None,
 ) -> Generator[Record, None, Training]:
     """Train, yielding a Record at every logged epoch.
+
+    A snapshot is a flat mapping of arrays, for `checkpoints.write`: parameters and every slot of the update rule
+    (R, P), random streams, diverged_epoch, the curves so far, the epoch, the seconds, and an identity of recipe and
+    data. A training that starts from one ends with the bits of one that never stopped, whatever its workers.
 
     Args:
         recipe: what to run.
         splits: "train", and "validation" and "test" where there are any.
         workers: threads; "auto" is one per core. The bits of the result do not depend on it.
         on_epoch: is told, by a training thread, how many restarts have gone through one more epoch.
+        save: is handed a snapshot, after the first whole epoch from when one is due.
+        save_seconds: wall time from one snapshot to when the next is due; 0 makes one of every epoch but the last.
+        start: a snapshot to go on from, in place of the first epoch.
 
     Yields:
-        A Record for epoch 0, every logged epoch and the last.
+        A Record for epoch 0, every logged epoch and the last; with `start` those of before once more.
 
     Returns:
         The Training (the generator's return value).
 
     Raises:
-        ValueError: for splits or recipes that do not fit together.
+        ValueError: for splits or recipes that do not fit together, and for a snapshot of others.
     """
     _check(recipe, splits, workers)
     threads = _cores() if workers == "auto" else workers
-    logged = recipe.logged_epochs()
-    spans = zip([0, *(epoch + 1 for epoch in logged)], logged, strict=False)
     records: list[Record] = []
     seconds = 0.0  # without what the caller does between records
+    done, pace = -1, 1e9  # the last epoch that is through; seconds that one takes, not yet known
     blas = ThreadpoolController()
     with ThreadPoolExecutor(threads) as pool:
         with blas.limit(limits=1, user_api="blas"):
             run = _Run(recipe, splits, on_epoch)
         stack = run.chunks(threads)
+        if start is not None:
+            if not np.array_equal(start.get("identity", ()), run.identity):
+                raise ValueError("start: is a snapshot of another recipe or of other data")
+            records, seconds, done = run.restore(stack, start), float(start["seconds"]), int(start["epoch"])
         workspaces: queue.SimpleQueue[Workspace] = queue.SimpleQueue()
         for _ in range(threads):
             workspaces.put(run.network.workspace(recipe.dtype))
 
-        def advance(chunk: _Chunk, span: tuple[int, int]) -> dict[str, ndarray]:
+        def advance(chunk: _Chunk, first: int, last: int, logged: bool) -> dict[str, ndarray]:
             workspace = workspaces.get()
             try:
-                return run.advance(chunk, *span, workspace)
+                return run.advance(chunk, first, last, logged, workspace)
             finally:
                 workspaces.put(workspace)
 
         try:
-            for span in spans:
-                began = time.perf_counter()
-                with blas.limit(limits=1, user_api="blas"):  # not across the yield: trainings may take turns
-                    pending = [pool.submit(advance, chunk, span) for chunk in stack]
-                    metrics = run.collect(stack, [future.result() for future in pending])
-                seconds += time.perf_counter() - began
-                records.append(Record(span[1], span[1] * len(run.steps), metrics))
-                yield records[-1]
+            yield from records
+            if on_epoch and records:  # those after the last record are through as well
+                on_epoch((done - records[-1].epoch) * int((run.diverged_epoch < 0).sum()))
+            saved = time.perf_counter()
+            for logged in recipe.logged_epochs()[len(records) :]:
+                while done < logged:
+                    most = int(min(save_seconds / 10 / pace if save else np.inf, recipe.epochs))
+                    first, last = done + 1, min(logged, done + max(1, most))
+                    began = time.perf_counter()
+                    with blas.limit(limits=1, user_api="blas"):  # not across the yield: trainings may take turns
+                        pending = [pool.submit(advance, chunk, first, last, last == logged) for chunk in stack]
+                        metrics = run.collect(stack, [future.result() for future in pending])
+                    took = time.perf_counter() - began
+                    pace = took / (last - done) if done >= 0 else pace
+                    seconds, done = seconds + took, last
+                    if done == logged:
+                        records.append(Record(done, done * len(run.steps), metrics))
+                        yield records[-1]
+                    if save and done < recipe.epochs and time.perf_counter() - saved >= save_seconds:
+                        save(run.snapshot(stack, done, seconds, records))
+                        saved = time.perf_counter()
         finally:
             run.stopped = True  # after an interrupt the pool waits for its threads
     return run.finish(stack, records, seconds)
