@@ -213,7 +213,7 @@ def test_the_loss_on_a_path_is_that_of_the_networks_between(layers):
 
 
 def test_a_barrier_is_the_highest_rise_above_the_chord():
-    assert matching.barriers([0.0, 1.0, 3.0, 1.0, 2.0]).tolist() == 2.0  # at t = 1/2 the chord is at 1
+    assert matching.barriers([4.0, 1.0, 5.0, 1.0, 2.0]).tolist() == 2.0  # at t = 1/2 the chord is at 3
     assert matching.barriers([[1.0, 0.2, 0.5], [5.0, 5.0, 5.0]]).tolist() == [0.0, 0.0]
 
 

@@ -3,6 +3,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.optimize
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,10 +14,14 @@ from descentlab.analysis.statistics import (
     bootstrap_interval,
     brown_forsythe,
     check_family,
+    correlation_interval,
+    dip_test,
     holm,
     interquartile_mean,
     mean_interval,
     paired_difference,
+    quantile_interval,
+    reliability,
     select_best_of_k,
     smallest_p,
     spread_interval,
@@ -420,3 +425,137 @@ def test_intervals_cover_at_n_10_as_often_as_is_written():
     assert covered(normal[:1500], 0, bootstrapped("studentised")) == pytest.approx(0.95, abs=0.02)
     studentised = covered(skewed[:1500], math.exp(0.5), bootstrapped("studentised"))
     assert studentised > covered(skewed[:1500], math.exp(0.5), bootstrapped("percentile")) + 0.05
+
+
+# distribution of outcomes
+
+
+def test_a_quantile_lies_between_order_statistics():
+    # of 6 values the median lies below the least, or above the largest, with probability 1/64 each
+    interval = quantile_interval([5, 1, 4, 2, 6, 3])
+    assert (interval.estimate, *limits(interval)) == (3.5, 1, 6)
+    assert limits(quantile_interval([5, 1, 4, 2, 3])) == (-math.inf, math.inf)
+    assert quantile_interval(range(1, 201), 0.05).estimate == 10.5
+    assert quantile_interval([1.0, 2.0, math.inf] * 20, 0.9).high == math.inf
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_the_interval_of_a_quantile_covers_it_whatever_the_distribution(share):
+    samples = np.random.default_rng(2).lognormal(size=(1500, 60))
+    truth = math.exp(scipy.stats.norm.ppf(share))
+    covered = np.mean([one.low <= truth <= one.high for one in (quantile_interval(row, share) for row in samples)])
+    assert 0.945 < covered < 0.99
+
+
+def test_an_empty_sample_or_a_share_beyond_its_range_has_no_quantile():
+    for values, share in (([], 0.5), ([1.0, math.nan], 0.5), ([1.0, 2.0], 1.0)):
+        with pytest.raises(ValueError, match="share"):
+            quantile_interval(values, share)
+
+
+# correlation and what test noise leaves of it
+
+
+@pytest.mark.parametrize(("spread", "covered"), [(lambda z: z, (0.93, 0.97)), (np.exp, (0.90, 0.96))])
+def test_the_interval_of_a_correlation_covers_it_on_normal_and_on_lognormal_pairs(spread, covered):
+    rho, generator = 0.8, np.random.default_rng(3)
+    truth = rho if spread(2.0) == 2.0 else (math.exp(rho) - 1) / (math.e - 1)
+    first = generator.normal(size=(1500, 60))
+    second = rho * first + math.sqrt(1 - rho**2) * generator.normal(size=first.shape)
+    found = [correlation_interval(spread(a), spread(b)) for a, b in zip(first, second, strict=True)]
+    assert covered[0] < np.mean([one.low <= truth <= one.high for one in found]) < covered[1]
+
+
+def test_a_correlation_is_pearsons_and_its_error_the_jackknifes():
+    generator = np.random.default_rng(4)
+    a, b = generator.lognormal(size=(2, 15))
+    interval = correlation_interval(a, b)
+    assert interval.estimate == pytest.approx(np.corrcoef(a, b)[0, 1], rel=1e-12)
+    left_out = [np.arctanh(np.corrcoef(np.delete(a, i), np.delete(b, i))[0, 1]) for i in range(15)]
+    half = 2.160368656 * math.sqrt(14 * np.var(left_out))  # Student's t, 13 degrees of freedom
+    assert interval.high == pytest.approx(math.tanh(math.atanh(interval.estimate) + half), rel=1e-9)
+
+
+def test_a_correlation_of_what_does_not_vary_is_none_and_one_of_equal_values_is_one():
+    assert math.isnan(correlation_interval([1, 1, 1, 1], [1, 2, 3, 5]).estimate)
+    interval = correlation_interval([1, 2, 3, 5], [2, 4, 6, 10])
+    assert (interval.estimate, interval.high) == (pytest.approx(1), pytest.approx(1))
+    with pytest.raises(ValueError, match="one each per restart"):
+        correlation_interval([1, 2, 3, 4], [1, 2, 3, 4, 5])
+
+
+def test_reliability_is_the_correlation_between_means_over_two_test_sets():
+    generator = np.random.default_rng(5)
+    ability = generator.normal(size=(4000, 1))
+
+    def scores():
+        difficulty = 5 * generator.normal(size=(1, 50))
+        return ability + difficulty + 7 * generator.normal(size=(4000, 50))
+
+    one, other = scores(), scores()
+    expected = 1 / (1 + 49 / 50)  # variance of the restarts over itself and what 50 samples leave open
+    assert reliability(one) == pytest.approx(expected, abs=0.03)
+    assert np.corrcoef(one.mean(axis=1), other.mean(axis=1))[0, 1] == pytest.approx(expected, abs=0.03)
+
+
+def test_reliability_is_one_without_noise_and_nothing_without_differences():
+    assert reliability([[1, 5, 9], [2, 6, 10]]) == pytest.approx(1)
+    assert math.isnan(reliability([[1, 5, 9], [1, 5, 9]]))
+    assert reliability(np.random.default_rng(6).normal(size=(300, 40))) < 0.3
+    with pytest.raises(ValueError, match="two restarts"):
+        reliability([[1.0, 2.0]])
+
+
+# modes
+
+
+def least_distance_to_a_unimodal_distribution(sample):
+    """The dip by its definition: a linear program for every place of the mode."""
+    x, counts = np.unique(sample, return_counts=True)
+    points, upper = len(x), np.cumsum(counts) / len(sample)
+    lower, unit = upper - counts / len(sample), np.eye(2 * len(x) + 1)
+    left, right, distance = unit[:points], unit[points:-1], unit[-1]  # limits of G at x, and sup |F - G|
+    least = math.inf
+    for mode in range(points):
+        side = np.where((np.arange(points) <= mode)[:, None], left, right)
+        rows, bounds = [left[mode] - right[mode], *(right[:-1] - left[1:])], [0.0] * points
+        for limit, step in ((left, lower), (right, upper)):
+            rows += [*(limit - distance), *(-limit - distance)]
+            bounds += [*step, *-step]
+        for i in range(1, points - 1):
+            part = left if i < mode else right
+            if i != mode:
+                ends = (side if i < mode else right)[[i - 1, i + 1]]
+                bend = (part[i] - ends[0]) / (x[i] - x[i - 1]) - (ends[1] - part[i]) / (x[i + 1] - x[i])
+                rows.append(bend if i < mode else -bend)
+                bounds.append(0.0)
+        apart = [left[i] - right[i] for i in range(points) if i != mode]
+        equal = {"A_eq": apart, "b_eq": [0.0] * len(apart)} if apart else {}
+        found = scipy.optimize.linprog(distance, rows, bounds, **equal, bounds=[(0, 1)] * (2 * points + 1))
+        least = min(least, found.fun)
+    return max(least, 1 / (2 * len(sample)))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_dip_is_the_distance_to_the_nearest_unimodal_distribution(seed):
+    generator = np.random.default_rng(seed)
+    sample = np.concatenate([generator.normal(size=5), 4 * (seed % 2) + generator.normal(size=6)])
+    if seed > 5:
+        sample = np.round(sample)
+    assert dip_test(sample, simulations=1).dip == pytest.approx(least_distance_to_a_unimodal_distribution(sample))
+
+
+def test_one_mode_is_not_two_and_two_are_not_one():
+    generator = np.random.default_rng(8)
+    one = dip_test(generator.normal(size=100), simulations=500)
+    two = dip_test(np.concatenate([generator.normal(size=50), 5 + generator.normal(size=50)]), simulations=500)
+    levels = dip_test([0.0] * 60 + [0.125] * 30 + [0.25] * 10, simulations=500)
+    assert one.p_value > 0.5
+    assert two.p_value == levels.p_value == 1 / 501
+    assert dip_test([3.0] * 9, simulations=20).p_value == 1
+    assert dip_test(generator.random(30), seed=1, simulations=50) != dip_test(generator.random(30), simulations=50)
+
+
+def test_a_uniform_sample_is_found_to_have_modes_as_often_as_alpha_says():
+    samples = np.random.default_rng(9).random((300, 25))
+    assert 0.02 < np.mean([dip_test(sample, simulations=400).p_value <= 0.05 for sample in samples]) < 0.09

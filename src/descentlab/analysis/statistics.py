@@ -1,4 +1,4 @@
-"""What can be said from a handful of restarts: intervals, paired tests, success rates, best of k.
+"""What can be said from a handful of restarts: intervals, paired tests, success rates, best of k, modes.
 
 Every function takes one value per restart. An interval over restarts holds for the data split it was measured on.
 What is random takes a seed and repeats exactly.
@@ -10,6 +10,7 @@ was left out; comparisons and best-of-k rank it worst and never drop it.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -22,6 +23,7 @@ from descentlab.nn.initializers import STATISTICS_STREAM, stream
 Better = Literal["lower", "higher"]
 BOOTSTRAPS = ("bca", "percentile", "studentised")
 TESTS = ("wilcoxon", "binomial", "t", "rank")
+TIE_WIDTH = 1e-10  # of the range: what ties are spread over, where a distribution function must not jump
 
 
 @dataclass(frozen=True)
@@ -342,6 +344,166 @@ def brown_forsythe(groups: Sequence[ArrayLike]) -> tuple[float, float]:
         return (0.0, 1.0) if equal else (math.inf, 0.0)
     statistic, p_value = levene(*samples, center="median")
     return float(statistic), float(p_value)
+
+
+def quantile_interval(values: ArrayLike, share: float = 0.5, confidence: float = 0.95) -> Interval:
+    """A quantile of the distribution of outcomes between two order statistics, whatever that distribution is.
+
+    The number of values below the quantile is binomial, so that coverage is at least `confidence` (Thompson 1936).
+
+    Args:
+        values: (n,); a diverged restart may be infinite.
+        share: of the distribution that lies below, strictly between 0 and 1; .5 for the median.
+        confidence: wanted coverage, between 0 and 1.
+
+    Returns:
+        The interval; a limit that n values cannot give is infinite.
+    """
+    sample = np.sort(np.asarray(values, dtype=float))
+    if sample.ndim != 1 or not sample.size or np.isnan(sample).any() or not 0 < share < 1:
+        raise ValueError(f"values of shape {sample.shape}, share={share}: must be a list without NaN and within (0, 1)")
+    n, tail = sample.size, 1 - _upper_tail(confidence)
+    at_most = bdtr(np.arange(n), n, share)  # of k = 0 .. n - 1 values below the quantile
+    below, above = int((at_most <= tail).sum()), int((at_most < 1 - tail).sum()) + 1
+    low = float(sample[below - 1]) if below else -math.inf
+    high = float(sample[above - 1]) if above <= n else math.inf
+    place = round(n * share, 9)
+    left, right = float(sample[math.ceil(place) - 1]), float(sample[min(math.floor(place), n - 1)])
+    return Interval(left if left == right else (left + right) / 2, low, high, n)
+
+
+def correlation_interval(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -> Interval:
+    """Pearson's correlation over restarts, with Student's interval of Fisher's z and the jackknife's error of it.
+
+    Fisher's own error, 1 / sqrt(n - 3), is for normal pairs alone: on lognormal ones (correlation .7) it covers 67 % at
+    n = 100, where this interval covers 93 %; on normal ones both cover 95 %.
+
+    Args:
+        a: (n,), finite, n at least 4.
+        b: (n,), finite.
+        confidence: wanted coverage, between 0 and 1.
+
+    Returns:
+        The interval; NaN throughout where a or b does not vary.
+    """
+    first, second = _finite(a, at_least=4), _finite(b, at_least=4)
+    if first.size != second.size:
+        raise ValueError(f"{first.size} and {second.size} values: must be one each per restart")
+    n = first.size
+    x, y = first - first.mean(), second - second.mean()
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
+        return Interval(math.nan, math.nan, math.nan, n)
+    whole = float((x * y).sum() / math.sqrt((x * x).sum() * (y * y).sum()))
+    shift = n / (n - 1)  # leaving i out takes n / (n - 1) x_i y_i from a centred sum of products
+    products = [(one * other).sum() - shift * one * other for one, other in ((x, y), (x, x), (y, y))]
+    with np.errstate(divide="ignore", invalid="ignore"):  # a pair that carries all the variance
+        left_out = np.arctanh(np.clip(products[0] / np.sqrt(products[1] * products[2]), -1.0, 1.0))
+        z = float(np.arctanh(np.clip(whole, -1.0, 1.0)))
+        half = float(stdtrit(n - 2, _upper_tail(confidence)) * np.sqrt((n - 1) * left_out.var()))
+    if not math.isfinite(half):
+        return Interval(whole, whole if abs(whole) >= 1 else -1.0, whole if abs(whole) >= 1 else 1.0, n)
+    return Interval(whole, math.tanh(z - half), math.tanh(z + half), n)
+
+
+def reliability(scores: ArrayLike) -> float:
+    """How much of the variance of restarts' means over test samples would return on other samples of the kind.
+
+    1 - (restart x sample mean square) / (restart mean square), by analysis of variance (Hoyt 1941; Cronbach 1951).
+    No correlation with these means can be expected above its square root (Spearman 1904).
+
+    Args:
+        scores: (R, N), a value per restart and sample, such as the loss; at least 2 by 2.
+
+    Returns:
+        1 where samples leave nothing open; 0 or below where restarts differ by no more than samples explain; NaN where
+        they do not differ at all.
+    """
+    table = np.asarray(scores, dtype=float)
+    if table.ndim != 2 or min(table.shape) < 2 or not np.isfinite(table).all():
+        raise ValueError(f"scores of shape {table.shape}: must be finite, for two restarts and two samples or more")
+    restarts, samples = table.shape
+    means = table.mean(axis=1)
+    between = samples * means.var(ddof=1)
+    rest = table - means[:, None]
+    rest -= rest.mean(axis=0)
+    within = np.square(rest).sum() / ((restarts - 1) * (samples - 1))
+    return float(1 - within / between) if between > 0 else math.nan
+
+
+@dataclass(frozen=True)
+class Dip:
+    """The dip of a sample, and how often a uniform sample of its size has one as large."""
+
+    dip: float
+    p_value: float
+    n: int
+
+
+def dip_test(values: ArrayLike, seed: int = 0, simulations: int = 2000) -> Dip:
+    """Test whether outcomes have a single mode (Hartigan & Hartigan 1985).
+
+    The dip is the largest distance between the sample's distribution function and the nearest unimodal one. The
+    uniform distribution is the worst case among unimodal ones, which makes the p-value, by simulation, a cautious one.
+
+    Args:
+        values: (n,), finite, n at least 4; a value that repeats is a narrow heap.
+        seed: of the simulated samples.
+        simulations: how many; p cannot go below 1 / (simulations + 1).
+    """
+    sample = _finite(values, at_least=4)
+    found = _dip(sample)
+    as_large = int((_uniform_dips(sample.size, seed, simulations) >= found - 1e-12).sum())
+    return Dip(found, (1 + as_large) / (1 + simulations), sample.size)
+
+
+@lru_cache(maxsize=32)
+def _uniform_dips(n: int, seed: int, simulations: int) -> ndarray:
+    generator = stream(seed, STATISTICS_STREAM)
+    return np.array([_dip(generator.random(n)) for _ in range(simulations)])
+
+
+def _dip(sample: ndarray) -> float:
+    """Hartigan's algorithm: the modal interval shrinks until no wider gap between minorant and majorant is left."""
+    n, reach = sample.size, float(np.ptp(sample)) or 1.0
+    values, counts = np.unique(np.round((sample - sample.min()) / reach, 9), return_counts=True)
+    atoms = [value + TIE_WIDTH * np.arange(count) / count for value, count in zip(values, counts, strict=True)]
+    x = np.concatenate(atoms).tolist()
+    lower, upper = list(range(n)), list(range(1, n + 1))  # the step function left and right of x, in counts
+    first, last, dip = 0, n - 1, 1.0
+    while True:
+        minorant, majorant = _hull(x, lower, first, last, 1.0), _hull(x, upper, first, last, -1.0)
+        below = np.interp(x[first : last + 1], [x[i] for i in minorant], [lower[i] for i in minorant])
+        above = np.interp(x[first : last + 1], [x[i] for i in majorant], [upper[i] for i in majorant])
+        gap = above - below
+        at_minorant = max(minorant, key=lambda i: gap[i - first])
+        at_majorant = max(majorant, key=lambda i: gap[i - first])
+        if gap[at_minorant - first] > gap[at_majorant - first]:
+            widest, left = float(gap[at_minorant - first]), at_minorant
+            right = next(i for i in majorant if i >= left)
+        else:
+            widest, right = float(gap[at_majorant - first]), at_majorant
+            left = next(i for i in reversed(minorant) if i <= right)
+        if widest <= dip:
+            return dip / (2 * n)
+        before = np.array(upper[first : left + 1]) - below[: left + 1 - first]
+        after = above[right - first :] - np.array(lower[right : last + 1])
+        dip = max(dip, float(before.max()), float(after.max()))
+        if (left, right) == (first, last):
+            return dip / (2 * n)
+        first, last = left, right
+
+
+def _hull(x: list[float], y: list[int], first: int, last: int, side: float) -> list[int]:
+    """Which points first .. last the greatest convex minorant touches; with side -1, the least concave majorant."""
+    touching: list[int] = []
+    for i in range(first, last + 1):
+        while len(touching) > 1:
+            a, b = touching[-2:]
+            if side * ((y[b] - y[a]) * (x[i] - x[b]) - (y[i] - y[b]) * (x[b] - x[a])) < 0:
+                break
+            touching.pop()
+        touching.append(i)
+    return touching
 
 
 def interquartile_mean(scores: ArrayLike, seed: int = 0, confidence: float = 0.95, resamples: int = 2000) -> Interval:
