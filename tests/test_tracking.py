@@ -1,6 +1,7 @@
 import contextlib
 import json
 import os
+import pickle
 import shutil
 import signal
 import sqlite3
@@ -18,7 +19,7 @@ from scipy import stats
 from descentlab.harness import config as configs
 from descentlab.harness import tracking
 from descentlab.harness.config import InputError, Option
-from descentlab.harness.tracking import contents, runs
+from descentlab.harness.tracking import checksums, contents, runs
 from descentlab.harness.tracking import store as stores
 from descentlab.harness.tracking.store import home
 from descentlab.nn.trainer import Record, iterate, train_recipe
@@ -432,6 +433,70 @@ def test_artifacts_hold_all_that_is_needed_to_read_the_run(option):
     assert configs.resolve(json.loads(run.artifact("config.json").read_text())).hash == cell().hash
 
 
+def test_an_artifact_that_was_changed_is_refused_when_it_is_read(option):
+    run_id = keep(option, cell())
+    with tracking.open_tracker(option) as tracker, tracker.summary("sweep", {"restarts": 3}) as summary:
+        summary.table("losses", pd.DataFrame({"loss": [0.5]}))
+    for one in (run_id, summary.run_id):
+        run = tracking.get(option, one)
+        files = {path.name: path for path in run.artifact("config.json").parent.iterdir()}
+        listed = json.loads(files["checksums.json"].read_text())
+        assert set(listed) == set(files) - {"checksums.json"}
+        for name in listed:
+            whole = files[name].read_bytes()
+            files[name].write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+            with pytest.raises(InputError) as error:
+                run.artifact(name)
+            begin = f"run {one} ({run.name}, FINISHED): {name} was changed after it was written; "
+            assert str(error.value).startswith(begin)
+            files["checksums.json"].write_text(json.dumps(listed | {name: checksums.file_digest(files[name])}))
+            with pytest.raises(InputError, match=r"checksums.json was changed after it was written; [^\n]+$"):
+                run.artifact(name)
+            files["checksums.json"].write_text(json.dumps(listed, indent=2) + "\n")
+            files[name].write_bytes(whole)
+            assert run.artifact(name).read_bytes() == whole
+        added = files["config.json"].with_name("added.csv")
+        added.write_text("a")
+        with pytest.raises(InputError, match="none of the run's own files"):
+            run.artifact("added.csv")
+        files["checksums.json"].unlink()
+        with pytest.raises(InputError, match=r"checksums.json is gone; [^\n]+$"):
+            run.artifact("config.json")
+    with pytest.raises(InputError, match="gone"):
+        tracking.replay(run_id, option)
+
+
+def test_what_is_no_table_or_holds_a_pickle_is_refused_unread(option, tmp_path):
+    canary = tmp_path / "canary"
+    run_id = keep(option, cell())
+    stores.open_store(option).client.delete_tag(run_id, "checksums")  # as of a run from before there were any
+    run = tracking.get(option, run_id)
+    assert run.arrays("final.npz")["W1"].shape == (3, 5, 2)
+    assert len(run.table("restarts.parquet")) == 3
+    song = np.empty(1, dtype=object)
+    song[0] = Canary(canary)
+    np.savez(run.artifact("final.npz"), W1=song)
+    for name, read in (("final.npz", run.arrays), ("restarts.parquet", run.table)):
+        for data in (None, b"", b"PAR1", pickle.dumps(Canary(canary)), b"\x00" * 100):
+            if data is not None:
+                run.artifact(name).write_bytes(data)
+            elif name == "restarts.parquet":
+                continue
+            with pytest.raises(InputError, match=rf"^run {run_id} \([^\n]+\): {name} cannot be read \([^\n]+$"):
+                read(name)
+    assert not canary.exists()
+
+
+class Canary:
+    """Sings, by making a file, when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
 def test_of_weights_that_are_too_large_the_best_restarts_are_kept(option, monkeypatch):
     monkeypatch.setattr(contents, "WEIGHTS_LIMIT", 100)
     _, training = trained(cell())
@@ -547,7 +612,7 @@ with tracking.open_tracker(option) as tracker, tracker.cell(config, dataset) as 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_killed_process_leaves_no_run_behind_as_running(option, number):
     command = [sys.executable, "-c", ENDLESS, option.numbers["uri"]]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -662,7 +727,9 @@ def test_a_replay_that_departs_says_where_and_by_how_much(option):
     curves = pd.read_parquet(path)
     curves.loc[2, "test/loss"] *= 1 + 1e-6
     curves.to_parquet(path)
-    stores.open_store(option).client.set_tag(run_id, "numpy", "1.0")
+    client = stores.open_store(option).client
+    client.delete_tag(run_id, "checksums")
+    client.set_tag(run_id, "numpy", "1.0")
     report = tracking.replay(run_id, option)
     assert not report.same_bits
     assert report.worst == "test/loss"

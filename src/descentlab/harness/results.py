@@ -83,10 +83,7 @@ def weights(source: Option | Tracker, run_id: str) -> Weights:
     run = get(source, run_id)
     parent = run.tags.get("mlflow.parentRunId")
     holder = get(source, parent) if parent else run
-    parts = []
-    for name in ("initial.npz", "final.npz"):
-        with np.load(holder.artifact(name), allow_pickle=False) as stored:
-            parts.append({key: stored[key] for key in stored.files})
+    parts = [holder.arrays(name) for name in ("initial.npz", "final.npz")]
     seeds = parts[0].pop("seeds")
     parts[1].pop("seeds")
     kept = seeds == int(run.params["seed"]) if parent else np.ones(len(seeds), dtype=bool)
@@ -134,7 +131,7 @@ def _joined(runs: Collection[StoredRun], artifact: str, metrics: Collection[str]
     """The tables of many runs one below the other, each with its run's name and params."""
     parts = []
     for run in runs:
-        table = pd.read_parquet(run.artifact(artifact))
+        table = run.table(artifact)
         if metrics is not None:
             table = table[[column for column in table.columns if "/" not in column or column in metrics]]
         known = {key: value for key, value in _typed(run.params).items() if key not in table.columns}

@@ -8,6 +8,7 @@ or repeated is in its artifacts, and the rows of the store serve MLflow's own ta
     restarts.parquet   one row per restart: seed, outcome, final metrics
     initial.npz, final.npz   weights W1.., b1.. stacked over restarts (R, ...), with their seeds
     learning_curves.png
+    checksums.json     SHA-256 of each of these; its own is a tag, and what is read is compared with it
 """
 
 from descentlab.harness.tracking.contents import long_form

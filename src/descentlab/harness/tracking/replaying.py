@@ -56,8 +56,6 @@ def replay(run_id: str, option: Option, on_record: "Callable[[Record], None] | N
     Raises:
         InputError: if there is no such run, or if it kept no results.
     """
-    import pandas as pd
-
     from descentlab.harness import config as configs
     from descentlab.harness import data
     from descentlab.nn import trainer
@@ -67,7 +65,7 @@ def replay(run_id: str, option: Option, on_record: "Callable[[Record], None] | N
     if level not in ("cell", "restart"):
         raise InputError(f"run_id={run_id}: is of level {level}; only a cell or a restart can be replayed")
     cell = get(option, run.tags["mlflow.parentRunId"]) if level == "restart" else run
-    curves = pd.read_parquet(cell.artifact("curves.parquet"))
+    curves = cell.table("curves.parquet")
     raw = json.loads(cell.artifact("config.json").read_text(encoding="utf-8"))
     if level == "restart":
         raw |= {"seed": int(run.params["seed"]), "restarts": 1}
@@ -78,10 +76,10 @@ def replay(run_id: str, option: Option, on_record: "Callable[[Record], None] | N
     then = {name: curves[name].to_numpy() for name in curves.columns if "/" in name}
     again = curve_table(training)
     now = {name: again[name].to_numpy() for name in again.columns if "/" in name}
-    with np.load(cell.artifact("final.npz"), allow_pickle=False) as stored:
-        rows = np.isin(training.seeds, stored["seeds"])
-        kept = np.isin(stored["seeds"], training.seeds)
-        then |= {f"final {name}": stored[name][kept] for name in stored.files if name != "seeds"}
+    weights = cell.arrays("final.npz")
+    seeds = weights.pop("seeds")
+    rows, kept = np.isin(training.seeds, seeds), np.isin(seeds, training.seeds)
+    then |= {f"final {name}": array[kept] for name, array in weights.items()}
     now |= {f"final {name}": array for name, array in weight_arrays(training.final, training.seeds, rows).items()}
     differences = {name: _difference(values, now.get(name)) for name, values in then.items()}
     worst = max(differences, key=lambda name: differences[name])

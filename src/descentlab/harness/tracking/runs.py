@@ -25,7 +25,7 @@ import numpy as np
 from numpy import ndarray
 
 from descentlab.harness.config import Config, InputError, Option
-from descentlab.harness.tracking import contents
+from descentlab.harness.tracking import checksums, contents
 from descentlab.harness.tracking.interrupts import terminable
 from descentlab.harness.tracking.store import EXPERIMENT, Store, one_line, open_store, shown, store_errors
 
@@ -89,7 +89,10 @@ class _TrackedCell(CellRun):
         client.log_batch(run_id, params=[Param(key, value) for key, value in contents.params(self._config).items()])
         if dataset is not None:
             client.log_inputs(run_id, datasets=[_dataset_input(dataset)])
-        client.log_text(run_id, json.dumps(contents.recorded(self._config), indent=2) + "\n", "config.json")
+        client.log_text(run_id, self._config_text(), "config.json")
+
+    def _config_text(self) -> str:
+        return json.dumps(contents.recorded(self._config), indent=2) + "\n"
 
     def record(self, record: "Record") -> None:
         """Take note of a logged epoch; a long cell's are written once a minute."""
@@ -146,13 +149,11 @@ class _TrackedCell(CellRun):
         }
         if len(training.seeds) == 1 and lost:
             tags["diverged_epoch"] = str(int(training.diverged_epoch[0]))
-        client.log_batch(
-            run_id,
-            metrics=self._metrics(series, training.epochs[left]),
-            tags=[RunTag(key, value) for key, value in tags.items()],
-        )
+        metrics = self._metrics(series, training.epochs[left])
         with tempfile.TemporaryDirectory(prefix="descentlab-") as folder:
             self._write_artifacts(training, figures, Path(folder))
+            tags |= checksums.seal(Path(folder), {"config.json": self._config_text().encode()})
+            client.log_batch(run_id, metrics=metrics, tags=[RunTag(key, value) for key, value in tags.items()])
             client.log_artifacts(run_id, folder)
         for row, stands_for in contents.with_own_run(training, self._tracker.children).items():
             self._write_child(training, row, stands_for)
@@ -457,7 +458,7 @@ class _StoreTracker(Tracker):
         self, name: str, config: Mapping[str, Any] | None = None, tags: Mapping[str, str] | None = None
     ) -> Iterator[SummaryRun]:
         """Open a run for what is said over many cells."""
-        from mlflow.entities import Metric, Param
+        from mlflow.entities import Metric, Param, RunTag
 
         self.flush()
         with store_errors(self.store.uri):
@@ -470,6 +471,7 @@ class _StoreTracker(Tracker):
                 if config:
                     run.text("config.json", json.dumps(config, indent=2, default=str) + "\n")
                 rows = {key: value for key, value in (config or {}).items() if not isinstance(value, Mapping)}
+                seal = checksums.seal(Path(folder))
                 with store_errors(self.store.uri):
                     self.client.log_batch(
                         run_id,
@@ -477,6 +479,7 @@ class _StoreTracker(Tracker):
                         params=[
                             Param(contents.safe_name(key), contents.plain(value)[:500]) for key, value in rows.items()
                         ],
+                        tags=[RunTag(key, value) for key, value in seal.items()],
                     )
                     self.client.log_artifacts(run_id, folder)
                     self.client.set_terminated(run_id, status="FINISHED")

@@ -15,10 +15,14 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from descentlab.harness.config import InputError, Option
+from descentlab.harness.tracking import checksums
 from descentlab.harness.tracking.contents import clone, plain
+from descentlab.nn.checkpoints import read_arrays
 
 if TYPE_CHECKING:
+    import pandas as pd
     from mlflow import MlflowClient
+    from numpy import ndarray
 
     from descentlab.harness.tracking.runs import Tracker
 
@@ -279,19 +283,61 @@ class StoredRun:
         """A file of the run's artifacts on disk; fetched first where the store is not on this machine.
 
         Raises:
-            InputError: if the run has no such artifact.
+            InputError: if the run has no such artifact, or if it is no longer what was written.
         """
+        path = self._path(name)
+        if path is None:
+            raise InputError(f"{self}: has no artifact {name}")
+        if tag := self.tags.get(checksums.TAG):
+            listed = self._path(checksums.NAME)
+            wrong = checksums.complaint(tag, listed.read_bytes() if listed else None, name, path)
+            if wrong:
+                raise InputError(f"{self}: {wrong}; {self._remedy}")
+        return path
+
+    def table(self, name: str) -> "pd.DataFrame":
+        """A Parquet artifact.
+
+        Raises:
+            InputError: as for `artifact`, and for a file that is damaged.
+        """
+        import pandas as pd
+
+        path = self.artifact(name)
+        try:
+            return pd.read_parquet(path)
+        except Exception as error:  # whatever Arrow and pandas say about bytes that are no table
+            raise InputError(f"{self}: {name} cannot be read ({one_line(error)[:200]}); {self._remedy}") from error
+
+    def arrays(self, name: str) -> "dict[str, ndarray]":
+        """The arrays of an .npz artifact; nothing is unpickled.
+
+        Raises:
+            InputError: as for `table`.
+        """
+        try:
+            return read_arrays(self.artifact(name))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self}: {name} cannot be read ({one_line(error)[:200]}); {self._remedy}") from error
+
+    def __str__(self) -> str:
+        """The run in an error's line."""
+        return f"run {self.run_id} ({self.name}, {self.status})"
+
+    @property
+    def _remedy(self) -> str:
+        return f"take it from a backup, or train it again after `descentlab delete {self.run_id}`"
+
+    def _path(self, name: str) -> Path | None:
         parts = urlsplit(self._artifacts)
         if parts.scheme in ("", "file"):
             path = Path(unquote(parts.path) if parts.scheme else self._artifacts) / name
-            if path.is_file():
-                return path
-        else:
-            from mlflow.exceptions import MlflowException
+            return path if path.is_file() else None
+        from mlflow.exceptions import MlflowException
 
-            with contextlib.suppress(MlflowException, OSError):
-                return Path(self._store.client.download_artifacts(self.run_id, name, _fetched()))
-        raise InputError(f"run {self.run_id} ({self.name}, {self.status}): has no artifact {name}")
+        with contextlib.suppress(MlflowException, OSError):
+            return Path(self._store.client.download_artifacts(self.run_id, name, _fetched()))
+        return None
 
 
 @functools.cache
