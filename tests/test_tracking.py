@@ -455,6 +455,7 @@ def test_an_artifact_that_was_changed_is_refused_when_it_is_read(option):
             files["checksums.json"].write_text(json.dumps(listed, indent=2) + "\n")
             files[name].write_bytes(whole)
             assert run.artifact(name).read_bytes() == whole
+        assert run.artifact("checksums.json") == files["checksums.json"]
         added = files["config.json"].with_name("added.csv")
         added.write_text("a")
         with pytest.raises(InputError, match="none of the run's own files"):
