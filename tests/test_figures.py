@@ -51,6 +51,18 @@ def ends(cells=CELLS, restarts=6, lost=()):
     return pd.DataFrame(rows)
 
 
+def estimated():
+    """Estimates with their limits over a setting, two arms in five panels."""
+    generator = np.random.default_rng(5)
+    rows = [
+        {"x": x, "arm": arm, "panel": f"panel {panel}", "estimate": middle, "low": middle - 0.1, "high": middle + 0.2}
+        for arm in ("one", "other")
+        for panel in range(5)
+        for x, middle in zip((1, 2, 4, 8), generator.random(4), strict=True)
+    ]
+    return pd.DataFrame(rows)
+
+
 MADE = {
     "learning_curves": lambda: figures.learning_curves(long(lost=(2,))),
     "learning_curves of several cells": lambda: figures.learning_curves(long(CELLS)),
@@ -59,6 +71,10 @@ MADE = {
     "spread": lambda: figures.spread(ends(lost=(1,))),
     "spread in panels": lambda: figures.spread(ends(), by="activation", panels="descent"),
     "grid_table": lambda: figures.grid_table(ends(lost=(1,))),
+    "histograms": lambda: figures.histograms(ends(restarts=30, lost=(1,)), "test/loss", "cell", "test loss (nats)"),
+    "estimates": lambda: figures.estimates(estimated(), "x", "arm", ("x", "y"), lines={"theory": ([1, 8], [1, 2])}),
+    "estimates in panels": lambda: figures.estimates(estimated(), "x", "arm", ("x", "y"), "panel", log=True),
+    "scatter": lambda: figures.scatter(ends(restarts=30), "test/accuracy", "test/loss", "cell"),
 }
 
 
@@ -182,3 +198,27 @@ def test_the_same_figure_is_the_same_file_in_any_thread(tmp_path):
 def test_a_figure_is_saved_as_vectors_too(tmp_path):
     figures.save(figures.spread(ends()), tmp_path / "spread.svg")
     assert ElementTree.parse(tmp_path / "spread.svg").getroot().tag.endswith("svg")
+
+
+def test_histograms_show_every_finite_restart_once_and_count_the_diverged():
+    figure = figures.histograms(ends(restarts=30, lost=(0, 5)), "test/loss", "cell", "test loss (nats)")
+    assert len(figure.axes) == len(CELLS)
+    for ax in figure.axes:
+        (bars,) = ax.patches
+        (strokes,) = (line for line in ax.lines if line.get_marker() == "|")
+        assert bars.get_data().values.sum() == len(strokes.get_xdata()) == 28
+        assert "2 of 30 diverged" in ax.get_title()
+
+
+def test_estimates_stand_at_their_settings_with_their_limits():
+    frame = estimated()
+    figure = figures.estimates(frame[frame["panel"] == "panel 0"], "x", "arm", ("setting", "value"), log=True)
+    (ax,) = figure.axes
+    one = frame[(frame["panel"] == "panel 0") & (frame["arm"] == "one")]
+    assert ax.lines[0].get_xdata().tolist() == [1, 2, 4, 8]
+    assert ax.lines[0].get_ydata().tolist() == one["estimate"].tolist()
+    corners = ax.collections[0].get_paths()[0].vertices
+    assert {round(float(y), 9) for _, y in corners} == {round(y, 9) for y in (*one["low"], *one["high"])}
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["1", "2", "4", "8"]
+    small = figures.estimates(frame, "x", "arm", ("", "value"), "panel")
+    assert [ax.get_xlabel() for ax in small.axes] == [f"panel {k}" for k in range(5)]

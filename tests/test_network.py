@@ -350,3 +350,13 @@ def test_the_notebooks_forward_pass_prints_its_digits(mnist):
     printed = [0.39847348, 0.63079802, 0.79832892, 0.93056447, 0.67941405]
     printed += [0.67578969, 0.05318435, 0.37468117, 0.12677036, 0.6419338]
     np.testing.assert_allclose(answer, printed, atol=5e-9)
+
+
+def test_parameters_stacked_from_kept_arrays_are_the_ones_that_were_kept():
+    parameters = Parameters.empty((3, 5, 4, 2), 6, "float64")
+    parameters.flat[...] = np.random.default_rng(0).normal(size=parameters.flat.shape)
+    layers = enumerate(zip(parameters.W, parameters.b, strict=True), start=1)
+    kept = {name: array for k, (W, b) in layers for name, array in ((f"W{k}", W), (f"b{k}", b))}
+    again = Parameters.stacked(kept)
+    assert again.layers == parameters.layers
+    assert np.array_equal(again.flat, parameters.flat)

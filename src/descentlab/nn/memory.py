@@ -11,7 +11,7 @@ order of summation means other last bits, and a restart must not depend on the c
   out of BLAS's slow A B^T form, and lets the reductions over the K outputs run along contiguous memory.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 
@@ -52,6 +52,16 @@ class Parameters:
     def empty(cls, layers: Sequence[int], restarts: int, dtype: str) -> "Parameters":
         """Parameters of R networks, not yet set."""
         return cls(layers, np.empty((restarts, parameter_count(layers)), dtype=dtype))
+
+    @classmethod
+    def stacked(cls, arrays: Mapping[str, ndarray]) -> "Parameters":
+        """The parameters of R networks, float64, from copies of their W1, b1, W2, ...: (R, n_out, n_in), (R, n_out)."""
+        weights = [arrays[f"W{layer}"] for layer in range(1, 1 + sum(name.startswith("W") for name in arrays))]
+        sizes = [weights[0].shape[-1], *(layer.shape[-2] for layer in weights)]
+        parameters = cls.empty(sizes, len(weights[0]), "float64")
+        for layer, (into, bias) in enumerate(zip(parameters.W, parameters.b, strict=True)):
+            into[...], bias[...] = weights[layer], arrays[f"b{layer + 1}"]
+        return parameters
 
     @property
     def W(self) -> list[ndarray]:

@@ -2,7 +2,17 @@
 
 from matplotlib.figure import Figure
 
-from descentlab.harness.figures.comparisons import costs, deviations, predicted, published, spread, trends
+from descentlab.harness.figures.comparisons import (
+    costs,
+    deviations,
+    estimates,
+    histograms,
+    predicted,
+    published,
+    scatter,
+    spread,
+    trends,
+)
 from descentlab.harness.figures.curves import accuracies, arrivals, layer_decay, learning_curves
 from descentlab.harness.figures.style import save
 from descentlab.harness.figures.tables import grid_table, heat_maps, phase_map
@@ -13,14 +23,17 @@ __all__ = [
     "arrivals",
     "costs",
     "deviations",
+    "estimates",
     "grid_table",
     "heat_maps",
+    "histograms",
     "layer_decay",
     "learning_curves",
     "phase_map",
     "predicted",
     "published",
     "save",
+    "scatter",
     "spread",
     "trends",
 ]

@@ -8,12 +8,15 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy import ndarray
 
 from descentlab.harness.figures import style
 from descentlab.harness.figures.style import COLOURS, LINES, MARKERS
 from descentlab.harness.tracking.contents import spread as statistics
+
+MARKED = 15  # points of a series up to which each has a marker
+FEW_TICKS = 8  # on a log axis
 
 
 def spread(
@@ -257,6 +260,151 @@ def published(
     return figure
 
 
+def histograms(
+    frame: pd.DataFrame, metric: str, panels: str, label: str, marks: str | None = None, title: str | None = None
+) -> Figure:
+    """Where every restart ends: a histogram with a stroke per restart below it, a panel each, each on its own axis.
+
+    Args:
+        frame: one row per restart; a restart whose outcome is not finite has diverged and is counted.
+        metric: the column to show.
+        panels: the column that tells the panels apart.
+        label: of the axis.
+        marks: a column with a value to mark, the same in every row of a panel.
+        title: over the figure; None says data and restarts.
+
+    Returns:
+        The figure.
+    """
+    keys = style.ordered(frame[panels])
+    figure, axes = style.grid(_counted(frame, metric, panels))
+    handles: dict[str, Line2D] = {}
+    for ax, key in zip(axes, keys, strict=True):
+        part = frame[frame[panels] == key]
+        values = part[metric].to_numpy(dtype=np.float64)
+        finite = values[np.isfinite(values)]
+        if len(finite):
+            counts, edges = np.histogram(finite, _bins(finite))
+            ax.stairs(counts, edges, fill=True, color=COLOURS[0], alpha=0.55, zorder=2)
+            depth = 0.09 * counts.max()
+            height = np.full(len(finite), -0.55 * depth)
+            look: dict[str, Any] = {"ls": "", "marker": "|", "ms": 7, "mew": 0.8}
+            (handles["one restart"],) = ax.plot(finite, height, color=COLOURS[0], alpha=0.6, **look)
+            ax.set_ylim(-1.2 * depth, None)
+            ax.axhline(0, color="black", lw=0.6)
+            handles["median"] = ax.axvline(float(np.median(finite)), color="black", lw=1.5, ls="--", zorder=3)
+            if marks is not None:
+                value = float(part[marks].iloc[0])
+                handles[marks.replace("_", " ")] = ax.axvline(value, color=COLOURS[1], lw=2, ls="-.", zorder=3)
+        ax.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+        ax.set_xlabel(label)
+    for first in axes[:: style.COLUMNS]:
+        first.set_ylabel("restarts")
+    style.legend(figure, handles, None)
+    figure.suptitle(title or style.setting(frame, None))
+    return figure
+
+
+def estimates(
+    frame: pd.DataFrame,
+    x: str,
+    by: str,
+    labels: tuple[str, str],
+    panels: str | None = None,
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
+    references: Mapping[float, float] | None = None,
+    log: bool = False,
+    log_y: bool = False,
+    share_y: bool = True,
+    note: str | None = "band: 95 % interval",
+    title: str | None = None,
+) -> Figure:
+    """Estimates with their intervals along an axis, a line per series.
+
+    Args:
+        frame: one row per estimate: x, by, panels, and estimate, low, high; NaN limits are not drawn.
+        x: the column along the axis.
+        by: the column that tells the series apart.
+        labels: of the axes; where the first is "", each panel's name is the label of its axis.
+        panels: the column that tells the panels apart; four or more are small ones.
+        lines: name -> positions of a line that theory or a fit draws, in every panel.
+        references: x -> a published value, drawn as a diamond.
+        log: whether x is on a log axis.
+        log_y: whether the estimates are on a log axis.
+        share_y: whether panels share the axis of the estimates.
+        note: how to read the marks.
+        title: over the figure.
+
+    Returns:
+        The figure.
+    """
+    groups = style.ordered(frame[panels]) if panels else [None]
+    if len(groups) < style.COLUMNS:
+        figure, axes = style.canvas(len(groups), width=4.2 if len(groups) > 1 else 6.5, share_y=share_y)
+    else:
+        figure, axes = style.grid([f"{group}".replace("_", " ") if labels[0] else "" for group in groups], share_y)
+    handles: dict[str, Line2D] = {}
+    keys = style.ordered(frame[by])
+    for place, (ax, group) in enumerate(zip(axes, groups, strict=True)):
+        part = frame if group is None else frame[frame[panels] == group]
+        for number, key in enumerate(keys):
+            rows = part[part[by] == key].sort_values(x)
+            if rows.empty:
+                continue
+            look: dict[str, Any] = {"color": COLOURS[number % len(COLOURS)]}
+            ax.fill_between(rows[x], rows["low"], rows["high"], alpha=0.2, lw=0, zorder=1, **look)
+            marker: dict[str, Any] = {"marker": MARKERS[number % len(MARKERS)], "ms": 5} if len(rows) <= MARKED else {}
+            look |= {"ls": LINES[number % len(LINES)], "lw": 1.8, "zorder": 3}
+            (handles[str(key)],) = ax.plot(rows[x], rows["estimate"], **look, **marker)
+        for number, (name, (positions, heights)) in enumerate((lines or {}).items()):
+            (line,) = ax.plot(positions, heights, color="black", lw=1.3, ls=(0, (1 + 3 * number, 1.5)), zorder=2)
+            handles[name] = handles.pop(name, line)  # after the series
+        for at, value in (references or {}).items():
+            (mark,) = ax.plot([float(at)], [value], ls="", marker="D", ms=8, mec="white", color="black", zorder=4)
+            handles["published"] = mark
+        _settings_axis(ax, part[x].to_numpy(dtype=np.float64), log)
+        if log_y:
+            ax.set_yscale("log")
+        if group is not None and labels[0]:
+            ax.set_title(f"{group}".replace("_", " "), fontsize="medium")
+        ax.set_xlabel(labels[0] or f"{group}")
+        ax.grid(alpha=0.3)
+        if place % style.COLUMNS == 0:
+            ax.set_ylabel(labels[1])
+    style.legend(figure, handles, note)
+    figure.suptitle(title or "")
+    return figure
+
+
+def scatter(frame: pd.DataFrame, x: str, y: str, panels: str, title: str | None = None) -> Figure:
+    """Two metrics of every restart against each other, a panel each, each on its own axes.
+
+    Args:
+        frame: one row per restart.
+        x: the metric along the axis.
+        y: the metric up the axis.
+        panels: the column that tells the panels apart.
+        title: over the figure; None says data and restarts.
+
+    Returns:
+        The figure.
+    """
+    keys = style.ordered(frame[panels])
+    figure, axes = style.grid(_counted(frame, y, panels))
+    for ax, key in zip(axes, keys, strict=True):
+        part = frame[frame[panels] == key]
+        ax.plot(part[x], part[y], ls="", marker="o", ms=4, mew=0, color=COLOURS[0], alpha=0.5)
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_locator(MaxNLocator(4))
+        ax.grid(alpha=0.3)
+        ax.set_xlabel(f"{x.split('/')[0]} {style.label(style.quantity(x), part, [x])}")
+    for first in axes[:: style.COLUMNS]:
+        first.set_ylabel(f"{y.split('/')[0]} {style.label(style.quantity(y), frame, [y])}")
+    figure.suptitle(title or style.setting(frame, None))
+    return figure
+
+
 def costs(
     frame: pd.DataFrame,
     columns: Sequence[str],
@@ -333,3 +481,35 @@ def _plain_log_axis(ax: Axes) -> None:
     ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     ax.xaxis.set_major_formatter("{x:g}")
     ax.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _counted(frame: pd.DataFrame, metric: str, panels: str) -> list[str]:
+    """A title per panel: its name and how many restarts it shows, or lost."""
+    titles = []
+    for key in style.ordered(frame[panels]):
+        values = frame[frame[panels] == key][metric].to_numpy(dtype=np.float64)
+        lost = len(values) - int(np.isfinite(values).sum())
+        count = f"{lost} of {len(values)} diverged" if lost else f"{len(values)} restarts"
+        titles.append(f"{panels} {key}, {count}")
+    return titles
+
+
+def _bins(values: ndarray) -> ndarray:
+    """Edges by Freedman and Diaconis' rule (1981), between 8 and 40 bins."""
+    low, high = float(values.min()), float(values.max())
+    if low == high:
+        return low + np.array([-0.5, 0.5]) * (abs(low) or 1.0) * 1e-3
+    middle = float(np.subtract(*np.quantile(values, [0.75, 0.25])))
+    width = 2 * middle / len(values) ** (1 / 3) or high - low
+    return np.linspace(low, high, 1 + int(np.clip(np.ceil((high - low) / width), 8, 40)))
+
+
+def _settings_axis(ax: Axes, values: ndarray, log: bool) -> None:
+    """An axis along x that ends at the settings, with a tick at each where they are few."""
+    ticks = np.unique(values)
+    if log:
+        _plain_log_axis(ax)
+        ax.set_xlim(ticks.min() / 1.15, ticks.max() * 1.15)
+    if len(ticks) <= (FEW_TICKS if log else MARKED):
+        ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        ax.minorticks_off()

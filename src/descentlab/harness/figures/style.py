@@ -24,6 +24,7 @@ from descentlab.harness.tracking.contents import SPLITS
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C7A00")
 LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (3, 1)), (0, (1, 2)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+COLUMNS = 4  # small panels in a row
 DECADES = 30.0  # values whose largest is more than this many times the smallest are shown on a log axis
 LABELS = {
     "mean_squared_error": "½ mean squared error",
@@ -54,17 +55,33 @@ def save(figure: Figure, path: str | Path, dpi: int = 150) -> None:
 
 
 def canvas(
-    panels: int, height: float = 4.2, width: float = 5.0, share_y: bool = False, labels: Iterable[Hashable] = ()
+    panels: int,
+    height: float = 4.2,
+    width: float = 5.0,
+    share_y: bool = False,
+    labels: Iterable[Hashable] = (),
+    rows: int = 1,
 ) -> tuple[Figure, Sequence[Axes]]:
-    """A figure of panels side by side; sizes in inches, with room for the names beside the first panel."""
+    """A figure of `rows` rows of panels, sizes of each in inches, with room for the names beside the first panel."""
     layout = ConstrainedLayoutEngine(w_pad=0.09, h_pad=0.06)  # inches; a tick's label may reach over its axis
     margin = 0.085 * max((len(str(label)) for label in labels), default=0)  # names beside the first panel
-    figure = Figure(figsize=(max(5.5, width * panels + margin), height), layout=layout)
+    figure = Figure(figsize=(max(5.5, width * panels + margin), rows * height), layout=layout)
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, panels, squeeze=False, sharey=share_y)[0]
+    axes = list(figure.subplots(rows, panels, squeeze=False, sharey=share_y).ravel())
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def grid(titles: Sequence[str], share_y: bool = False) -> tuple[Figure, Sequence[Axes]]:
+    """A figure of small panels with these titles, COLUMNS in a row, and its axes without those that would be empty."""
+    width = max(3.1, 0.085 * max(len(title) for title in titles))
+    figure, axes = canvas(min(COLUMNS, len(titles)), 2.6, width, share_y, rows=-(-len(titles) // COLUMNS))
+    for ax in axes[len(titles) :]:
+        ax.remove()
+    for ax, title in zip(axes, titles, strict=False):
+        ax.set_title(title, fontsize="medium")
+    return figure, axes[: len(titles)]
 
 
 def legend(figure: Figure, handles: Mapping[str, Line2D], note: str | None) -> None:
