@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from descentlab.analysis.statistics import equivalence, holm, paired_difference, rate_tails, wilson
+from descentlab.analysis.statistics import (
+    equivalence,
+    fisher_tails,
+    holm,
+    paired_difference,
+    rate_difference,
+    rate_tails,
+    wilson,
+)
 from descentlab.analysis.verdicts import Claim, check, declared, judge, scores
 
 CLAIM = {"id": "c", "statement": "s", "family": "f", "metric": "loss", "test": "greater", "n": 30}
@@ -32,6 +40,7 @@ def normal(mean=0.0, n=30, seed=0, sd=1.0):
         ({"test": "bigger"}, "c: test=bigger: not one of greater, less, equivalent"),
         ({"test": "equivalent"}, "c: margin is missing"),
         ({"test": "equivalent", "margin": 0}, "c: margin=0: must be above 0"),
+        ({"test": "more_often", "margin": 0.1}, "c: margin=0.1: test=more_often has none"),
         ({"test": "rate_above", "margin": 1.0}, "c: margin=1.0: must lie between 0 and 1"),
         ({"n": None}, "c: n is missing"),
         ({"n": 1}, "c: n=1: must be a number from 2"),
@@ -66,6 +75,9 @@ def test_a_family_that_its_seeds_cannot_decide_is_refused_before_the_run():
         check([claim(n=30)], at_most=5)
     with pytest.raises(ValueError, match="rank cannot go below"):
         check([claim(test="within", n=38)])
+    with pytest.raises(ValueError, match=r"fisher cannot go below p = 0.1 .* take at least 4 seeds"):
+        check([claim(test="more_often", margin=0.0, n=3)])
+    check([claim(test="more_often", margin=0.0, n=5000)])
     check([claim(test="within", n=39), claim(id="d", family="g", test="equivalent", margin=1, n=2)])
 
 
@@ -97,6 +109,9 @@ def test_a_family_counts_the_cases_of_all_its_claims():
         (np.arange(30) < 3, {"test": "rate_above"}, "not supported"),
         (np.arange(30) < 3, {"test": "rate_below"}, "supported"),
         (np.arange(30) < 3, {"test": "rate_below", "margin": 0.01}, "not supported"),
+        ((np.arange(30) < 27, np.arange(30) < 9), {"test": "more_often"}, "supported"),
+        ((np.arange(30) < 17, np.arange(30) < 15), {"test": "more_often"}, "undecided"),
+        ((np.arange(30) < 2, np.arange(30) < 25), {"test": "more_often"}, "not supported"),
         ((normal(n=300), 0.3), {"test": "within"}, "supported"),
         ((normal(n=300), 1.9), {"test": "within"}, "undecided"),  # beyond the band, and not so rare
         ((normal(n=300), 5.0), {"test": "within"}, "not supported"),
@@ -213,6 +228,23 @@ def test_rate_tails_are_scipys_exact_binomial_test():
         assert rate_tails(successes, n, rate) == pytest.approx(expected)
     with pytest.raises(ValueError, match="rate=1"):
         rate_tails(1, 2, 1)
+
+
+def test_fisher_tails_are_scipys_exact_test_and_the_interval_of_the_difference_is_newcombes():
+    for a, n_a, b, n_b in ((34, 40, 0, 40), (3, 7, 5, 9), (0, 5, 0, 5), (6, 6, 2, 11)):
+        table = [[a, n_a - a], [b, n_b - b]]
+        expected = [stats.fisher_exact(table, way).pvalue for way in ("greater", "less")]
+        assert fisher_tails((a, b), (n_a, n_b)) == pytest.approx(expected)
+    found = rate_difference((56, 48), (70, 80))  # Newcombe 1998, table II (a), method 10
+    assert (found.estimate, found.low, found.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=1e-4)
+    with pytest.raises(ValueError, match=r"successes=\(3, 0\)"):
+        fisher_tails((3, 0), (2, 1))
+
+
+def test_a_diverged_restart_speaks_against_being_true_more_often():
+    lost = np.array([1.0, np.nan, 1.0, 0.0] * 10)
+    row = verdict((lost, lost), test="more_often")
+    assert (row.diverged, row.estimate) == (20, pytest.approx(-0.25))
 
 
 def test_one_sided_signed_rank_p_values_are_scipys_and_a_margin_shifts_the_difference():

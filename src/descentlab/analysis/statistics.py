@@ -22,7 +22,7 @@ from descentlab.nn.initializers import STATISTICS_STREAM, stream
 
 Better = Literal["lower", "higher"]
 BOOTSTRAPS = ("bca", "percentile", "studentised")
-TESTS = ("wilcoxon", "binomial", "t", "rank")
+TESTS = ("wilcoxon", "binomial", "t", "rank", "fisher")
 TIE_WIDTH = 1e-10  # of the range: what ties are spread over, where a distribution function must not jump
 
 
@@ -198,15 +198,53 @@ def rate_tails(successes: int, n: int, rate: float = 0.5) -> tuple[float, float]
     return above, float(bdtr(successes, n, rate))
 
 
+def fisher_tails(successes: tuple[int, int], trials: tuple[int, int]) -> tuple[float, float]:
+    """Exact one-sided p-values that successes are more likely in a first group, and less likely (Fisher 1935).
+
+    Args:
+        successes: of the first group and of the second.
+        trials: likewise, at least one each.
+    """
+    (a, b), (n_a, n_b) = successes, trials
+    if not (0 <= a <= n_a and 0 <= b <= n_b and n_a > 0 and n_b > 0):
+        raise ValueError(
+            f"successes={successes}, trials={trials}: must be 0 <= successes <= trials, and trials above 0"
+        )
+    total, both = a + b, math.comb(n_a + n_b, a + b)
+    ways = {k: math.comb(n_a, k) * math.comb(n_b, total - k) for k in range(max(0, total - n_b), min(n_a, total) + 1)}
+    return (
+        sum(count for k, count in ways.items() if k >= a) / both,
+        sum(count for k, count in ways.items() if k <= a) / both,
+    )
+
+
+def rate_difference(successes: tuple[int, int], trials: tuple[int, int], confidence: float = 0.95) -> Interval:
+    """How much more often the first group succeeds, with an interval out of both Wilson intervals (Newcombe 1998).
+
+    Args:
+        successes: of the first group and of the second.
+        trials: likewise, at least one each.
+        confidence: wanted coverage, between 0 and 1.
+
+    Returns:
+        The interval; its n is that of the smaller group.
+    """
+    first, second = (wilson(*group, confidence) for group in zip(successes, trials, strict=True))
+    difference = first.estimate - second.estimate
+    below = math.hypot(first.estimate - first.low, second.high - second.estimate)
+    above = math.hypot(first.high - first.estimate, second.estimate - second.low)
+    return Interval(difference, difference - below, difference + above, min(trials))
+
+
 def smallest_p(n: int, test: str = "wilcoxon") -> float:
     """The smallest two-sided p-value that n values can give.
 
     2^(1-n) for `wilcoxon` and for `binomial` (against a rate of one half), 0 for `t`, 2 / (n + 1) for `rank` (of one
-    value among n simulated ones).
+    value among n simulated ones), 2 / C(2n, n) for `fisher` (n trials in either group).
     """
     if test not in TESTS:
         raise ValueError(f"test={test}: not one of {', '.join(TESTS)}")
-    return min(1.0, {"t": 0.0, "rank": 2.0 / (n + 1)}.get(test, 2.0 ** (1 - n)))
+    return min(1.0, {"t": 0.0, "rank": 2.0 / (n + 1), "fisher": 2 / math.comb(2 * n, n)}.get(test, 2.0 ** (1 - n)))
 
 
 def check_family(n: int, size: int, alpha: float = 0.05, test: str = "wilcoxon") -> None:

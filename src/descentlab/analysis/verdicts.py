@@ -9,6 +9,7 @@ at or below alpha, not supported where the second is, undecided where neither is
     equivalent      the mean of a - b, or of a, lies within +-margin of 0              two one-sided t tests
     rate_above,     a, which is true or false, is true at a rate above, or below,      exact binomial, two-sided
     rate_below      the margin
+    more_often      a is true more often than b, both being true or false              Fisher's exact test, two-sided
     within          one published value lies between the quantiles (1 -+ margin) / 2   its rank among simulated values
                     of simulated ones; outside, and it is not supported only where
                     its rank says so after Holm
@@ -31,8 +32,10 @@ from descentlab.analysis.statistics import (
     Interval,
     check_family,
     equivalence,
+    fisher_tails,
     holm,
     paired_difference,
+    rate_difference,
     rate_tails,
     wilson,
 )
@@ -45,9 +48,10 @@ KINDS = {  # test of a claim -> the test of statistics.smallest_p behind it, and
     "equivalent": ("t", "TOST"),
     "rate_above": ("binomial", "exact binomial"),
     "rate_below": ("binomial", "exact binomial"),
+    "more_often": ("fisher", "Fisher's exact"),
     "within": ("rank", "rank among simulated"),
 }
-MARGINS = {"greater": 0.0, "less": 0.0, "rate_above": 0.5, "rate_below": 0.5, "within": 0.9}
+MARGINS = {"more_often": 0.0, "greater": 0.0, "less": 0.0, "rate_above": 0.5, "rate_below": 0.5, "within": 0.9}
 
 
 @dataclass(frozen=True)
@@ -177,6 +181,8 @@ def _declared(item: Any, alpha: float) -> Claim:
             raise ValueError(f"{name}: {key}={number}: must be a number from {low} to {high}")
     if test == "equivalent" and not values["margin"] > 0:
         raise ValueError(f"{name}: margin={values['margin']}: must be above 0")
+    if test == "more_often" and values["margin"]:
+        raise ValueError(f"{name}: margin={values['margin']}: test=more_often has none")
     if test in ("rate_above", "rate_below", "within") and not 0 < values["margin"] < 1:
         raise ValueError(f"{name}: margin={values['margin']}: must lie between 0 and 1")
     return Claim(**values)
@@ -285,6 +291,8 @@ def _weigh(claim: Claim, values: Values) -> _Evidence:
         raise ValueError(f"{claim.id}: values of shape {a.shape} must be one per seed")
     if claim.test in ("rate_above", "rate_below"):
         return _weigh_rate(claim, a)
+    if claim.test == "more_often":
+        return _weigh_rates(claim, a, np.asarray(second, dtype=float))
     b = np.zeros_like(a) if second is None else np.asarray(second, dtype=float)
     if a.shape != b.shape:
         raise ValueError(f"{claim.id}: needs one value each per seed, not shapes {a.shape} and {b.shape}")
@@ -310,6 +318,19 @@ def _weigh_rate(claim: Claim, a: ndarray) -> _Evidence:
     tails = (below, above) if fails else (above, below)
     interval = wilson(successes, a.size, _confidence(claim))
     return _Evidence(a.size, int(lost.sum()), interval, min(1.0, 2 * tails[0]), min(1.0, 2 * tails[1]))
+
+
+def _weigh_rates(claim: Claim, a: ndarray, b: ndarray) -> _Evidence:
+    lost = ~np.isfinite(a), ~np.isfinite(b)
+    if b.ndim != 1 or not b.size:
+        raise ValueError(f"{claim.id}: test={claim.test} takes two lists of values, a and b")
+    if not (np.isin(a[~lost[0]], (0, 1)).all() and np.isin(b[~lost[1]], (0, 1)).all()):
+        raise ValueError(f"{claim.id}: test={claim.test} takes values that are true or false")
+    counts = (int((a == 1).sum()), int(((b == 1) | lost[1]).sum())), (a.size, b.size)  # what diverged speaks against
+    more, less = fisher_tails(*counts)
+    interval = rate_difference(*counts, _confidence(claim))
+    diverged = int(lost[0].sum() + lost[1].sum())
+    return _Evidence(interval.n, diverged, interval, min(1.0, 2 * more), min(1.0, 2 * less))
 
 
 def _weigh_published(claim: Claim, values: Values) -> _Evidence:
