@@ -63,12 +63,24 @@ def estimated():
     return pd.DataFrame(rows)
 
 
+def sorted_ends():
+    """The same with what each restart ended in."""
+    frame = ends(restarts=9, lost=(8,))
+    kinds = np.where(frame["seed"] % 3 == 0, "saddle", "flat minimum")
+    return frame.assign(outcome=np.where(frame["test/loss"].isna(), "diverged", kinds))
+
+
 MADE = {
     "learning_curves": lambda: figures.learning_curves(long(lost=(2,))),
     "learning_curves of several cells": lambda: figures.learning_curves(long(CELLS)),
     "learning_curves over decades": lambda: figures.learning_curves(long(CELLS, rate=0.6)),
     "layer_decay": lambda: figures.layer_decay(long(CELLS), theory={CELLS[0]: [0.01, 0.1, 1.0]}),
     "spread": lambda: figures.spread(ends(lost=(1,))),
+    "ends": lambda: figures.ends(sorted_ends(), "test/loss", kind="outcome"),
+    "ends by cell": lambda: figures.ends(sorted_ends(), "test/loss", kind="outcome", by="cell"),
+    "shares": lambda: figures.shares(
+        sorted_ends(), "outcome", "cell", "descent", ["saddle", "flat minimum", "diverged"]
+    ),
     "spread in panels": lambda: figures.spread(ends(), by="activation", panels="descent"),
     "grid_table": lambda: figures.grid_table(ends(lost=(1,))),
     "histograms": lambda: figures.histograms(ends(restarts=30, lost=(1,)), "test/loss", "cell", "test loss (nats)"),
@@ -170,6 +182,25 @@ def test_the_grid_tells_mean_and_half_interval_of_every_cell():
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert texts[0] == f"{values.mean():.3f}\n± {half:.3f}"
     assert len(texts) == 6
+
+
+def test_every_end_is_a_point_in_the_look_of_its_outcome_and_is_counted():
+    figure = figures.ends(sorted_ends(), "test/loss")
+    ax = figure.axes[0]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["saddle", "flat minimum", "diverged"]
+    assert sum(len(line.get_xdata()) for line in ax.lines) == 3 * 8
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["saddle (9)", "flat minimum (15)", "diverged (3)"]
+    looks = {(line.get_color(), line.get_marker()) for line in ax.lines if len(line.get_xdata())}
+    assert len(looks) == 2
+
+
+def test_shares_of_outcomes_fill_each_bar():
+    figure = figures.shares(sorted_ends(), "outcome", "cell")
+    for row in range(3):
+        bars = [bar for bar in figure.axes[0].patches if abs(bar.get_y() + bar.get_height() / 2 - row) < 0.1]
+        assert sum(bar.get_width() for bar in bars) == pytest.approx(1)
+    assert any(text.get_text() == "56%" for text in figure.axes[0].texts)  # 5 of 9
 
 
 def test_where_every_restart_diverged_the_figures_still_stand(tmp_path):

@@ -14,6 +14,7 @@ from descentlab.harness.figures.comparisons import (
     trends,
 )
 from descentlab.harness.figures.curves import accuracies, arrivals, layer_decay, learning_curves
+from descentlab.harness.figures.outcomes import ends, shares
 from descentlab.harness.figures.style import save
 from descentlab.harness.figures.tables import grid_table, heat_maps, phase_map
 
@@ -23,6 +24,7 @@ __all__ = [
     "arrivals",
     "costs",
     "deviations",
+    "ends",
     "estimates",
     "grid_table",
     "heat_maps",
@@ -34,6 +36,7 @@ __all__ = [
     "published",
     "save",
     "scatter",
+    "shares",
     "spread",
     "trends",
 ]

@@ -146,6 +146,7 @@ def predicted(
     by: str,
     theory: str = "theory",
     labels: tuple[str, str] = ("", ""),
+    note: str | None = "bars: 95 % interval",
     title: str | None = None,
 ) -> Figure:
     """Measured shares with their intervals on the lines that theory draws, over a log axis.
@@ -157,6 +158,7 @@ def predicted(
         by: the column that tells the series apart.
         theory: the column of the predicted share.
         labels: of the axes.
+        note: how to read the bars, where there are any.
         title: over the figure.
 
     Returns:
@@ -179,7 +181,7 @@ def predicted(
         ax.set_xlabel(labels[0])
         ax.grid(alpha=0.3)
     axes[0].set_ylabel(labels[1])
-    style.legend(figure, handles, "bars: 95 % interval")
+    style.legend(figure, handles, note)
     figure.suptitle(title or "")
     return figure
 

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib import rc_context
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.lines import Line2D
 from numpy import ndarray
 
 from descentlab.harness.tracking.contents import SPLITS
@@ -84,7 +84,7 @@ def grid(titles: Sequence[str], share_y: bool = False) -> tuple[Figure, Sequence
     return figure, axes[: len(titles)]
 
 
-def legend(figure: Figure, handles: Mapping[str, Line2D], note: str | None) -> None:
+def legend(figure: Figure, handles: Mapping[str, Artist], note: str | None) -> None:
     """A legend below all panels, under a line that says how to read the marks."""
     widest = 0.7 + 0.095 * max((len(name) for name in handles), default=1)  # inches of an entry, line and gap included
     columns = min(4, max(1, len(handles)), max(1, int(figure.get_figwidth() / widest)))
