@@ -6,7 +6,7 @@ pip := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt $(pyt
 
 studies := vanishing_gradients order_to_chaos dying_relu activation_cost initial_spread student_teacher
 
-.PHONY: help setup sweep report test ui run lint clean
+.PHONY: help setup sweep report test ui run lint bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -32,8 +32,11 @@ run: .venv/.ready ## a single run: make run ARGS="activation=tanh restarts=20"
 lint: .venv/.ready-dev ## check style, formatting and types
 	$(python) -m ruff check && $(python) -m ruff format --check && $(python) -m mypy
 
+bench: .venv-bench/.ready ## speed against peers, cost and memory: ten minutes; ARGS=--quick for a look, ARGS=growth for a part
+	.venv-bench/bin/python benchmarks/bench.py $(ARGS)
+
 clean: ## remove the environment, caches and builds; tracked runs stay
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-bench build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # A stamp says where the environment was made, so that a moved or copied clone does not run the old place's code.
@@ -53,6 +56,14 @@ $(shell [ -x $(python) ] && [ ! -e .venv/.unfinished ] && [ "$$(cat .venv/.ready
 	@touch .venv/.unfinished
 	@$(pip) --editable '.[dev]'
 	@touch $@ && rm .venv/.unfinished
+
+# Peers live apart from the project's own environment; where they cannot be had, the bench says so and goes on.
+.venv-bench/.ready: .venv/.ready
+	@rm -rf .venv-bench && .venv/bin/python -m venv .venv-bench
+	@echo "Installing the project and its peers (PyTorch, JAX) into .venv-bench: some minutes, once"
+	@$(subst .venv/,.venv-bench/,$(pip)) --editable .
+	@$(subst .venv/,.venv-bench/,$(pip)) --editable '.[bench]' || echo "The peers could not be installed; they are skipped"
+	@touch $@
 
 define check_python
 if ! $(PYTHON) -c '' 2>/dev/null; then found="cannot be run"; \

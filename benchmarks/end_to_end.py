@@ -1,0 +1,163 @@
+"""The grid of the main job from start to end, tracked, against the conventional way; and what each step between gives.
+
+    conventional    one Hydra job per seed, a PyTorch loop, mlflow.log_metrics after every epoch (conventional.py)
+    own trainer     the same with the project's trainer in PyTorch's place, one seed at a time
+    batched logging no Hydra job per seed: the project's sweep and tracker, every seed a cell of its own
+    stacked         the project as it is: the seeds of a cell in one stack
+
+All do the same configurations, log the same metrics at the same epochs and keep weights; all use two cores, the first
+three as two processes, each with half of the seeds. They are timed on a few seeds of every cell, and what follows
+a process's start is scaled to all seeds; the last is timed whole. The conventional way's final losses must be the
+project's.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import machine
+
+HERE = Path(__file__).resolve().parent
+RESTARTS, EPOCHS = 30, 20
+CELLS = ["loss=mean_squared_error,categorical_cross_entropy", "descent=batch,mini_batch,stochastic"]
+CELLS += ["activation=sigmoid,tanh,relu,leaky_relu"]
+QUICK = ["loss=mean_squared_error", "descent=mini_batch", "activation=relu"]
+TOLERANCE = 1e-6  # of a final loss, relative
+
+
+def arms(quick: bool) -> list[list[str]]:
+    """The cells of the grid, each with its learning rate."""
+    import yaml
+
+    found = yaml.safe_load((HERE.parent / "experiments" / "arms" / "grid.yaml").read_text(encoding="utf-8"))
+    return found[6:7] if quick else found
+
+
+def sweep(store: str, seeds: Sequence[int], restarts: int, epochs: int, quick: bool) -> None:
+    """The project's way, in a process of its own: a cell per arm and per entry of `seeds`, stacked over restarts."""
+    from descentlab.harness import cli, sweeps
+    from descentlab.harness.tracking import open_tracker
+
+    words = [f"tracking.uri={store}", f"epochs={epochs}", f"restarts={restarts}", f"seed={','.join(map(str, seeds))}"]
+    cells = cli.compose(words, "grid", arms(quick))
+    with open_tracker(cells[0].tracking) as tracker:
+        _mark("job")
+        sweeps.run(cells, tracker, progress=False, workers=None if len(seeds) == 1 and restarts > 1 else 1)
+    _mark("end")
+
+
+def _mark(what: str) -> None:
+    print(f"{what} {time.perf_counter():.6f}", file=sys.stderr, flush=True)
+
+
+def _seconds(commands: Sequence[Sequence[str]], environment: dict[str, str], scale: float) -> tuple[float, float]:
+    """Run commands side by side.
+
+    Returns:
+        Wall seconds, and what they would be if each had `scale` times the jobs: starting up happens once.
+    """
+    began = time.perf_counter()
+    running = [
+        subprocess.Popen(words, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                         text=True)
+        for words in commands
+    ]  # fmt: skip
+    work = 0.0
+    for process in running:
+        _, errors = process.communicate()
+        marks = [line.split() for line in errors.splitlines() if line.startswith(("job ", "end "))]
+        if process.returncode or not marks or marks[-1][0] != "end":
+            raise SystemExit(f"{' '.join(process.args)}: failed\n{errors[-2000:]}")
+        work = max(work, float(marks[-1][1]) - float(marks[0][1]))
+    wall = time.perf_counter() - began
+    return wall, wall + work * (scale - 1)
+
+
+def measure(quick: bool) -> dict[str, Any]:
+    """Seconds of every way, scaled to all seeds; peers that cannot run are named in `skipped`."""
+    import importlib.util
+
+    restarts, epochs = (2, 2) if quick else (RESTARTS, EPOCHS)
+    one = {name: "1" for name in machine.BLAS_THREADS}
+    result: dict[str, Any] = {"restarts": restarts, "epochs": epochs, "cells": len(arms(quick))}
+    result |= {"ways": {}, "skipped": {}}
+    with tempfile.TemporaryDirectory(prefix="descentlab-") as folder:
+        processes = 1 if quick else 2
+        seeds = [[str(process)] for process in range(processes)]
+        scale = restarts / processes
+        for way, trainer in (("conventional", "torch"), ("own trainer", "project")):
+            if trainer == "torch" and importlib.util.find_spec("torch") is None:
+                result["skipped"][way] = "torch is absent"
+                continue
+            store = f"sqlite:///{folder}/{trainer}.db"
+            _make_store(store, "conventional")
+            commands = [
+                [sys.executable, str(HERE / "conventional.py"), "-m", *(QUICK if quick else CELLS), f"epochs={epochs}",
+                 "network.hidden=[32]", f"seed={','.join(own)}", f"hydra.sweep.dir={folder}/{trainer}-{own[0]}"]
+                for own in seeds
+            ]  # fmt: skip
+            environment = one | {"CONVENTIONAL_STORE": store, "CONVENTIONAL_TRAINER": trainer}
+            wall, scaled = _seconds(commands, environment, scale)
+            result["ways"][way] = {"wall": wall, "seconds": scaled, "seeds": processes}
+        me = [sys.executable, str(Path(__file__).resolve()), *(["--quick"] if quick else []), "--epochs", str(epochs)]
+        store = f"{folder}/batched.db"
+        _make_store(f"sqlite:///{store}", "descentlab")
+        commands = [[*me, "--sweep", store, "--seeds", *own] for own in seeds]
+        wall, scaled = _seconds(commands, one, scale)
+        result["ways"]["batched logging"] = {"wall": wall, "seconds": scaled, "seeds": processes}
+        store = f"{folder}/stacked.db"
+        wall, _ = _seconds([[*me, "--sweep", store, "--restarts", str(restarts)]], {}, 1)
+        result["ways"]["stacked"] = {"wall": wall, "seconds": wall, "seeds": restarts}
+        if "conventional" in result["ways"]:
+            result["disagreement"] = _disagreement(f"sqlite:///{folder}/torch.db", store)
+    if result.get("disagreement", 0.0) > TOLERANCE:
+        raise SystemExit(f"final losses of the two ways differ by {result['disagreement']:.2g} of themselves")
+    return result
+
+
+def _make_store(uri: str, experiment: str) -> None:
+    """Tables and experiment, before processes would race to make them."""
+    code = "import sys, mlflow; mlflow.set_tracking_uri(sys.argv[1]); mlflow.set_experiment(sys.argv[2])"
+    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    folder = Path(uri.removeprefix("sqlite:///")).parent  # where MLflow puts artifacts
+    subprocess.run([sys.executable, "-c", code, uri, experiment], env=environment, check=True, capture_output=True,
+                   cwd=folder)  # fmt: skip
+
+
+def _disagreement(conventional: str, stacked: str) -> float:
+    """The largest relative difference between final training losses of the same configuration and seed."""
+    from mlflow import MlflowClient
+
+    from descentlab.harness import results
+    from descentlab.harness.config import Option
+
+    client = MlflowClient(conventional)
+    (experiment,) = client.search_experiments(filter_string="name = 'conventional'")
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    key = ("loss", "descent", "activation", "seed")
+    names = [name if name == "seed" else f"{name}.name" for name in key]
+    theirs = {tuple(run.data.params[name] for name in names): run.data.metrics["train/loss"] for run in runs}
+    ours = results.restarts(Option("local", {"uri": stacked, "experiment": "descentlab", "children": "auto"}))
+    losses = {tuple(map(str, (row[name] for name in key))): row["train/loss"] for _, row in ours.iterrows()}
+    return max(abs(losses[name] - loss) / abs(losses[name]) for name, loss in theirs.items())
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--restarts", type=int, default=1)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--sweep", metavar="STORE")
+    given = parser.parse_args()
+    if given.sweep:
+        sweep(given.sweep, given.seeds, given.restarts, given.epochs, given.quick)
+    else:
+        json.dump(measure(given.quick), sys.stdout)

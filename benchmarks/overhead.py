@@ -1,0 +1,170 @@
+"""What measuring and keeping cost beside training, and how much memory a stack of restarts takes.
+
+The setting is W2's network as the harness runs it: 64-32-10, sigmoid, digits split 60-20-20, 32 samples a step, 200
+epochs, 30 restarts, on two cores where there are. Memory is the process's peak while it trains one epoch of W2
+(64-32-10, 1797 samples, float64) less what it held before, each number of restarts in a process of its own.
+"""
+
+import contextlib
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import machine
+
+ROUNDS = 5
+EPOCHS, RESTARTS = 200, 30
+STACKS = (1, 10, 100, 1000, 10_000)
+
+
+def measure(quick: bool) -> dict[str, Any]:
+    """Seconds by what is measured and kept (`logging`) and of measuring once (`diagnostics`), bytes by R (`memory`)."""
+    from descentlab.harness import config as configuration
+    from descentlab.harness.cli import compose
+
+    epochs, restarts, rounds = (2, 2, 1) if quick else (EPOCHS, RESTARTS, ROUNDS)
+    words = ["activation=sigmoid", f"epochs={epochs}", f"restarts={restarts}", "tracking=none"]
+    (cell,) = compose(words, sweep=False)
+    dataset = configuration.check(cell)
+    recipe = configuration.recipe(cell, dataset)
+    stacks = (1, 10) if quick else STACKS
+    return {
+        "epochs": epochs,
+        "restarts": restarts,
+        "cores": machine.available(),
+        "logging": _logging(cell, recipe, dataset, rounds),
+        "diagnostics": _diagnostics(recipe, dataset.splits, rounds),
+        "memory": {str(stack): _in_a_process(stack) for stack in stacks},
+    }
+
+
+def _logging(cell: Any, recipe: Any, dataset: Any, rounds: int) -> dict[str, float]:
+    """Seconds of training alone, of training as it is measured by default, and kept in a store too; medians."""
+    from dataclasses import replace
+
+    from descentlab.harness import sweeps
+    from descentlab.harness.config import Option
+    from descentlab.harness.tracking import open_tracker
+    from descentlab.nn.trainer import train_recipe
+
+    alone = replace(recipe, log_every=recipe.epochs, diagnostics="none")
+    train = {"train": dataset.splits["train"]}
+    found: dict[str, list[float]] = {"training alone": [], "measured": [], "measured, full": [], "kept": []}
+    with tempfile.TemporaryDirectory(prefix="descentlab-") as folder:
+        store = Option("local", {"uri": f"{folder}/mlflow.db", "experiment": "descentlab", "children": "auto"})
+        with open_tracker(store) as tracker:  # the store is made here
+            sweeps.run([replace(cell, epochs=1, restarts=1)], tracker, progress=False)
+            tracker.flush()
+        for place in range(rounds):
+            for name, one, splits in (
+                ("training alone", alone, train),
+                ("measured", recipe, dataset.splits),
+                ("measured, full", replace(recipe, diagnostics="full"), dataset.splits),
+            ):
+                began = time.perf_counter()
+                train_recipe(one, splits, "auto")
+                found[name].append(time.perf_counter() - began)
+            began = time.perf_counter()
+            with open_tracker(store) as tracker:  # another seed each round: what is there already is not trained again
+                sweeps.run([replace(cell, seed=1000 * (1 + place))], tracker, progress=False)
+            found["kept"].append(time.perf_counter() - began)
+    return {name: statistics.median(seconds) for name, seconds in found.items()}
+
+
+def _diagnostics(recipe: Any, splits: Any, rounds: int) -> dict[str, float]:
+    """Milliseconds per restart of measuring once, by what is left out; and of one epoch of training, for scale."""
+    from dataclasses import replace
+
+    from descentlab.nn import diagnostics, trainer
+
+    kept = replace(recipe, epochs=3, log_every=1)
+    nothing = mock.patch.multiple(diagnostics, _of_gradient=lambda *args: {})
+    no_ranks = mock.patch.multiple(diagnostics, _effective_rank=lambda gram: gram[:, 0, 0])
+    still = mock.patch.multiple(
+        diagnostics._Activity, add=lambda self, trace: None, metrics=lambda self, samples: {}, create=False
+    )
+    train = {"train": splits["train"]}
+    forms: Mapping[str, tuple[str, Any, list[Any]]] = {
+        "none, training split alone": ("none", train, []),
+        "none": ("none", splits, []),
+        "basic": ("basic", splits, []),
+        "full": ("full", splits, []),
+        "full less bias_gradient_norm, update_ratio": ("full", splits, [nothing]),
+        "full less effective_rank": ("full", splits, [no_ranks]),
+        "full less all of activations and delta_rms": ("full", splits, [still]),
+    }
+    found: dict[str, list[float]] = {"an epoch": [], **{name: [] for name in forms}}
+    for _ in range(rounds):
+        bare = _spans(trainer, replace(kept, diagnostics="none", epochs=6, log_every=5), train)
+        epoch = (bare[0] - bare[1]) / 4
+        found["an epoch"].append(epoch)
+        for name, (level, given, patches) in forms.items():
+            with _all(patches):
+                spans = _spans(trainer, replace(kept, diagnostics=level), given)
+            found[name].append(statistics.median(spans) - epoch)
+    return {name: 1e3 * statistics.median(seconds) / recipe.restarts for name, seconds in found.items()}
+
+
+def _spans(trainer: Any, recipe: Any, splits: Any) -> list[float]:
+    times = [time.perf_counter() for _ in trainer.iterate(recipe, splits, 1)]
+    return [after - before for before, after in pairwise(times)]
+
+
+@contextlib.contextmanager
+def _all(contexts: list[Any]) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        for context in contexts:
+            stack.enter_context(context)
+        yield
+
+
+# --- memory --------------------------------------------------------------------------------------------------------
+
+
+def _in_a_process(restarts: int) -> dict[str, float]:
+    command = [sys.executable, str(Path(__file__).resolve()), "memory", str(restarts)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)
+
+
+def _memory(restarts: int) -> dict[str, float]:
+    """Bytes: the stack's parameters, and the peak beyond what the process held before training."""
+    from dataclasses import replace
+
+    from workloads import WORKLOADS
+
+    from descentlab.nn.trainer import train_recipe
+
+    (base,) = (workload for workload in WORKLOADS if workload.title == "W2 R=100")
+    workload = replace(base, restarts=restarts, epochs=1)
+    train = {"train": workload.data("float64")}
+    train_recipe(workload.recipe("float64", 1, restarts=1), train, 1)  # what is loaded at first use
+    before = _bytes("VmRSS")
+    training = train_recipe(workload.recipe("float64", 1), train, "auto")
+    return {"parameters": training.final.flat.nbytes, "peak": _bytes("VmHWM") - before}
+
+
+def _bytes(field: str) -> float:
+    """Memory of this process: VmRSS now, VmHWM its largest since the program was started."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        return 1024.0 * int(next(line for line in lines if line.startswith(field)).split()[1])
+    except OSError:
+        import resource
+
+        return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["memory"]:
+        json.dump(_memory(int(sys.argv[2])), sys.stdout)
+    else:
+        json.dump(measure(sys.argv[1:] == ["quick"]), sys.stdout)
