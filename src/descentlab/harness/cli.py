@@ -49,6 +49,12 @@ usage: descentlab [KEY=VALUE ...]             train one configuration
        descentlab replay RUN_ID               repeat a tracked run and say whether the bits agree
        descentlab check [activation=A]        compare hand-derived slopes and gradients with differences
 
+       descentlab list [sweeps] [KEY=VALUE ...]   what is kept, the newest first; sweep=last, status=FAILED, limit=all
+       descentlab show RUN_ID                     settings, results with intervals, files and origin of one run
+       descentlab compare RUN_ID RUN_ID           what differs in settings, and in results seed by seed
+       descentlab export [FILE.csv|FILE.parquet]  one table of everything, a row per restart
+       descentlab delete RUN_ID|sweep=ID [--yes]  hide runs, or say what would go; descentlab restore takes it back
+
 flags: -m, --multirun     comma-separated values make a sweep
        --cfg job          show the resolved configuration and stop
        --config-dir DIR   read option files of your own from DIR too (or from $DESCENTLAB_CONF)
@@ -509,7 +515,26 @@ def _check(words: list[str]) -> int:
     return 1 if wrong else 0
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"check": _check, "ui": _ui, "replay": _replay}
+def _housekeeping(name: str) -> Callable[[list[str]], int]:
+    """A command of the harness's housekeeping; overrides of tracking name the store."""
+
+    def command(words: list[str]) -> int:
+        from descentlab.harness import housekeeping
+
+        store = [word for word in words if word.startswith("tracking")]
+        work = getattr(housekeeping, "list_runs" if name == "list" else name)
+        print(work([word for word in words if word not in store], _tracking(store)))
+        return 0
+
+    return command
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "check": _check,
+    "ui": _ui,
+    "replay": _replay,
+    **{name: _housekeeping(name) for name in ("list", "show", "compare", "export", "delete", "restore")},
+}
 
 
 def _complete(words: list[str], config_dir: str | None) -> None:
@@ -520,9 +545,31 @@ def _complete(words: list[str], config_dir: str | None) -> None:
 
     if len(words) != 1 or not re.fullmatch(r"(install|uninstall|query)=(bash|zsh|fish)", words[0]):
         raise InputError(f"-sc {shown(' '.join(words))}: must be -sc install=SHELL, SHELL one of bash, fish, zsh")
+    if words[0].startswith("query="):
+        line = os.environ.get("COMP_LINE", "").split(" ")[1:] or [""]
+        print("\n".join(_command_words(line)))
+        if line[0] in COMMANDS:
+            return
     version.setbase("1.3")
     hydra = Hydra.create_main_hydra2("descentlab", _search_path(_folders(config_dir)))
     try:
         hydra.shell_completion("config", words)
     finally:
         GlobalHydra.instance().clear()
+
+
+def _command_words(words: Sequence[str]) -> list[str]:
+    """What may stand in the last place of a command line: a command, or what one takes."""
+    if len(words) == 1:
+        return [name for name in COMMANDS if name.startswith(words[0])]
+    filters = ["sweep=last", *(f"status={status}" for status in ("FINISHED", "FAILED", "KILLED"))]
+    filters += [f"{key}=" for key in keys() if key not in ("name", "workers")]
+    known = {
+        "list": ["sweeps", "summaries", "deleted", "limit=all", *filters],
+        "export": filters,
+        "delete": ["--yes", *filters],
+        "restore": filters,
+        "check": [f"{key}=" for key in ("activation", "loss", "output")],
+        "ui": ["port="],
+    }
+    return [word for word in known.get(words[0], []) if word.startswith(words[-1])]

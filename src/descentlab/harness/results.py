@@ -36,7 +36,7 @@ def cells(
     """
     rows = []
     for run in find(source, "cell", sweep, where, status):
-        rows.append({**_about(run), **_typed(run.params), **_final(run)})
+        rows.append({**_about(run), **typed(run.params), **_final(run)})
     return pd.DataFrame(rows)
 
 
@@ -49,7 +49,7 @@ def restarts(
 
     Arguments as for `cells`. A diverged restart's metrics are NaN.
     """
-    return _joined(find(source, "cell", sweep, where), "restarts.parquet")
+    return joined(find(source, "cell", sweep, where), "restarts.parquet")
 
 
 def curves(
@@ -62,7 +62,7 @@ def curves(
 
     Arguments as for `cells`; with `metrics`, only those.
     """
-    return long_form(_joined(find(source, "cell", sweep, where), "curves.parquet", metrics))
+    return long_form(joined(find(source, "cell", sweep, where), "curves.parquet", metrics))
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,8 @@ def _about(run: StoredRun) -> dict[str, Any]:
     }
 
 
-def _typed(params: Mapping[str, str]) -> dict[str, Any]:
-    """Params with numbers as numbers; `hidden` is a list and stays a text."""
+def typed(params: Mapping[str, str]) -> dict[str, Any]:
+    """Params, numbers as numbers; `hidden` is a list and stays a text."""
     typed: dict[str, Any] = {}
     for key, text in params.items():
         typed[key] = text
@@ -127,14 +127,14 @@ def _final(run: StoredRun) -> dict[str, float]:
     return {name: value if name.endswith(counts) else np.nan for name, value in run.metrics.items()}
 
 
-def _joined(runs: Collection[StoredRun], artifact: str, metrics: Collection[str] | None = None) -> pd.DataFrame:
+def joined(runs: Collection[StoredRun], artifact: str, metrics: Collection[str] | None = None) -> pd.DataFrame:
     """The tables of many runs one below the other, each with its run's name and params."""
     parts = []
     for run in runs:
         table = run.table(artifact)
         if metrics is not None:
             table = table[[column for column in table.columns if "/" not in column or column in metrics]]
-        known = {key: value for key, value in _typed(run.params).items() if key not in table.columns}
+        known = {key: value for key, value in typed(run.params).items() if key not in table.columns}
         about = {"run_id": run.run_id, "cell": run.name} | known
         keys = pd.DataFrame(about, index=table.index)
         parts.append(pd.concat([keys, table], axis=1))

@@ -11,6 +11,7 @@ or repeated is in its artifacts, and the rows of the store serve MLflow's own ta
     checksums.json     SHA-256 of each of these; its own is a tag, and what is read is compared with it
 """
 
+from descentlab.harness.tracking import upkeep
 from descentlab.harness.tracking.contents import long_form
 from descentlab.harness.tracking.interrupts import Terminated
 from descentlab.harness.tracking.replaying import Replay, replay
@@ -34,4 +35,5 @@ __all__ = [
     "serve_ui",
     "store_uri",
     "ui",
+    "upkeep",
 ]

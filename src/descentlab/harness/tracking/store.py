@@ -262,6 +262,7 @@ class StoredRun:
         params, tags: texts.
         metrics: the value at the latest epoch.
         digest: of the data it was trained on; "" where it is not known.
+        deleted: it is hidden from every search until it is restored.
     """
 
     run_id: str
@@ -272,12 +273,18 @@ class StoredRun:
     tags: dict[str, str]
     metrics: dict[str, float]
     digest: str
+    deleted: bool
     _artifacts: str
     _store: Store
 
-    def artifacts(self) -> list[str]:
-        """Names of the run's artifacts, folders apart."""
-        return [found.path for found in self._store.client.list_artifacts(self.run_id) if not found.is_dir]
+    def artifacts(self) -> dict[str, int]:
+        """Names of the run's artifacts with their bytes, those in folders too."""
+        folder = self._folder()
+        if folder is not None:
+            files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+            return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+        listed = self._store.client.list_artifacts(self.run_id)
+        return {found.path: found.file_size or 0 for found in listed if not found.is_dir}
 
     def artifact(self, name: str) -> Path:
         """A file of the run's artifacts on disk; fetched first where the store is not on this machine.
@@ -328,11 +335,17 @@ class StoredRun:
     def _remedy(self) -> str:
         return f"take it from a backup, or train it again after `descentlab delete {self.run_id}`"
 
-    def _path(self, name: str) -> Path | None:
+    def _folder(self) -> Path | None:
+        """Where the artifacts lie, if that is on this machine."""
         parts = urlsplit(self._artifacts)
         if parts.scheme in ("", "file"):
-            path = Path(unquote(parts.path) if parts.scheme else self._artifacts) / name
-            return path if path.is_file() else None
+            return Path(unquote(parts.path) if parts.scheme else self._artifacts)
+        return None
+
+    def _path(self, name: str) -> Path | None:
+        folder = self._folder()
+        if folder is not None:
+            return folder / name if (folder / name).is_file() else None
         from mlflow.exceptions import MlflowException
 
         with contextlib.suppress(MlflowException, OSError):
@@ -374,26 +387,38 @@ def _stored(run: Any, store: Store) -> StoredRun:
         tags=dict(run.data.tags),
         metrics=dict(run.data.metrics),
         digest=inputs[0].dataset.digest if inputs else "",
+        deleted=run.info.lifecycle_stage == "deleted",
         _artifacts=run.info.artifact_uri,
         _store=store,
     )
 
 
 def get(source: "Option | Tracker", run_id: str) -> StoredRun:
-    """The run with this id.
+    """The run with this id, or the only one whose id begins so (four characters or more); a deleted one too.
 
     Raises:
-        InputError: if there is none.
+        InputError: if there is none, or more than one.
     """
     from mlflow.exceptions import MlflowException
 
     store = reading(source)
     try:
+        if re.fullmatch("[0-9a-f]{4,31}", run_id) and store.experiment_id is not None:
+            search = f"attributes.run_id LIKE '{run_id}%'"
+            found = store.client.search_runs([store.experiment_id], search, ALL, max_results=4)
+            if len(found) > 1:
+                ids = ", ".join(run.info.run_id[: len(run_id) + 4] for run in found[:3])
+                raise InputError(f"run_id={run_id}: the ids of several runs begin so: {ids}, ...; give more of it")
+            if found:
+                return _stored(found[0], store)
         return _stored(store.client.get_run(run_id), store)
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise InputError(f"tracking.uri={shown(store.uri)}: {one_line(error)}") from error
         raise InputError(f"run_id={run_id}: no run has this id in {shown(store.uri)}") from error
+
+
+ACTIVE, DELETED, ALL = 1, 2, 3  # MLflow's ViewType
 
 
 def find(
@@ -403,6 +428,8 @@ def find(
     where: Mapping[str, Any] | None = None,
     status: str | None = "FINISHED",
     limit: int | None = None,
+    deleted: bool = False,
+    parent: str | None = None,
 ) -> list[StoredRun]:
     """Runs of the experiment, the earliest first.
 
@@ -413,16 +440,19 @@ def find(
         where: param -> value that it must have.
         status: only runs that ended so; None for all.
         limit: at most so many, the newest.
+        deleted: look among the deleted runs instead.
+        parent: only the restarts of this cell.
     """
     store = reading(source)
     if sweep == "last":
-        newest = find(source, "cell", status=status, limit=1)
+        newest = find(source, "cell", status=status, limit=1, deleted=deleted)
         if not newest:
             return []
         sweep = newest[0].tags.get("sweep")
     tests = [f"tags.level = {quoted(level)}"]
     tests += [f"tags.sweep {'LIKE' if '%' in sweep else '='} {quoted(sweep)}"] if sweep else []
     tests += [f"attributes.status = {quoted(status)}"] if status else []
+    tests += [f"tags.`mlflow.parentRunId` = {quoted(parent)}"] if parent else []
     tests += [f"params.`{key}` = {quoted(plain(value))}" for key, value in (where or {}).items()]
     if store.experiment_id is None:
         return []
@@ -432,8 +462,8 @@ def find(
         while True:
             page = min(1000, limit - len(runs)) if limit else 1000
             found = store.client.search_runs(
-                [store.experiment_id], " and ".join(tests), order_by=["attributes.start_time DESC"],
-                max_results=page, page_token=token,
+                [store.experiment_id], " and ".join(tests), DELETED if deleted else ACTIVE,
+                order_by=["attributes.start_time DESC"], max_results=page, page_token=token,
             )  # fmt: skip
             runs += found
             token = found.token
