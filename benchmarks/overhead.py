@@ -114,7 +114,7 @@ def _diagnostics(recipe: Any, splits: Any, rounds: int) -> dict[str, float]:
 
 
 def _spans(trainer: Any, recipe: Any, splits: Any) -> list[float]:
-    times = [time.perf_counter() for _ in trainer.iterate(recipe, splits, 1)]
+    times = [time.process_time() for _ in trainer.iterate(recipe, splits, 1)]
     return [after - before for before, after in pairwise(times)]
 
 

@@ -1,8 +1,9 @@
 """The trainer against its peers on the workloads, and against the machine's own GEMM peak.
 
 All ways are timed in turn, round after round in one process, and medians over rounds are compared; the peak is measured
-in every round too. Before that each trains once from the project's initial weights in the project's orders, and its
-weights must agree with the project's: all do the same work, or the benchmark ends with an error.
+in every round too. On one core, time is the processor's, which is the clock's where nothing else runs. Before that each
+way trains once from the project's initial weights in the project's orders, and its weights must agree with the
+project's: all do the same work, or the benchmark ends with an error.
 
 The project's time is that of training alone: it is the difference of two spans of epochs in one training, which both
 end with a measurement of the loss. It includes drawing its orders and looking for divergence after every epoch. Peers
@@ -70,7 +71,7 @@ def measure(workload: Any, dtype: str, rounds: int = ROUNDS) -> dict[str, Any]:
         def call(train: Any = train, given: Any = given, count: int = count) -> Any:
             return train(given, orders[:count], x, y)
 
-        began = time.perf_counter()
+        began = time.perf_counter()  # a compiler uses what threads it likes
         reached = call()
         first = time.perf_counter() - began
         moved = max(float(np.abs(w - before).max()) for (w, _), (before, _) in zip(goal, start, strict=True))
@@ -88,13 +89,14 @@ def measure(workload: Any, dtype: str, rounds: int = ROUNDS) -> dict[str, Any]:
         result["timed_restarts"][peer.name] = count
         result["seconds"][peer.name] = []
         calls[peer.name] = (call, workload.epochs * len(workload.steps) * count)
+    now = machine.clock(workload.cores)
     for _ in range(rounds):
-        result["peak"].append(machine.gemm_peak(dtype))
+        result["peak"].append(machine.gemm_peak(dtype, workload.cores))
         result["seconds"]["project"].append(project(workload, dtype, (x, y)))
         for name, (call, net_steps) in calls.items():
-            began = time.perf_counter()
+            began = now()
             call()
-            result["seconds"][name].append((time.perf_counter() - began) / net_steps)
+            result["seconds"][name].append((now() - began) / net_steps)
     for name in result["compile"]:  # the first call also trained
         usual = statistics.median(result["seconds"][name]) * calls[name][1]
         result["compile"][name] = max(0.0, result["compile"][name] - usual)
@@ -108,7 +110,8 @@ def project(workload: Any, dtype: str, train: Any) -> float:
     epochs = max(3, workload.epochs)
     long = epochs - max(1, epochs // 10)
     recipe = workload.recipe(dtype, epochs, log_every=long)
-    times = [time.perf_counter() for _ in iterate(recipe, {"train": train}, workload.cores)]  # epochs 0, long, last
+    now = machine.clock(workload.cores)
+    times = [now() for _ in iterate(recipe, {"train": train}, workload.cores)]  # epochs 0, long, last
     spans = (times[1] - times[0]) - (times[2] - times[1])
     return spans / ((2 * long - epochs) * len(workload.steps) * workload.restarts)
 
