@@ -73,6 +73,24 @@ def test_the_tuned_arms_are_those_of_the_script():
         assert len(cli.compose(["tracking=none"], key, tuned)) == len(tuned)
 
 
+def test_tuning_chooses_the_rate_of_every_arm_of_the_main_grid_on_validation(tmp_path, monkeypatch):
+    grid = script("sweep").PARTS["grid"]
+    asked = []
+
+    def choose(cell):
+        asked.append((cell.activation.name, cell.loss.name, cell.descent.name))
+        best = float(len(asked))
+        return pd.DataFrame({"learning_rate": [0.5, best], "validation_loss": [2.0, 1.0], "chosen": [False, True]})
+
+    monkeypatch.setattr(study, "choose_rate", choose)
+    monkeypatch.setattr(study, "EXPERIMENTS", tmp_path)
+    assert grid.tuned
+    study._tune("sweep", {"grid": grid}, ["tracking=none"])
+    assert [[f"activation={a}", f"loss={loss}", f"descent={d}"] for a, loss, d in asked] == grid.arms
+    rates = [f"learning_rate={place}" for place in range(1, 25)]
+    assert study._tuned_arms("grid") == [[*arm, rate] for arm, rate in zip(grid.arms, rates, strict=True)]
+
+
 def test_the_main_job_is_the_whole_grid_over_thirty_seeds():
     cells = cli.compose(["tracking=none"], "grid", study._tuned_arms("grid"))
     axes = [(cell.activation.name, cell.loss.name, cell.descent.name) for cell in cells]
