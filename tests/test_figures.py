@@ -70,6 +70,28 @@ def sorted_ends():
     return frame.assign(outcome=np.where(frame["test/loss"].isna(), "diverged", kinds))
 
 
+def walked(pairs=5):
+    """Losses along lines between networks, two kinds at two widths."""
+    t = np.linspace(0, 1, 7)
+    rows = [
+        pd.DataFrame({"width": width, "kind": kind, "seed": pair, "t": t, "value": 1 + pair + height * t * (1 - t)})
+        for width in (5, 25)
+        for kind, height in (("raw", 3.0), ("matched", 0.3))
+        for pair in range(pairs)
+    ]
+    return pd.concat(rows, ignore_index=True)
+
+
+def sliced():
+    """A bowl on two planes at two widths, with a marked end."""
+    x, y = (part.ravel() for part in np.meshgrid(np.linspace(-1, 1, 5), np.linspace(-1, 1, 5)))
+    grid = pd.DataFrame({"x": x, "y": y, "loss": 0.1 + x**2 + y**2, "end": np.nan})
+    marked = pd.DataFrame({"x": [0.0], "y": [0.0], "loss": [np.nan], "end": [7.0]})
+    both = pd.concat([grid, marked])
+    planes = [both.assign(width=width, plane=plane) for width in (5, 25) for plane in ("random", "through ends")]
+    return pd.concat(planes, ignore_index=True)
+
+
 MADE = {
     "learning_curves": lambda: figures.learning_curves(long(lost=(2,))),
     "learning_curves of several cells": lambda: figures.learning_curves(long(CELLS)),
@@ -86,7 +108,10 @@ MADE = {
     "histograms": lambda: figures.histograms(ends(restarts=30, lost=(1,)), "test/loss", "cell", "test loss (nats)"),
     "estimates": lambda: figures.estimates(estimated(), "x", "arm", ("x", "y"), lines={"theory": ([1, 8], [1, 2])}),
     "estimates in panels": lambda: figures.estimates(estimated(), "x", "arm", ("x", "y"), "panel", log=True),
-    "scatter": lambda: figures.scatter(ends(restarts=30), "test/accuracy", "test/loss", "cell"),
+    "estimates over decades": lambda: figures.estimates(estimated(), "x", "arm", ("x", "y"), log_y=True),
+    "paths": lambda: figures.paths(walked(), "t", "kind", "width", ("t", "loss")),
+    "slices": lambda: figures.slices(sliced(), "width", "plane", "loss", ("position", "loss (nats)")),
+    "scatter": lambda: figures.scatter(ends(restarts=30), "test/accuracy", "test/loss", "cell", ("x", "y")),
 }
 
 
@@ -253,3 +278,17 @@ def test_estimates_stand_at_their_settings_with_their_limits():
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["1", "2", "4", "8"]
     small = figures.estimates(frame, "x", "arm", ("", "value"), "panel")
     assert [ax.get_xlabel() for ax in small.axes] == [f"panel {k}" for k in range(5)]
+
+
+def test_paths_show_every_pair_and_the_mean_over_pairs():
+    figure = figures.paths(walked(pairs=5), "t", "kind", "width", ("t", "loss"))
+    for ax in figure.axes:
+        assert [len(bundle.get_segments()) for bundle in bundles(ax)] == [5, 5]
+        np.testing.assert_allclose(ax.lines[0].get_ydata()[3], 1 + 2 + 3 / 4)
+
+
+def test_slices_mark_the_ends_on_their_planes():
+    figure = figures.slices(sliced(), "width", "plane", "loss", ("position", "loss (nats)"))
+    panels = figure.axes[:4]
+    assert [[text.get_text() for text in ax.texts] for ax in panels] == [["7"]] * 4
+    assert [ax.get_title() for ax in panels][:2] == ["width 5, random", "width 5, through ends"]

@@ -51,20 +51,22 @@ class Part:
     """One sweep of a study.
 
     Attributes:
-        arms: override lists, one per cell.
+        arms: override lists, one per cell; None for those that the file of conf/experiment/ lists.
         quick: overrides of the quick form.
         few: which of the arms the quick form runs; None for all.
         tuned: whether each arm's learning rate is chosen by `--tune` and read from experiments/arms/.
         needs: environment variable without which the part is skipped, with a line that says so.
         full_only: whether the quick form leaves the part out.
+        in_place_of: a part before this one, which is run only where that one is not.
     """
 
-    arms: Sequence[Arm]
+    arms: Sequence[Arm] | None
     quick: Sequence[str] = ()
     few: slice | None = None
     tuned: bool = False
     needs: str | None = None
     full_only: bool = False
+    in_place_of: str | None = None
 
 
 class Study:
@@ -233,7 +235,11 @@ def _run(
         if part.needs and not os.environ.get(part.needs):
             print(f"{key}: skipped, because {part.needs} is not set", flush=True)
             continue
-        arms = (_tuned_arms(key) if part.tuned else part.arms)[part.few if quick and part.few else slice(None)]
+        if part.in_place_of in cells:
+            continue
+        arms = _tuned_arms(key) if part.tuned else part.arms
+        if quick and part.few and arms is not None:
+            arms = arms[part.few]
         cells[key] = cli.compose([*(part.quick if quick else ()), *overrides], key, arms)
     for cell in chain.from_iterable(cells.values()):
         configuration.check(cell)
@@ -288,7 +294,7 @@ def _tune(name: str, parts: Mapping[str, Part], overrides: Sequence[str]) -> Non
 
     for key, part in parts.items():
         chosen = []
-        for arm, cell in zip(part.arms, cli.compose(overrides, key, part.arms), strict=True):
+        for arm, cell in zip(part.arms or (), cli.compose(overrides, key, part.arms), strict=True):
             table = choose_rate(cell)
             best = table[table["chosen"]].iloc[0]
             chosen.append([*arm, f"learning_rate={best['learning_rate']:g}"])

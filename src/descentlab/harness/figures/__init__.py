@@ -13,10 +13,10 @@ from descentlab.harness.figures.comparisons import (
     spread,
     trends,
 )
-from descentlab.harness.figures.curves import accuracies, arrivals, layer_decay, learning_curves
+from descentlab.harness.figures.curves import accuracies, arrivals, layer_decay, learning_curves, paths
 from descentlab.harness.figures.outcomes import ends, shares
 from descentlab.harness.figures.style import save
-from descentlab.harness.figures.tables import grid_table, heat_maps, phase_map
+from descentlab.harness.figures.tables import grid_table, heat_maps, phase_map, slices
 
 __all__ = [
     "Figure",
@@ -31,12 +31,14 @@ __all__ = [
     "histograms",
     "layer_decay",
     "learning_curves",
+    "paths",
     "phase_map",
     "predicted",
     "published",
     "save",
     "scatter",
     "shares",
+    "slices",
     "spread",
     "trends",
 ]

@@ -367,7 +367,7 @@ def estimates(
             handles["published"] = mark
         _settings_axis(ax, part[x].to_numpy(dtype=np.float64), log)
         if log_y:
-            ax.set_yscale("log")
+            _plain_log_axis(ax, along="y")
         if group is not None and labels[0]:
             ax.set_title(f"{group}".replace("_", " "), fontsize="medium")
         ax.set_xlabel(labels[0] or f"{group}")
@@ -379,7 +379,9 @@ def estimates(
     return figure
 
 
-def scatter(frame: pd.DataFrame, x: str, y: str, panels: str, title: str | None = None) -> Figure:
+def scatter(
+    frame: pd.DataFrame, x: str, y: str, panels: str, labels: tuple[str, str], title: str | None = None
+) -> Figure:
     """Two metrics of every restart against each other, a panel each, each on its own axes.
 
     Args:
@@ -387,6 +389,7 @@ def scatter(frame: pd.DataFrame, x: str, y: str, panels: str, title: str | None 
         x: the metric along the axis.
         y: the metric up the axis.
         panels: the column that tells the panels apart.
+        labels: of the axes.
         title: over the figure; None says data and restarts.
 
     Returns:
@@ -400,9 +403,9 @@ def scatter(frame: pd.DataFrame, x: str, y: str, panels: str, title: str | None 
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_major_locator(MaxNLocator(4))
         ax.grid(alpha=0.3)
-        ax.set_xlabel(f"{x.split('/')[0]} {style.label(style.quantity(x), part, [x])}")
+        ax.set_xlabel(labels[0])
     for first in axes[:: style.COLUMNS]:
-        first.set_ylabel(f"{y.split('/')[0]} {style.label(style.quantity(y), frame, [y])}")
+        first.set_ylabel(labels[1])
     figure.suptitle(title or style.setting(frame, None))
     return figure
 
@@ -477,12 +480,13 @@ def _points(ax: Axes, values: ndarray, place: int) -> None:
         ax.annotate(note, (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize="small")
 
 
-def _plain_log_axis(ax: Axes) -> None:
-    """A log axis along x with ticks at 1, 2 and 5 times powers of ten, written out."""
-    ax.set_xscale("log")
-    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    ax.xaxis.set_major_formatter("{x:g}")
-    ax.xaxis.set_minor_formatter(NullFormatter())
+def _plain_log_axis(ax: Axes, along: str = "x") -> None:
+    """A log axis with ticks at 1, 2 and 5 times powers of ten, written out."""
+    (ax.set_xscale if along == "x" else ax.set_yscale)("log")
+    axis = ax.xaxis if along == "x" else ax.yaxis
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _counted(frame: pd.DataFrame, metric: str, panels: str) -> list[str]:

@@ -156,6 +156,38 @@ def layer_decay(
     return figure
 
 
+def paths(
+    frame: pd.DataFrame, x: str, by: str, panels: str, labels: tuple[str, str], title: str | None = None
+) -> Figure:
+    """Values along a line for every seed, with means and intervals, in small panels each on its own axis.
+
+    Args:
+        frame: long: x, seed, value, by and panels.
+        x: the column along the axis.
+        by: the column that tells the series apart.
+        panels: the column that tells the panels apart.
+        labels: of the axes.
+        title: over the figure.
+
+    Returns:
+        The figure.
+    """
+    groups = style.ordered(frame[panels])
+    figure, axes = style.grid([f"{panels} {group}" for group in groups])
+    handles: dict[str, Line2D] = {}
+    for place, (ax, group) in enumerate(zip(axes, groups, strict=True)):
+        part = frame[frame[panels] == group]
+        for number, key in enumerate(style.ordered(frame[by])):
+            positions, values = style.table(part[part[by] == key], x)
+            handles[str(key)] = _bundle(ax, positions, values, number, str(key), markers=False)
+        ax.set_xlabel(labels[0])
+        if place % style.COLUMNS == 0:
+            ax.set_ylabel(labels[1])
+    style.legend(figure, handles, "thin: every pair   thick: mean   band: 95 % interval of the mean")
+    figure.suptitle(title or "")
+    return figure
+
+
 def arrivals(
     frame: pd.DataFrame,
     horizon: int,

@@ -1,10 +1,11 @@
 """Two settings at once: a coloured cell for each pair."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.colors import Normalize
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy import ndarray
@@ -160,6 +161,47 @@ def heat_maps(frame: pd.DataFrame, quantity: str = "delta_norm", by: str = "cell
     axes[0].set_ylabel("layer (1 touches the input)")
     figure.colorbar(image, ax=list(axes), pad=0.02).set_label(f"log₁₀ {LABELS.get(quantity, quantity)}")
     figure.suptitle(title or style.setting(frame, None))
+    return figure
+
+
+def slices(
+    frame: pd.DataFrame, rows: str, columns: str, value: str, labels: tuple[str, str], title: str | None = None
+) -> Figure:
+    """A value on planes as filled contours at even steps of its logarithm, one scale for all; marked points on top.
+
+    Args:
+        frame: one row per point of a grid, x, y and the value, above 0; rows with a number as `end` are marked points.
+        rows: the column that makes a row of panels each.
+        columns: the column that makes a column of panels each.
+        value: the column to show.
+        labels: of all axes, and of the value.
+        title: over the figure.
+
+    Returns:
+        The figure.
+    """
+    lines, across = style.ordered(frame[rows]), style.ordered(frame[columns])
+    marked = frame["end"].notna()
+    points = frame[~marked]
+    levels = np.geomspace(points[value].min(), points[value].max(), 19)
+    figure, axes = style.canvas(len(across), 3.5, 4.2, rows=len(lines))
+    for ax, (line, column) in zip(axes, ((line, column) for line in lines for column in across), strict=True):
+        here = (frame[rows] == line) & (frame[columns] == column)
+        grid = points[here[~marked]].pivot_table(index="y", columns="x", values=value)
+        look: dict[str, Any] = {"levels": levels, "norm": LogNorm(levels[0], levels[-1])}
+        image = ax.contourf(grid.columns, grid.index, grid, cmap="cividis_r", extend="both", **look)
+        ax.contour(grid.columns, grid.index, grid, colors="black", linewidths=0.3, alpha=0.5, **look)
+        for end in frame[marked & here].itertuples():
+            ax.plot([end.x], [end.y], ls="", marker="o", ms=6, color="white", mec="black", zorder=4)
+            ax.annotate(f"{end.end:g}", (end.x, end.y),
+                        xytext=(5, 5), textcoords="offset points", fontsize="small", color="black",
+                        bbox={"facecolor": "white", "alpha": 0.8, "lw": 0, "pad": 1.0})  # fmt: skip
+        ax.set_title(f"{rows} {line}, {column}", fontsize="medium")
+        ax.set_aspect("equal")
+    bar = figure.colorbar(image, ax=axes, pad=0.02, format="%.2g")
+    bar.set_label(labels[1])
+    figure.supxlabel(labels[0], fontsize="medium")
+    figure.suptitle(title or "")
     return figure
 
 
