@@ -6,7 +6,7 @@ pip := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt $(pyt
 
 studies := vanishing_gradients order_to_chaos dying_relu activation_cost initial_spread student_teacher local_minima barriers
 
-.PHONY: help setup sweep report test ui run lint bench clean
+.PHONY: help setup sweep report test fault ui run lint bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -22,6 +22,9 @@ report: .venv/.ready ## verdicts and figures of the experiments in reports/, dra
 
 test: .venv/.ready-dev ## run the tests; ARGS="-m 'not slow'" leaves the long ones out
 	$(python) -m pytest $(ARGS)
+
+fault: .venv/.ready-dev ## the long tests of what breaks: damaged files and malformed words by the thousand
+	$(python) -m pytest -m fault $(ARGS)
 
 ui: .venv/.ready ## serve the tracked runs in the MLflow UI, to this machine only
 	$(python) -m descentlab ui $(ARGS)

@@ -8,6 +8,15 @@ import pytest
 np.seterr(over="raise", invalid="raise")  # a trainer that means to overflow says so where it does
 
 
+def pytest_collection_modifyitems(config, items):
+    """Leave the long fault tests out, unless `-m` or the command line asks for them by name."""
+    if "fault" in config.option.markexpr:
+        return
+    left = [item for item in items if not item.get_closest_marker("fault")]
+    config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("fault")])
+    items[:] = left
+
+
 @pytest.fixture
 def mnist():
     """The folder of MNIST's IDX files and the notebook's CSV, named by DESCENTLAB_MNIST."""

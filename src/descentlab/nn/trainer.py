@@ -341,7 +341,8 @@ class _Run:
 
     def restore(self, chunks: list[_Chunk], start: Mapping[str, ndarray]) -> list[Record]:
         """Put fresh chunks where a snapshot stood, however it was cut; returns what had been measured."""
-        epoch = int(start.get("epoch", -1))
+        at = start.get("epoch")
+        epoch = int(at) if at is not None and at.ndim == 0 and at.dtype.kind == "i" else -1
         logged = np.array([one for one in self.recipe.logged_epochs() if one <= epoch])
         curves = [name for name in start if name.startswith("curves/")]
         like = {
