@@ -108,9 +108,10 @@ def logging_table(result: Result) -> Table:
     alone = result["logging"]["training alone"]
     names = {
         "training alone": "training alone",
-        "measured": "with the default measurements (about 20 logged epochs, `basic`, three splits)",
-        "measured, full": "with `diagnostics=full`",
-        "kept": "the same kept in MLflow, a run per restart too, from opening the store to closing it",
+        "measured": "with the default measurements (20 logged epochs, `basic`)",
+        "kept": "the same kept in MLflow, with a run per restart, from opening the store to closing it",
+        "three splits": "with the default measurements, on validation and test too",
+        "full": "with `diagnostics=full` on all three splits",
     }
     rows = [[f"{result['epochs']} epochs, {result['restarts']} restarts, {result['cores']} cores", "s", "more"]]
     return rows + [
