@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from descentlab.harness import results
     from descentlab.harness.config import Option
+    from descentlab.harness.judges import Judge
     from descentlab.harness.tracking import StoredRun, SummaryRun, Tracker
 
 Arm = Sequence[str]
@@ -58,6 +59,7 @@ class Part:
         needs: environment variable without which the part is skipped, with a line that says so.
         full_only: whether the quick form leaves the part out.
         in_place_of: a part before this one, which is run only where that one is not.
+        judge: says what the restarts ended in (`judges`); what it says is in `Study.restarts`.
     """
 
     arms: Sequence[Arm] | None
@@ -67,6 +69,7 @@ class Part:
     needs: str | None = None
     full_only: bool = False
     in_place_of: str | None = None
+    judge: "Judge | None" = None
 
 
 class Study:
@@ -250,7 +253,7 @@ def _run(
         sweep = tracker.sweep
         for key, configs in cells.items():
             tracker.sweep = f"{sweep}-{key}"
-            sweeps.run(configs, tracker)
+            sweeps.run(configs, tracker, judge=parts[key].judge)
         tracker.sweep = sweep
         tracker.flush()
         settings = {"study": name, "form": "quick" if quick else "full", "overrides": " ".join(overrides)}

@@ -17,9 +17,11 @@ from numpy import ndarray
 
 from descentlab.harness import config as configuration
 from descentlab.harness.config import Config, shown
+from descentlab.harness.judges import judged
 from descentlab.nn.trainer import Record, Training, iterate
 
 if TYPE_CHECKING:
+    from descentlab.harness.judges import Judge
     from descentlab.harness.tracking import CellRun, Tracker
 
 LINE_SECONDS = 5.0  # between lines of progress where no terminal draws a bar
@@ -46,6 +48,7 @@ def run(
     progress: bool = True,
     workers: int | None = None,
     on_finish: "Callable[[Config, Training, CellRun], None] | None" = None,
+    judge: "Judge | None" = None,
 ) -> list[Training]:
     """Train every cell, all of them checked before the first one starts; equal cells are trained once.
 
@@ -55,6 +58,7 @@ def run(
         progress: show on standard error how far it is: a bar on a terminal, else a line every few seconds.
         workers: threads, in place of what each cell asks for.
         on_finish: is shown each finished cell.
+        judge: says what restarts ended in (`judges`).
 
     Returns:
         One Training per cell, in their order; equal cells share one.
@@ -72,7 +76,7 @@ def run(
     with _shown_progress(queue, progress) as show:
         for place, cell in enumerate(queue):
             try:
-                trained[cell.hash] = _train(cell, tracker, workers, functools.partial(show, place), on_finish)
+                trained[cell.hash] = _train(cell, tracker, workers, functools.partial(show, place), on_finish, judge)
             except Exception as error:
                 if len(queue) == 1:
                     raise
@@ -90,6 +94,7 @@ def _train(
     workers: int | None,
     show: "Callable[[Step], None]",
     on_finish: "Callable[[Config, Training, CellRun], None] | None",
+    judge: "Judge | None",
 ) -> Training:
     dataset = configuration.check(cell)
     recipe = configuration.recipe(cell, dataset)
@@ -101,7 +106,7 @@ def _train(
             show(record)
 
         training = _drain(records, note)
-        kept.finish(training)
+        kept.finish(training, judgement=judged(judge, cell, training) if judge else None)
     if on_finish:
         on_finish(cell, training, kept)
     return training

@@ -70,7 +70,7 @@ def shares(
 
 def ends(
     frame: pd.DataFrame,
-    metric: str,
+    metrics: str | Sequence[str],
     kind: str = "outcome",
     by: str | None = None,
     label: str | None = None,
@@ -80,7 +80,7 @@ def ends(
 
     Args:
         frame: one row per restart.
-        metric: the column to show.
+        metrics: the column to show, or several, a panel each.
         kind: the column that says what a restart ended in.
         by: the column that makes the rows; None gives every kind a row.
         label: of the axis; None names the metric.
@@ -89,29 +89,34 @@ def ends(
     Returns:
         The figure.
     """
+    shown = [metrics] if isinstance(metrics, str) else list(metrics)
     rows, kinds = style.ordered(frame[by or kind]), style.ordered(frame[kind])
-    figure, (ax,) = style.canvas(1, 1.9 + 0.45 * len(rows), width=7.0, labels=rows)
-    handles: dict[str, Line2D] = {}
-    for place, one in enumerate(kinds):
-        look: dict[str, Any] = {"color": COLOURS[place % 8], "marker": MARKERS[place % 8], "ms": 4.5, "mew": 0}
-        count = int((frame[kind] == one).sum())
-        handles[f"{one} ({count})"] = Line2D([], [], ls="", **look)
-        for height, row in enumerate(rows):
-            values = frame[(frame[by or kind] == row) & (frame[kind] == one)][metric].to_numpy(dtype=np.float64)
-            finite = values[np.isfinite(values)]
-            jitter = 0.6 * (np.arange(len(finite)) * 0.618 % 1 - 0.5)  # the golden ratio keeps neighbours apart
-            ax.plot(finite, height + jitter, ls="", alpha=0.6, **look)
-            if len(values) > len(finite) and not len(finite):
-                spot: Any = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": "small"}
-                ax.annotate("no finite value", (0.02, height), **spot)
-    ax.set_yticks(range(len(rows)), [str(row) for row in rows])
-    ax.set_ylim(len(rows) - 0.4, -0.6)
-    ax.grid(axis="x", alpha=0.3)
-    style.value_axis(ax, frame[metric], along="x")
-    quantity = style.label(style.quantity(metric), frame, [metric])
-    ax.set_xlabel(label or f"{metric.split('/')[0]} {quantity}, every restart a point")
+    width = 7.0 if len(shown) == 1 else 4.6
+    figure, axes = style.canvas(len(shown), 1.9 + 0.45 * len(rows), width=width, share_y=True, labels=rows)
+    looks: dict[Hashable, dict[str, Any]] = {
+        one: {"color": COLOURS[place % 8], "marker": MARKERS[place % 8], "ms": 4.5, "mew": 0}
+        for place, one in enumerate(kinds)
+    }
+    for ax, metric in zip(axes, shown, strict=True):
+        for one in kinds:
+            for height, row in enumerate(rows):
+                values = frame[(frame[by or kind] == row) & (frame[kind] == one)][metric].to_numpy(dtype=np.float64)
+                finite = values[np.isfinite(values)]
+                jitter = 0.6 * (np.arange(len(finite)) * 0.618 % 1 - 0.5)  # the golden ratio keeps neighbours apart
+                ax.plot(finite, height + jitter, ls="", alpha=0.6, **looks[one])
+                if len(values) and not len(finite):
+                    spot: Any = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": "small"}
+                    ax.annotate("no finite value", (0.02, height), **spot)
+        ax.grid(axis="x", alpha=0.3)
+        style.value_axis(ax, frame[metric], along="x")
+        quantity = style.label(style.quantity(metric), frame, [metric])
+        ax.set_xlabel(label or f"{metric.split('/')[0]} {quantity}")
+    axes[0].set_yticks(range(len(rows)), [str(row) for row in rows])
+    axes[0].set_ylim(len(rows) - 0.4, -0.6)
     if by:
-        ax.set_ylabel(by.replace("_", " "))
-    style.legend(figure, handles, None)
+        axes[0].set_ylabel(by.replace("_", " "))
+    counts = frame[kind].value_counts()
+    handles = {f"{one} ({counts[one]})": Line2D([], [], ls="", **look) for one, look in looks.items()}
+    style.legend(figure, handles, "every restart a point")
     figure.suptitle(title or style.setting(frame, None))
     return figure

@@ -192,12 +192,31 @@ def ranking(training: "Training") -> ndarray:
     return np.argsort(np.where(kept, final, np.inf), kind="stable")
 
 
-def outcomes(training: "Training") -> ndarray:
-    """Per restart (R,): "finite" or "diverged"."""
+def outcomes(training: "Training", judgement: "pd.DataFrame | None" = None) -> ndarray:
+    """Per restart (R,), what it ended in: what a judge said, else "finite" or "diverged"."""
+    if judgement is not None:
+        return judgement["outcome"].to_numpy(dtype=str)
     return np.where(training.diverged_epoch >= 0, "diverged", "finite")
 
 
-def with_own_run(training: "Training", children: str) -> dict[int, str]:
+def verdict_tags(training: "Training", row: int, judgement: "pd.DataFrame | None" = None) -> dict[str, str]:
+    """What one restart ended in, as tags: outcome, loss_level where a judge named one, diverged_epoch."""
+    tags = {"outcome": str(outcomes(training, judgement)[row])}
+    if training.diverged_epoch[row] >= 0:
+        return tags | {"diverged_epoch": str(int(training.diverged_epoch[row]))}
+    if judgement is not None and "loss_level" in judgement:
+        tags["loss_level"] = str(judgement["loss_level"].iloc[row])
+    return tags
+
+
+def outcome_counts(training: "Training", judgement: "pd.DataFrame | None" = None) -> dict[str, float]:
+    """How many restarts ended in what, as metrics outcome/<name>; without a judge diverged is named in any case."""
+    kinds, counts = np.unique(outcomes(training, judgement), return_counts=True)
+    found = {f"outcome/{safe_name(str(kind))}": float(count) for kind, count in zip(kinds, counts, strict=True)}
+    return found if judgement is not None else {"outcome/diverged": 0.0} | found
+
+
+def with_own_run(training: "Training", children: str, judgement: "pd.DataFrame | None" = None) -> dict[int, str]:
     """Which restarts get a run of their own, and why: row -> "" or what it stands for."""
     restarts = len(training.seeds)
     if restarts == 1 or children == "none":
@@ -205,12 +224,19 @@ def with_own_run(training: "Training", children: str) -> dict[int, str]:
     if children == "all" or restarts <= CHILDREN_LIMIT:
         return dict.fromkeys(range(restarts), "")
     order = ranking(training)
-    kinds = outcomes(training)
+    kinds = outcomes(training, judgement)
     chosen = {int(order[0]): "best", int(order[restarts // 2]): "median", int(order[-1]): "worst"}
     for kind in np.unique(kinds):
         for row in np.flatnonzero(kinds == kind)[:3]:
             chosen.setdefault(int(row), str(kind))
     return dict(sorted(chosen.items()))
+
+
+def telling(restarts: "pd.DataFrame") -> list[str]:
+    """The final loss and the final score that a cell's spread is shown by."""
+    wanted = ("train/loss", "test/accuracy", "test/r2", "train/accuracy", "train/r2")
+    known = [name for name in wanted if name in restarts]
+    return known[:1] + [name for name in known[1:] if not restarts[name].isna().all()][:1]
 
 
 def curve_table(training: "Training") -> "pd.DataFrame":
@@ -226,19 +252,23 @@ def curve_table(training: "Training") -> "pd.DataFrame":
     return pd.DataFrame(columns | {name: values.T.ravel() for name, values in training.curves.items()})
 
 
-def restart_table(training: "Training") -> "pd.DataFrame":
-    """One row per restart: seed, outcome, diverged_epoch (-1: never), rank (0: best), final metrics (NaN if lost)."""
+def restart_table(training: "Training", judgement: "pd.DataFrame | None" = None) -> "pd.DataFrame":
+    """One row per restart: seed, outcome, diverged_epoch (-1: never), rank (0: best), final metrics (NaN if lost).
+
+    A judge's outcome takes the place of finite and diverged, and whatever else it said stands at the end.
+    """
     import pandas as pd
 
     rank = np.empty(len(training.seeds), dtype=np.int64)
     rank[ranking(training)] = np.arange(len(rank))
     columns = {
         "seed": training.seeds,
-        "outcome": outcomes(training),
+        "outcome": outcomes(training, judgement),
         "diverged_epoch": training.diverged_epoch,
         "rank": rank,
     }
-    return pd.DataFrame(columns | {name: values[-1] for name, values in training.curves.items()})
+    table = pd.DataFrame(columns | {name: values[-1] for name, values in training.curves.items()})
+    return table if judgement is None else table.join(judgement.drop(columns="outcome"))
 
 
 def weight_arrays(parameters: "Parameters", seeds: ndarray, rows: ndarray | slice) -> dict[str, Any]:

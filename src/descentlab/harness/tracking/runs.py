@@ -64,8 +64,19 @@ class CellRun:
     def record(self, record: "Record") -> None:
         """Take note of a logged epoch; a long cell's are written once a minute."""
 
-    def finish(self, training: "Training", figures: "Mapping[str, Figure] | None" = None) -> None:
-        """Keep the finished training; figures (name -> Figure) are drawn beside the learning curves."""
+    def finish(
+        self,
+        training: "Training",
+        figures: "Mapping[str, Figure] | None" = None,
+        judgement: "pd.DataFrame | None" = None,
+    ) -> None:
+        """Keep the finished training.
+
+        Args:
+            training: of all restarts.
+            figures: name -> Figure, drawn beside the learning curves.
+            judgement: what a judge said of the restarts, as `judges.judged`.
+        """
         self.finished = True
 
 
@@ -127,14 +138,20 @@ class _TrackedCell(CellRun):
             if np.isfinite(value)
         ]
 
-    def finish(self, training: "Training", figures: "Mapping[str, Figure] | None" = None) -> None:
+    def finish(
+        self,
+        training: "Training",
+        figures: "Mapping[str, Figure] | None" = None,
+        judgement: "pd.DataFrame | None" = None,
+    ) -> None:
         """Hand the finished training over to be written."""
         self._ended = contents.milliseconds()  # not when it is written
         self._pending.clear()
-        self._tracker.submit(self, functools.partial(self._write, training, dict(figures or {})), heavy=True)
+        job = functools.partial(self._write, training, dict(figures or {}), judgement)
+        self._tracker.submit(self, job, heavy=True)
         self.finished = True
 
-    def _write(self, training: "Training", figures: "dict[str, Figure]") -> None:
+    def _write(self, training: "Training", figures: "dict[str, Figure]", judgement: "pd.DataFrame | None") -> None:
         from mlflow.entities import RunTag
 
         client, run_id = self._tracker.client, self.run_id
@@ -147,25 +164,35 @@ class _TrackedCell(CellRun):
             "diverged": str(lost),
             "wall_seconds": f"{training.seconds:.3f}",
         }
-        if len(training.seeds) == 1 and lost:
-            tags["diverged_epoch"] = str(int(training.diverged_epoch[0]))
+        if len(training.seeds) == 1:
+            tags |= contents.verdict_tags(training, 0, judgement)
         metrics = self._metrics(series, training.epochs[left])
+        if len(training.seeds) > 1:
+            counts = contents.outcome_counts(training, judgement)
+            metrics += self._metrics({name: np.array([count]) for name, count in counts.items()}, training.epochs[-1:])
         with tempfile.TemporaryDirectory(prefix="descentlab-") as folder:
-            self._write_artifacts(training, figures, Path(folder))
+            self._write_artifacts(training, figures, judgement, Path(folder))
             tags |= checksums.seal(Path(folder), {"config.json": self._config_text().encode()})
             client.log_batch(run_id, metrics=metrics, tags=[RunTag(key, value) for key, value in tags.items()])
             client.log_artifacts(run_id, folder)
-        for row, stands_for in contents.with_own_run(training, self._tracker.children).items():
-            self._write_child(training, row, stands_for)
+        for row, stands_for in contents.with_own_run(training, self._tracker.children, judgement).items():
+            self._write_child(training, row, stands_for, judgement)
         client.set_terminated(run_id, status="FINISHED", end_time=self._ended)
         self.ended = True
 
-    def _write_artifacts(self, training: "Training", drawn: "dict[str, Figure]", folder: Path) -> None:
+    def _write_artifacts(
+        self,
+        training: "Training",
+        drawn: "dict[str, Figure]",
+        judgement: "pd.DataFrame | None",
+        folder: Path,
+    ) -> None:
         from descentlab.harness import figures
 
         curves = contents.curve_table(training)
         curves.to_parquet(folder / "curves.parquet", index=False)
-        contents.restart_table(training).to_parquet(folder / "restarts.parquet", index=False)
+        restarts = contents.restart_table(training, judgement)
+        restarts.to_parquet(folder / "restarts.parquet", index=False)
         contents.write_weights(training, folder)
         drawn_epochs = training.epochs[contents.thinned(len(training.epochs), FIGURE_POINTS)]
         shown = curves.loc[
@@ -174,13 +201,17 @@ class _TrackedCell(CellRun):
         about = {"cell": self.name, "data": self._config.data.name, "loss": self._config.loss.name}
         figure = figures.learning_curves(contents.long_form(shown.assign(**about)))
         figures.save(figure, folder / "learning_curves.png", dpi=100)
+        if len(restarts) > 1:
+            title = f"Where the {len(restarts)} restarts of {self.name} ended"
+            figure = figures.ends(restarts.assign(**about), contents.telling(restarts), title=title)
+            figures.save(figure, folder / "spread.png", dpi=100)
         for name, figure in drawn.items():
             figures.save(figure, folder / f"{contents.safe_name(name)}.png")
 
-    def _write_child(self, training: "Training", row: int, stands_for: str) -> None:
+    def _write_child(self, training: "Training", row: int, stands_for: str, judgement: "pd.DataFrame | None") -> None:
         from mlflow.entities import Param
 
-        seed, outcome = int(training.seeds[row]), str(contents.outcomes(training)[row])
+        seed = int(training.seeds[row])
         config = replace(self._config, seed=seed, restarts=1)
         shared = ("sweep", "cell_hash", "mlflow.user")
         tags: dict[str, str] = {key: self._tags[key] for key in shared}
@@ -188,12 +219,10 @@ class _TrackedCell(CellRun):
             "level": "restart",
             "mlflow.parentRunId": str(self.run_id),
             "config_hash": config.hash,
-            "outcome": outcome,
+            **contents.verdict_tags(training, row, judgement),
         }
         if stands_for:
             tags["stands_for"] = stands_for
-        if outcome == "diverged":
-            tags["diverged_epoch"] = str(int(training.diverged_epoch[row]))
         client = self._tracker.client
         run_id = self._tracker.create_run(f"s{seed}", tags, self._began)
         metrics = []
