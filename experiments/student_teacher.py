@@ -80,7 +80,7 @@ def report(study: Study) -> None:
     lone = ends[ends["students"] == ends["teachers"]]
     spurious = lone[lone["ended"] != "learnt"].assign(found=lambda rows: rows["certificate"])
     if len(spurious):
-        label = "loss where descent ended, every end above the global minimum a point"
+        label = "loss where descent ended, ends above the global minimum"
         title = f"What k students end in that did not learn, by certificate\n{about}"
         study.figure("levels", figures.ends(spurious, "loss", "found", "teachers", label, title))
     study.verdicts(claimed(ends))

@@ -1,0 +1,240 @@
+"""The control: linear networks, where every minimum is global, by restarts, certificates and Saxe's exact curve.
+
+Claims:
+    * Of restarts: identity activations with squared error end at the optimum that a singular value decomposition gives
+      whatever the start, within 1 % of what there is to learn; restarts do not vary.
+    * Of minima: what an end polishes to is that optimum, to nine digits, or a saddle with a certificate (Baldi &
+      Hornik 1989). Its valley is as wide as there are ways to write the same map, no wider.
+    * From an aligned and balanced start on whitened inputs every mode grows as Saxe et al. (2013) solve it:
+      u(t) = s e^(2 s t / T) / (e^(2 s t / T) - 1 + s / u_0), within 1 % of its strength s.
+
+Method: digits shrunk to 4x4 pixels (300 rows, 10 outputs) and iris (4 measures, 3 outputs), standardised inputs,
+one-hot targets as they are, linear output; no hidden layer, one bottleneck, and a bottleneck between wider layers; 100
+restarts, 5000 steps on the whole batch. The optimum of a net whose narrowest layer has r units is that of regression on
+centred data, less the singular values of its answers beyond the r-th (Eckart & Young 1936). All weights zero is a start
+that descent never leaves: it shows that the certificates tell a saddle. Every end is certified. Affine maps of rank r
+have r (n_0 + K - r) + K dimensions; all others of a net's P parameters only write the same map anew.
+    Saxe's curve: the same digits with inputs centred and whitened and targets centred, a hidden layer of 10. With
+Y^T X / N = U S V^T the start is W1 = sqrt(u_0) V^T and W2 = sqrt(u_0) U, no biases, u_0 = .001. One step at rate eta is
+eta / K of Saxe's time, since the loss is a mean over K outputs, halved: T = K / eta steps.
+
+Cost: about two minutes on two cores, most of it for the certificates of the widest nets.
+
+Departures from Saxe et al.: steps of .002 T / s_1 in place of a flow; digits in place of a made-up hierarchy.
+"""
+
+import sys
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from numpy import ndarray
+
+from descentlab.analysis.theory import saxe_mode
+from descentlab.analysis.verdicts import Values
+from descentlab.harness import config, figures, judges
+from descentlab.harness.cli import compose
+from descentlab.harness.config import Config
+from descentlab.harness.data import Dataset
+from descentlab.harness.study import Part, Study, main
+from descentlab.nn.activations import identity
+from descentlab.nn.losses import LOSSES
+from descentlab.nn.memory import Parameters, input_table, parameter_count, target_table
+from descentlab.nn.network import Network, gradient
+from descentlab.nn.trainer import Training
+
+DIGITS = ["data=digits", "data.image_size=4", "data.limit=300"]
+NETS = {  # data and sizes of the hidden layers -> overrides
+    ("digits", "none"): [*DIGITS, "network.hidden=[]", "learning_rate=1"],
+    ("digits", "3"): [*DIGITS, "network.hidden=3", "learning_rate=1"],
+    ("digits", "6-3-6"): [*DIGITS, "network.hidden=6-3-6", "learning_rate=0.5"],
+    ("iris", "none"): ["data=iris", "network.hidden=[]", "learning_rate=0.5"],
+    ("iris", "1"): ["data=iris", "network.hidden=1", "learning_rate=0.3"],
+    ("iris", "3-1-3"): ["data=iris", "network.hidden=3-1-3", "learning_rate=0.1"],
+}
+FROM_ZERO = (("digits", "3"), ("iris", "3-1-3"))
+MODES, QUICK_MODES = 9, 2
+WEAK = 0.001  # u_0, every mode's strength at the start
+FINE = 0.002  # a step's share of the strongest mode's time constant
+TIMES = 120  # at which the curve is held against theory
+WITHIN = 0.01  # of what there is to learn, and of a mode's strength
+EXACT = 1e-9  # of the loss: where a polished end counts as at the optimum
+
+
+def against_the_optimum(cell: Config, dataset: Dataset, training: Training) -> pd.DataFrame:
+    """Judge restarts by their certificates, beside the optimum that is known.
+
+    Returns:
+        outcome and loss_level (optimum, above); optimum, constant (the loss of the best constant answer), gap (how far
+        the end is above the optimum, as a share of the way from one to the other), polished_gap, valley (how many
+        directions of the weights write the same map anew); then the attributes of the certificate.
+    """
+    inputs, targets = dataset.splits["train"]
+    layers = training.recipe.layers
+    rank, n_in, n_out = min(layers), layers[0], layers[-1]
+    best, constant = optimum(inputs, targets, rank), optimum(inputs, targets, 0)
+    table = judges.certificates(cell, dataset, training)
+    gaps = {
+        name: (table[loss] - best) / (constant - best)
+        for name, loss in (("gap", "decayed_loss"), ("polished_gap", "polished_loss"))
+    }
+    level = np.where(gaps["gap"] < WITHIN, "optimum", "above")
+    known = {
+        "optimum": best,
+        "constant": constant,
+        "valley": parameter_count(layers) - rank * (n_in + n_out - rank) - n_out,
+    }
+    return table.assign(loss_level=level, **known, **gaps)
+
+
+PARTS = {
+    "linear_control": Part(
+        [*NETS.values(), *([*NETS[net], "initializer=zeros", "restarts=1"] for net in FROM_ZERO)],
+        ["restarts=3", "epochs=500", "log_every=500"],
+        few=slice(3, 8),
+        judge=against_the_optimum,
+    )
+}
+
+
+def report(study: Study) -> None:
+    """Gaps to the optimum, certificates, Saxe's modes and verdicts."""
+    restarts = study.restarts("linear_control")
+    start = restarts["initializer"].map(lambda rule: ", from zero" if rule == "zeros" else "")
+    restarts["net"] = restarts["data"] + " " + restarts["hidden"].astype(str) + start
+    study.table("optimum", optimum_table(restarts))
+    gaps = restarts.assign(share=restarts["gap"].clip(lower=1e-12))
+    about = f"{int(restarts.groupby('cell')['seed'].size().max())} restarts, {restarts['epochs'].iloc[0]} steps"
+    label = "training loss above the SVD optimum, as a share of what there is to learn"
+    title = f"Where linear nets end: {about}"
+    study.figure("gaps", figures.ends(gaps, "share", "polished", "net", label, title))
+    modes = study.measured("saxe", lambda: saxe_table(QUICK_MODES if study.quick else MODES))
+    study.table("modes", mode_table(modes))
+    thinned = modes[modes["time"].isin(np.unique(modes["time"])[::4]) & (modes["mode"] % 2 == 1)]
+    figure = figures.predicted(
+        thinned.assign(measured_low=thinned["measured"], measured_high=thinned["measured"]),
+        "time",
+        {"measured": "points: trained net   dotted: Saxe's solution"},
+        "mode",
+        labels=("updates", "strength of a mode"),
+        note=None,
+        title="A linear net learns its modes one by one\ndigits 4x4, whitened, from a balanced start",
+    )
+    study.figure("saxe", figure)
+    study.verdicts(claimed(restarts, modes))
+
+
+def optimum(inputs: ndarray, targets: ndarray, rank: int) -> float:
+    """The least half mean squared error of an affine map of a rank: regression, less its weakest modes.
+
+    Args:
+        inputs: (N, n_0).
+        targets: (N, K).
+        rank: of the linear part, such as the size of the narrowest layer.
+    """
+    x, y = inputs - inputs.mean(axis=0), targets - targets.mean(axis=0)
+    answers = x @ np.linalg.lstsq(x, y)[0]
+    left_out = np.linalg.svd(answers, compute_uv=False)[rank:]
+    return float((np.square(y - answers).sum() + np.square(left_out).sum()) / (2 * y.size))
+
+
+def optimum_table(restarts: pd.DataFrame) -> pd.DataFrame:
+    """Per net and what its ends polish to: restarts, largest gaps, and zero modes beside those that are known."""
+    table = restarts.groupby(["net", "outcome", "polished"], sort=False).agg(
+        restarts=("seed", "size"),
+        optimum=("optimum", "first"),
+        constant=("constant", "first"),
+        largest_gap=("gap", "max"),
+        polished_gap=("polished_gap", "max"),
+        zero_modes=("zero_modes", "max"),
+        valley=("valley", "first"),
+        by_symmetry=("symmetry_modes", "max"),
+        negative_modes=("negative_modes", "max"),
+    )
+    return table.reset_index()
+
+
+def whitened() -> tuple[ndarray, ndarray]:
+    """Digits at 4x4 pixels: inputs (N, 16) with covariance 1, targets (N, 10) centred."""
+    (setting,) = compose(NETS["digits", "none"], "linear_control")
+    x, y = config.check(setting).splits["train"]
+    x = x - x.mean(axis=0)
+    values, axes = np.linalg.eigh(x.T @ x / len(x))
+    return x @ axes / np.sqrt(values), y - y.mean(axis=0)
+
+
+def saxe_table(modes: int) -> pd.DataFrame:
+    """Train a linear net from an aligned start and read off its modes.
+
+    Args:
+        modes: how many of the strongest to follow; training ends when the weakest of them has been learnt.
+
+    Returns:
+        One row per mode and logged update: mode (1 the strongest), time (updates), strength, measured, theory.
+    """
+    x, y = whitened()
+    left, strengths, right = np.linalg.svd(y.T @ x / len(x), full_matrices=False)
+    outputs = y.shape[1]
+    rate = FINE * outputs / strengths[0]
+    constant = outputs / rate  # T in updates
+    last = int(0.5 * constant / strengths[modes - 1] * np.log(20 * strengths[modes - 1] / WEAK))
+    logged = np.unique(np.linspace(0, last, TIMES).astype(int))
+    network = Network((x.shape[1], outputs, outputs), identity(), "linear", LOSSES["mean_squared_error"])
+    parameters = Parameters.empty(network.layers, 1, "float64")
+    parameters.flat[...] = 0.0
+    parameters.W[0][0], parameters.W[1][0] = np.sqrt(WEAK) * right, np.sqrt(WEAK) * left
+    slope = partial(gradient, network, parameters, input_table(x, "float64"), target_table(y, "float64"), 1 / len(x))
+    workspace = network.workspace("float64")
+    rows = []
+    for update in range(last + 1):
+        if update in logged:
+            map_ = left.T @ parameters.W[1][0] @ parameters.W[0][0] @ right.T
+            for mode in range(modes):
+                expected = float(saxe_mode(update, strengths[mode], WEAK, constant))
+                rows.append((mode + 1, update, strengths[mode], map_[mode, mode], expected))
+        parameters.flat -= rate * slope(workspace).flat
+    return pd.DataFrame(rows, columns=["mode", "time", "strength", "measured", "theory"])
+
+
+def mode_table(modes: pd.DataFrame) -> pd.DataFrame:
+    """Per mode: its strength, what it came to, and its largest deviation from theory as a share of the strength."""
+    deviation = (modes["measured"] - modes["theory"]).abs() / modes["strength"]
+    table = modes.assign(deviation=deviation).groupby("mode")
+    return table.agg(
+        strength=("strength", "first"), learnt=("measured", "last"), largest_deviation=("deviation", "max")
+    ).reset_index()
+
+
+def claimed(restarts: pd.DataFrame, modes: pd.DataFrame) -> dict[str, Values | dict[str, Values] | None]:
+    """The values of every claim; None where not all nets were run."""
+    drawn = {str(net): arm for net, arm in restarts.groupby("net", sort=False) if "from zero" not in str(net)}
+    whole = len(drawn) == len(NETS)
+    at_optimum = restarts["polished_gap"] < EXACT
+    minimum = restarts["polished"].isin(("strict minimum", "flat minimum"))
+    by_mode = {f"mode {mode}": one for mode, one in modes.groupby("mode")}
+    return {
+        "restarts_end_at_the_optimum": (
+            {net: (arm["gap"] < WITHIN).to_numpy(dtype=float) for net, arm in drawn.items()} if whole else None
+        ),
+        "optimum_or_saddle": (
+            (at_optimum & minimum | (restarts["polished"] == "saddle")).to_numpy(dtype=float) if whole else None
+        ),
+        "no_other_minimum": (minimum & ~at_optimum).to_numpy(dtype=float) if whole else None,
+        "valleys_write_one_map": (
+            (restarts["zero_modes"] == restarts["valley"])[at_optimum].to_numpy(dtype=float)
+            if whole and at_optimum.any()
+            else None
+        ),
+        "saxe_within_one_percent": (
+            {
+                mode: ((one["measured"] - one["theory"]).abs() < WITHIN * one["strength"]).to_numpy(dtype=float)
+                for mode, one in by_mode.items()
+            }
+            if len(by_mode) == MODES
+            else None
+        ),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main("linear_control", __doc__, PARTS, report))

@@ -1,0 +1,67 @@
+"""experiments/notebook_restarts.py: what a choice buys, bands, and the values of its claims."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from descentlab.analysis.verdicts import declared, judge
+
+PATH = Path(__file__).resolve().parents[1] / "experiments" / "notebook_restarts.py"
+spec = importlib.util.spec_from_file_location("notebook_restarts", PATH)
+notebook_restarts = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(notebook_restarts)
+
+
+def restarts(link=0.5, n=1000, centre=0.8):
+    """Restarts whose true accuracy and training loss go together by `link`; the 50 test images add their noise."""
+    rng = np.random.default_rng(0)
+    loss, own, noise = rng.normal(size=(3, n))
+    fresh = centre + 0.01 * (own - link * loss)
+    test = np.round(50 * (fresh + 0.05 * noise)) / 50
+    return pd.DataFrame({"seed": range(n), "train/loss": loss, "fresh_accuracy": fresh, "test/accuracy": test})
+
+
+def test_what_a_choice_buys_is_seen_on_images_that_did_not_choose():
+    table = notebook_restarts.best_of_table(restarts(link=0.0)).set_index(["chosen", "k"])["estimate"]
+    assert table["by the 50, on the same 50", 20] > table["by the 50, on the same 50", 1] + 0.05
+    assert table["by training loss, on new images", 20] == pytest.approx(0.8, abs=0.003)
+    linked = notebook_restarts.best_of_table(restarts(link=2.0)).set_index(["chosen", "k"])
+    assert linked.loc[("by training loss, on new images", 20), "estimate"] > 0.83
+    assert (linked["low"] <= linked["estimate"]).all()
+    assert (linked["high"] >= linked["estimate"]).all()
+
+
+def test_the_gain_of_a_group_is_its_kept_restart_less_its_mean():
+    table = pd.DataFrame({"seed": [3, 2, 1, 0], "train/loss": [1, 2, 4, 3], "fresh_accuracy": [0.9, 0.7, 0.5, 0.6]})
+    assert notebook_restarts.gains(table, 2) == pytest.approx([0.05, 0.1])
+
+
+def test_a_band_holds_ninety_of_a_hundred_and_printed_runs_stand_beside_it():
+    epochs = [0, 5, 25]
+    curves = pd.DataFrame(
+        [(e, s, (e + s) / 1000) for e in epochs for s in range(101)], columns=["epoch", "seed", "value"]
+    )
+    band = notebook_restarts.band_table(curves, printed=True).set_index(["run", "epoch"])
+    assert band.loc[("mean of the restarts", 25), ["low", "high"]].tolist() == pytest.approx([0.03, 0.12])
+    assert band.loc[("printed run that ends at 0.86", 5), "estimate"] == 0.66
+    assert len(notebook_restarts.band_table(curves, printed=False)) == 3
+
+
+def test_claims_follow_from_the_restarts():
+    claims = declared(yaml.safe_load((PATH.parent / "claims" / "notebook_restarts.yaml").read_text()))
+    rows = judge(
+        claims,
+        notebook_restarts.claimed(restarts(link=0.5).assign(**{"test/accuracy": restarts()["fresh_accuracy"] + 0.03})),
+    )
+    verdicts = {(row.claim, row.case): row.verdict for row in rows}
+    assert verdicts["keeping_the_best_helps", ""] == verdicts["and_helps_little", ""] == "supported"
+    assert verdicts["most_restarts_do_well", ""] == "supported"
+    far = judge(claims, notebook_restarts.claimed(restarts(link=9.0, centre=0.5)))
+    verdicts = {(row.claim, row.case): row.verdict for row in far}
+    assert verdicts["printed_runs_are_ordinary", "ends at 0.86"] == "not supported"
+    assert verdicts["and_helps_little", ""] == verdicts["most_restarts_do_well", ""] == "not supported"
+    assert set(notebook_restarts.claimed(None).values()) == {None}
