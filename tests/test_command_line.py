@@ -256,7 +256,7 @@ def test_a_folder_that_is_not_there_is_refused(folder, run):
         (["activation=rleu"], "activation=rleu: not one of elu, gelu, "),
         (["activation=null"], "activation=null: not one of elu, "),
         (["activation=[relu]"], "activation=[relu]: not one of elu, "),
-        (["experiment=swep"], "experiment=swep: not one of depth, "),
+        (["experiment=swep"], "experiment=swep: not one of "),
         (["lerning_rate=1"], "lerning_rate=1: unknown key; not one of activation, data, "),
         (["learning_rate="], "learning_rate=: must be a finite number above 0"),
         (["learning_rate=-1"], "learning_rate=-1: must be a finite number above 0"),
@@ -330,6 +330,10 @@ def test_a_bad_value_is_refused_before_any_store_is_made(run, tmp_path):
 
 
 # --- running -----------------------------------------------------------------------------------------------------
+
+
+def test_restarts_on_their_way_to_infinity_are_shown_without_a_warning():
+    assert sweeps._spread("train/loss", np.array([1e308, 1e308, 1e200, np.nan]))[-3:] == ["1e+200", "1e+308", "1"]
 
 
 def test_a_single_run_ends_with_a_table_over_its_restarts(run):

@@ -86,6 +86,8 @@ def test_cells_are_listed_newest_first_with_their_score_and_the_stores_size(opti
         (["activation=relu"], ["relu"]),
         (["learning_rate=.5", "descent=batch"], ["single"]),
         (["network.hidden=5", "restarts=5"], ["relu", "tanh"]),
+        (["name=relu-bce-mini32"], ["relu"]),
+        (["descent.batch_size=32", "data.samples=60"], ["failed", "relu", "tanh"]),
         (["limit=2"], ["failed", "single"]),
         (["cells", "data=iris"], []),
     ],
@@ -108,6 +110,7 @@ def test_sweeps_are_listed_with_how_their_cells_ended(option):
         (["sweps"], "sweps: list takes one of cells, sweeps, summaries, deleted (did you mean sweeps?)"),
         (["activaton=relu"], "activaton=relu: unknown key"),
         (["status=done"], "status=done: not one of"),
+        (["workers=2"], "workers=2: unknown key"),
         (["limit=0"], "limit=0: must be all or a whole number from 1"),
         (["activation="], "activation=: list takes words such as"),
         (["sweep='\""], "'\": holds both kinds of quotes"),
@@ -271,6 +274,9 @@ def test_a_deletion_is_only_told_until_yes_is_said(option, ids):
 def test_deleted_runs_no_longer_count_and_come_back(option, ids):
     text = housekeeping.delete(["sweep=one", "--yes"], option)
     assert "deleted 3 runs with 10 nested restarts" in text
+    back = next(line for line in text.splitlines() if "restore" in line)
+    assert all(ids[name][:8] in back for name in ("tanh", "relu", "summary"))
+    assert back.endswith(f" tracking.uri={option.numbers['uri']}")
     assert [run.run_id for run in find(option)] == [ids["single"]]
     assert not find(option, "restart")
     assert set(results.restarts(option)["run_id"]) == {ids["single"]}

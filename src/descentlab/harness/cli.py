@@ -165,7 +165,10 @@ def _train(cells: Sequence[Config]) -> int:
         tracker.flush()
         sweeps.write_results(cells, trainings, sys.stdout)
         which = f"run {run_ids[0]} of " if len(run_ids) == 1 else f"{len(run_ids)} runs of " if run_ids else ""
-        print(f"kept: {which}{tracker.location}" + ("; look at it with: descentlab ui" if run_ids else ""))
+        print(
+            f"kept: {which}{tracker.location}"
+            + ("; look at it with: descentlab list, descentlab ui" if run_ids else "")
+        )
     if failed:
         print(f"descentlab: {failed}", file=sys.stderr)
     return 1 if failed else 0
@@ -563,7 +566,7 @@ def _command_words(words: Sequence[str]) -> list[str]:
     if len(words) == 1:
         return [name for name in COMMANDS if name.startswith(words[0])]
     filters = ["sweep=last", *(f"status={status}" for status in ("FINISHED", "FAILED", "KILLED"))]
-    filters += [f"{key}=" for key in keys() if key not in ("name", "workers")]
+    filters += [f"{key}=" for key in ("name", *GROUPS[:-1], "output", "learning_rate", "epochs", "seed", "restarts")]
     known = {
         "list": ["sweeps", "summaries", "deleted", "limit=all", *filters],
         "export": filters,

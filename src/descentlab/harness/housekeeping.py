@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from descentlab.harness.config import GROUPS, InputError, Option, keys, nearest, refusal, shown, unknown
-from descentlab.harness.results import joined
+from descentlab.harness.config import GROUPS, InputError, Option, nearest, refusal, shown, unknown
 from descentlab.harness.tracking import StoredRun, find, get, upkeep
 
 if TYPE_CHECKING:
@@ -27,6 +26,10 @@ LISTED = 30  # runs that a list shows where nothing else is asked for
 SHORT = 8  # characters of a run's id; `get` takes them
 STATUSES = ("FINISHED", "FAILED", "KILLED", "RUNNING")
 TELLING = ("test/accuracy", "test/r2", "test/loss", "train/loss")  # what a line shows, the first that was measured
+FILTERS = (  # params that words may ask for, beside <group>.<number>; and a run's name
+    "name", "data", "hidden", "activation", "output", "loss", "initializer", "descent", "batch_size", "update",
+    "learning_rate", "learning_rate_decay", "weight_decay", "epochs", "dtype", "seed", "restarts", "study", "form",
+)  # fmt: skip
 NOT_THE_QUESTION = ("name", "tracking", "workers")  # keys of a configuration that alter no result
 PROVENANCE = ("git_commit", "git_dirty", "descentlab", "python", "numpy", "blas", "device")
 
@@ -55,7 +58,7 @@ def _wanted(words: Sequence[str], command: str) -> _Wanted:
     where = {}
     for word in words:
         key, equals, value = word.partition("=")
-        key = "hidden" if key == "network.hidden" else key
+        key = key.removeprefix("network.").replace("descent.batch_size", "batch_size")
         if not equals or not value:
             raise InputError(f"{shown(word)}: {command} takes words such as sweep=last, status=FAILED, activation=relu")
         if key == "status":
@@ -69,16 +72,17 @@ def _wanted(words: Sequence[str], command: str) -> _Wanted:
         elif key == "sweep":
             given[key] = value
         else:
-            valid = ["sweep", "status", *(["limit"] if command == "list" else []), "hidden", *keys()]
-            if key not in valid and key.partition(".")[0] not in (*GROUPS, "output_initializer"):
+            valid = ["sweep", "status", *(["limit"] if command == "list" else []), *FILTERS]
+            group, _, number = key.partition(".")
+            if key not in valid and not (number and group in GROUPS):
                 raise refusal(key, value, f"unknown key; not one of {', '.join(valid)}{nearest(key, valid)}")
             where[key] = value
     return _Wanted(**given, where=where)
 
 
 def _has(run: StoredRun, key: str, wanted: str) -> bool:
-    """Whether a run's param is what was asked for; numbers are compared as numbers."""
-    have = run.params.get(key)
+    """Whether a run's param (or its name) is what was asked for; numbers are compared as numbers."""
+    have = run.name if key == "name" else run.params.get(key)
     if have is None or have == wanted:
         return have == wanted
     try:
@@ -462,6 +466,8 @@ def export(words: Sequence[str], option: Option) -> str:
 
 def everything(cells: Sequence[StoredRun], restarts: Sequence[StoredRun]) -> "pd.DataFrame":
     """A row per restart: its cell, sweep, params, seed, outcome, final metrics, and the runs that hold it."""
+    from descentlab.harness.results import joined
+
     table = joined(cells, "restarts.parquet")
     if table.empty:
         return table
@@ -503,13 +509,16 @@ def delete(words: Sequence[str], option: Option) -> str:
     nested = [run for found in restarts for run in found]
     size = _bytes(sum(sum(run.artifacts().values()) for run in tops))
     counted = f"{_many(len(tops), 'run')} with {_many(len(nested), 'nested restart')} and {size} of artifacts"
-    what = " ".join(word for word in words if word not in flags)
+    exact = [run.run_id[:SHORT] for run in tops]  # which runs sweep=last means may change
+    what = " ".join(exact if len(exact) <= 8 else [word for word in words if word not in flags])
+    uri = option.numbers.get("uri")
+    what += f" tracking.uri={shown(uri, 1000)}" if uri not in (None, "", "auto") and "@" not in str(uri) else ""
     if "--yes" not in flags or "--dry-run" in flags:
         return "\n".join([*lines, "", f"would delete {counted}; to do it: descentlab delete {what} --yes"])
     upkeep.delete(option, [*nested, *tops])  # the cell last: were this interrupted, it would still name what is left
     back = f"To take it back: descentlab restore {what}"
-    uri = upkeep.sizes(option)[0]
-    room = f"To give its room back for good: mlflow gc --tracking-uri {uri} --backend-store-uri {uri}"
+    place = upkeep.sizes(option)[0]
+    room = f"To give its room back for good: mlflow gc --tracking-uri {place} --backend-store-uri {place}"
     return "\n".join([*lines, "", f"deleted {counted}", back, room])
 
 

@@ -244,9 +244,10 @@ def _spread(metric: str, values: ndarray) -> list[str]:
         return ["0", "-", "-", "-", "-", "-", lost]
     low, high = float(finite.min()), float(finite.max())
     best, worst = (low, high) if metric.endswith("loss") else (high, low)
-    figures = [f"{value:.4g}" for value in (finite.mean(), best, worst)]
-    if n == 1:
-        return ["1", figures[0], "-", "-", figures[1], figures[2], lost]
-    interval = mean_interval(finite)
+    with np.errstate(over="ignore", invalid="ignore"):  # of restarts on their way to infinity
+        figures = [f"{value:.4g}" for value in (finite.mean(), best, worst)]
+        if n == 1:
+            return ["1", figures[0], "-", "-", figures[1], figures[2], lost]
+        interval, deviation = mean_interval(finite), finite.std(ddof=1)
     between = f"{interval.low:.4g} to {interval.high:.4g}"
-    return [str(n), figures[0], between, f"{finite.std(ddof=1):.2g}", figures[1], figures[2], lost]
+    return [str(n), figures[0], between, f"{deviation:.2g}", figures[1], figures[2], lost]

@@ -415,7 +415,8 @@ def get(source: "Option | Tracker", run_id: str) -> StoredRun:
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise InputError(f"tracking.uri={shown(store.uri)}: {one_line(error)}") from error
-        raise InputError(f"run_id={run_id}: no run has this id in {shown(store.uri)}") from error
+        hint = " (the first 4 characters of one are enough)" if re.fullmatch("[0-9a-f]{1,3}", run_id) else ""
+        raise InputError(f"run_id={run_id}: no run has this id in {shown(store.uri)}{hint}") from error
 
 
 ACTIVE, DELETED, ALL = 1, 2, 3  # MLflow's ViewType
