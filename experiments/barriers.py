@@ -110,7 +110,7 @@ def claimed(pairs: pd.DataFrame, fits: Mapping[str, ndarray]) -> Mapping[str, Va
 
 def networks(study: Study, part: str, restarts: pd.DataFrame) -> Iterator[tuple[int, Network, Parameters, ndarray]]:
     """Width, network, final parameters and seeds of every cell; restarts that diverged are left out."""
-    settings = compose([], part)[0]
+    settings = compose([], part, [[]])[0]
     for run_id, cell in restarts.groupby("run_id", sort=False):
         weights = study.weights(str(run_id))
         parameters = Parameters.stacked(weights.final)
@@ -121,7 +121,7 @@ def networks(study: Study, part: str, restarts: pd.DataFrame) -> Iterator[tuple[
 
 def measure_paths(study: Study, part: str, restarts: pd.DataFrame) -> pd.DataFrame:
     """The loss at every point between every pair: width, pair, seed_a, seed_b, kind, split, t, loss."""
-    splits = config.check(compose([], part)[0]).splits
+    splits = config.check(compose([], part, [[]])[0]).splits
     tables = []
     for width, network, ends, seeds in networks(study, part, restarts):
         first, second = (np.arange(start, len(ends) - 1 + start, 2) for start in (0, 1))
@@ -207,7 +207,7 @@ def measure_slices(
 
     Positions on a random plane are in norms of the weights; on one through three ends Euclidean, per largest extent.
     """
-    inputs, targets = config.check(compose([], part)[0]).splits["train"]
+    inputs, targets = config.check(compose([], part, [[]])[0]).splits["train"]
     tables = []
     for width, network, ends, seeds in networks(study, part, restarts[restarts["width"].isin(widths)]):
         three = ends[:3]
@@ -236,9 +236,7 @@ def align(network: Network, three: Parameters) -> Parameters:
 def slice_figure(slices: pd.DataFrame, about: str) -> figures.Figure:
     """A row of planes per width, one scale of colour for all."""
     title = f"The training loss around ends of training, named by their seeds: {about}"
-    label = (
-        "position on the plane: in norms of the weights (random directions), in largest extents (through three ends)"
-    )
+    label = "position: in norms of the weights along random directions, in largest extents through three ends"
     return figures.slices(slices, "width", "plane", "loss", (label, "training loss (nats)"), title)
 
 

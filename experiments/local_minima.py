@@ -80,7 +80,7 @@ def report(study: Study) -> None:
     about = f"{restarts['data'].iloc[0]}, one hidden ReLU layer, {restarts['epochs'].iloc[0]} epochs"
     ceilings = study.measured("reliability", lambda: reliabilities(study, part, restarts))
 
-    table = outcome_table(restarts)
+    table = outcome_table(restarts, simulations=200 if study.quick else 2000)
     study.table("outcomes", table)
     marked = restarts.assign(best_of_20=restarts["width"].map(1 - standards(restarts)))
     title = f"Where restarts end: {about}"
@@ -98,7 +98,7 @@ def report(study: Study) -> None:
     correlations = correlation_table(restarts, ceilings)
     study.table("correlation", correlations)
     study.figure("correlation", correlation_figure(correlations, about))
-    curve = study.measured("best_of_k", lambda: best_of_k_table(restarts, resamples=30 if study.quick else 400))
+    curve = study.measured("best_of_k", lambda: best_of_k_table(restarts, resamples=10 if study.quick else 400))
     study.figure("best_of_k", best_of_k_figure(curve, about))
 
     if not study.quick:
@@ -160,7 +160,7 @@ def best(cell: pd.DataFrame, k: int, unbiased: bool = True) -> float:
     return select_best_of_k(cell["validation/loss"], cell["test/accuracy"].fillna(0.0), k, "lower", unbiased)
 
 
-def outcome_table(restarts: pd.DataFrame) -> pd.DataFrame:
+def outcome_table(restarts: pd.DataFrame, simulations: int) -> pd.DataFrame:
     """The distribution of outcomes by width: test accuracy, test loss, and whether the latter has several modes."""
     rows = []
     for width, cell in restarts.groupby("width"):
@@ -177,7 +177,7 @@ def outcome_table(restarts: pd.DataFrame) -> pd.DataFrame:
             row |= _columns(name, found)
         row |= {"accuracy_least": accuracy.min(), "accuracy_most": accuracy.max()}
         row |= {f"best_of_{k}": best(cell, k) for k in (KEPT, K) if k <= len(cell)}
-        dip = dip_test(loss)
+        dip = dip_test(loss, simulations=simulations)
         rows.append(row | {"dip": dip.dip, "dip_p": dip.p_value})
     return pd.DataFrame(rows)
 
@@ -311,7 +311,7 @@ def reliabilities(study: Study, part: str, restarts: pd.DataFrame) -> pd.DataFra
     Returns:
         One row per width: width, reliability.
     """
-    settings = compose([], part)[0]
+    settings = compose([], part, [[]])[0]
     inputs, targets = config.check(settings).splits["test"]
     rows = []
     for run_id, cell in restarts.groupby("run_id", sort=False):

@@ -183,14 +183,14 @@ def slices(
     lines, across = style.ordered(frame[rows]), style.ordered(frame[columns])
     marked = frame["end"].notna()
     points = frame[~marked]
-    levels = np.geomspace(points[value].min(), points[value].max(), 19)
+    levels = np.geomspace(points[value].min(), points[value].max(), 33)
     figure, axes = style.canvas(len(across), 3.5, 4.2, rows=len(lines))
     for ax, (line, column) in zip(axes, ((line, column) for line in lines for column in across), strict=True):
         here = (frame[rows] == line) & (frame[columns] == column)
         grid = points[here[~marked]].pivot_table(index="y", columns="x", values=value)
         look: dict[str, Any] = {"levels": levels, "norm": LogNorm(levels[0], levels[-1])}
         image = ax.contourf(grid.columns, grid.index, grid, cmap="cividis_r", extend="both", **look)
-        ax.contour(grid.columns, grid.index, grid, colors="black", linewidths=0.3, alpha=0.5, **look)
+        ax.contour(grid.columns, grid.index, grid, colors="black", linewidths=0.25, alpha=0.5, **look)
         for end in frame[marked & here].itertuples():
             ax.plot([end.x], [end.y], ls="", marker="o", ms=6, color="white", mec="black", zorder=4)
             ax.annotate(f"{end.end:g}", (end.x, end.y),
