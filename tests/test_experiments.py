@@ -1,5 +1,6 @@
 """Every script of experiments/ in its quick form, and what the main job's and the notebook's scripts claim."""
 
+import contextlib
 import importlib.util
 import json
 import runpy
@@ -135,6 +136,30 @@ def test_data_without_a_validation_split_has_no_rate_to_choose(mnist):
     (cell,) = cli.compose(["tracking=none"], "notebook")
     with pytest.raises(InputError, match="validation"):
         study.choose_rate(cell)
+
+
+def test_what_a_study_had_measured_when_it_was_cut_short_is_not_measured_again(store):
+    asked = []
+
+    def measure(name):
+        asked.append(name)
+        if asked == ["first", "second"]:
+            raise KeyboardInterrupt
+        return pd.DataFrame({"name": [name], "value": [0.1]})
+
+    def report(one):
+        for name in ("first", "second"):
+            assert one.measured(name, lambda name=name: measure(name)).to_dict("list") == {
+                "name": [name],
+                "value": [0.1],
+            }
+
+    place = [f"tracking.{key}={store.numbers[key]}" for key in ("uri", "experiment")]
+    for _ in range(3):
+        with contextlib.suppress(KeyboardInterrupt):
+            study.main("a_study_without_cells", "about", {}, report, place)
+    assert asked == ["first", "second", "second", "first", "second"]  # the third run comes after one that ended
+    assert [run.status for run in find(store, "summary", status=None)] == ["KILLED", "FINISHED", "FINISHED"]
 
 
 def test_an_unknown_flag_of_a_script_is_refused_in_one_line(capsys):

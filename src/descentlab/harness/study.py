@@ -89,10 +89,15 @@ class Study:
         claims: Sequence[Claim] = (),
         quick: bool = False,
         kept: "StoredRun | None" = None,
+        cut_short: "StoredRun | None" = None,
     ) -> None:
-        """Read runs from a source; with `kept`, the summary of an earlier run, nothing is measured anew."""
+        """Read runs from a source.
+
+        With `kept`, the summary of an earlier run, nothing is measured anew; with one that was cut short nothing that
+        it had measured already.
+        """
         self.summary, self.claims, self.quick = summary, list(claims), quick
-        self._source, self._sweeps, self._kept = source, sweeps, kept
+        self._source, self._sweeps, self._kept, self._cut_short = source, sweeps, kept, cut_short
 
     def has(self, part: str) -> bool:
         """Whether a part was run: not where what it needs is missing, nor all of them in the quick form."""
@@ -120,8 +125,11 @@ class Study:
         """A table that no cell holds: measured now and kept as <name>.csv, or read back where it was kept before."""
         import pandas as pd
 
-        frame = pd.read_csv(self._kept.artifact(f"{name}.csv")) if self._kept else measure()
-        self.summary.text(f"{name}.csv", frame.to_csv(index=False))
+        file, earlier = f"{name}.csv", self._kept
+        if self._cut_short and file in self._cut_short.artifacts():
+            earlier = self._cut_short
+        frame = pd.read_csv(earlier.artifact(file)) if earlier else measure()
+        self.summary.text(file, frame.to_csv(index=False), at_once=True)
         return frame
 
     def table(self, name: str, frame: "pd.DataFrame") -> None:
@@ -257,10 +265,23 @@ def _run(
         tracker.sweep = sweep
         tracker.flush()
         settings = {"study": name, "form": "quick" if quick else "full", "overrides": " ".join(overrides)}
+        before = _cut_short(tracker, settings) if first.tracking.name != "none" else None
         with tracker.summary(name, settings) as summary:
-            report(Study(tracker, summary, {key: f"{sweep}-{key}" for key in cells}, claims, quick))
+            sweeps_of = {key: f"{sweep}-{key}" for key in cells}
+            report(Study(tracker, summary, sweeps_of, claims, quick, cut_short=before))
             summary.metrics({"seconds": time.perf_counter() - began})
         print(f"\n{name}: {time.perf_counter() - began:.0f} s; kept in {tracker.location}", flush=True)
+
+
+def _cut_short(tracker: "Tracker", settings: Mapping[str, str]) -> "StoredRun | None":
+    """The last run of a study with these settings and by this code, if it did not end."""
+    from descentlab.harness.tracking import contents, find
+
+    last = find(tracker, "summary", where={key: settings[key] for key in ("study", "form")}, status=None, limit=1)
+    if not last or last[0].status == "FINISHED" or last[0].params.get("overrides", "") != settings["overrides"]:
+        return None
+    same = last[0].tags.get("git_commit") == contents.environment().get("git_commit")
+    return last[0] if same else None
 
 
 def declared_claims(name: str) -> list[Claim]:

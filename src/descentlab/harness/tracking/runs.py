@@ -276,8 +276,9 @@ class SummaryRun:
 
     run_id: str | None = None
 
-    def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path | None, send: Callable[[Path], None] | None = None) -> None:
+        """Collect in a folder; `send` puts one of its files into the store before the run ends."""
+        self._folder, self._send = folder, send
         self._metrics: dict[str, float] = {}
 
     def table(self, name: str, frame: "pd.DataFrame") -> None:
@@ -300,10 +301,13 @@ class SummaryRun:
         """Keep numbers; those that are not finite are left out."""
         self._metrics |= {contents.safe_name(key): float(value) for key, value in values.items() if np.isfinite(value)}
 
-    def text(self, name: str, text: str) -> None:
-        """Keep a text under its file name (.txt where it has no ending)."""
+    def text(self, name: str, text: str, at_once: bool = False) -> None:
+        """Keep a text under its file name (.txt where it has no ending); at once, where it is to outlive a crash."""
         if self._folder:
-            self._file(name, "" if Path(name).suffix else ".txt").write_text(text, encoding="utf-8")
+            path = self._file(name, "" if Path(name).suffix else ".txt")
+            path.write_text(text, encoding="utf-8")
+            if at_once and self._send:
+                self._send(path)
 
     def _file(self, name: str, ending: str) -> Path:
         assert self._folder is not None
@@ -490,24 +494,24 @@ class _StoreTracker(Tracker):
         from mlflow.entities import Metric, Param, RunTag
 
         self.flush()
+        rows = {key: value for key, value in (config or {}).items() if not isinstance(value, Mapping)}
         with store_errors(self.store.uri):
             run_id = self.create_run(name, self._tags("summary", tags))
         try:
+            with store_errors(self.store.uri):  # first, so that a run which is cut short says what it was
+                settings = [Param(contents.safe_name(key), contents.plain(value)[:500]) for key, value in rows.items()]
+                self.client.log_batch(run_id, params=settings)
             with tempfile.TemporaryDirectory(prefix="descentlab-") as folder:
-                run = SummaryRun(Path(folder))
+                run = SummaryRun(Path(folder), lambda path: self.client.log_artifact(run_id, str(path)))
                 run.run_id = run_id
                 yield run
                 if config:
                     run.text("config.json", json.dumps(config, indent=2, default=str) + "\n")
-                rows = {key: value for key, value in (config or {}).items() if not isinstance(value, Mapping)}
                 seal = checksums.seal(Path(folder))
                 with store_errors(self.store.uri):
                     self.client.log_batch(
                         run_id,
                         metrics=[Metric(key, value, contents.milliseconds(), 0) for key, value in run._metrics.items()],
-                        params=[
-                            Param(contents.safe_name(key), contents.plain(value)[:500]) for key, value in rows.items()
-                        ],
                         tags=[RunTag(key, value) for key, value in seal.items()],
                     )
                     self.client.log_artifacts(run_id, folder)
