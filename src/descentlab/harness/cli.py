@@ -110,7 +110,8 @@ def _dispatch(words: list[str]) -> int:
     else:
         cells = compose(overrides, sweep="sweep" in flags, config_dir=config_dir)
         if "cfg" not in flags:
-            return _train(cells)
+            labels = [word.partition("=")[2] for word in overrides if word.startswith("experiment=")]
+            return _train(cells, labels[-1] if labels else "")
         import yaml
 
         documents = [f"# hash {cell.hash}\n{yaml.safe_dump(cell.as_dict(), sort_keys=False)}" for cell in cells]
@@ -143,7 +144,7 @@ def _flags(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     return found, overrides
 
 
-def _train(cells: Sequence[Config]) -> int:
+def _train(cells: Sequence[Config], label: str) -> int:
     from descentlab.harness import sweeps
     from descentlab.harness.tracking import open_tracker
 
@@ -159,7 +160,7 @@ def _train(cells: Sequence[Config]) -> int:
     trainings: Sequence[Training | None]
     with open_tracker(cells[0].tracking) as tracker:
         try:
-            trainings, failed = sweeps.run(cells, tracker, on_finish=note), ""
+            trainings, failed = sweeps.run(cells, tracker, on_finish=note, label=label), ""
         except sweeps.CellsFailed as error:
             trainings, failed = error.trainings, str(error)
         tracker.flush()

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from descentlab.nn.trainer import Recipe
 
 GROUPS = ("activation", "loss", "initializer", "descent", "update", "data", "tracking")
-HASHED_NOT = ("name", "tracking", "workers")  # what a run is called, where it is kept and on how many threads it ran
+# What a run is called, where it is kept, on how many threads it ran, and whether earlier ones may stand for it.
+HASHED_NOT = ("name", "tracking", "workers", "resume")
 LARGEST = 10**9  # of any count; a million epochs is already a slip of the finger
 
 
@@ -127,6 +128,13 @@ def choice(*names: str) -> Check:
     return check
 
 
+def switch(key: str, value: Any) -> bool:
+    """True or false."""
+    if not isinstance(value, bool):
+        raise refusal(key, value, "must be true or false")
+    return value
+
+
 def text(valid: str = "must be a text", pattern: str = r".+") -> Check:
     """A text on one line that matches a pattern."""
 
@@ -171,6 +179,7 @@ RUN: dict[str, Check] = {
     "log_every": whole(1, LARGEST, "auto"),
     "diagnostics": choice(*LEVELS),
     "workers": whole(1, 1024, "auto"),
+    "resume": switch,
 }
 HIDDEN = sizes(
     "must be the sizes of up to 1000 hidden layers, each from 1 to 100000: [64, 32] or 64-32, [] for none",
@@ -275,6 +284,7 @@ class Config:
         epochs, seed, restarts: restart r has seed + r.
         dtype, log_every, diagnostics: as in nn.trainer.Recipe.
         workers: threads, or auto.
+        resume: whether runs that the store already holds stand for this one.
     """
 
     name: str
@@ -298,6 +308,7 @@ class Config:
     log_every: int | str
     diagnostics: str
     workers: int | str
+    resume: bool = True
 
     def as_dict(self) -> dict[str, Any]:
         """Nested plain values, which `resolve` takes back to an equal Config."""
@@ -400,7 +411,7 @@ def _flat_run(raw: Mapping[str, Any]) -> dict[str, Any]:
     network = raw.get("network", {})
     if not isinstance(network, Mapping):
         raise refusal("network", network, "must hold hidden, as in network.hidden=64-32")
-    given = {key: value for key, value in raw.items() if key != "network"}
+    given = {"resume": True} | {key: value for key, value in raw.items() if key != "network"}  # no kept run has it
     given |= {f"network.{key}": value for key, value in network.items()}
     for key, value in given.items():
         if key not in keys() and key != "output_initializer":
@@ -492,7 +503,7 @@ def tell_apart(cells: Sequence[Config]) -> list[Config]:
     for place, cell in enumerate(cells):
         named.setdefault(cell.name, []).append(place)
     for name, places in named.items():
-        flat = [_flat(cells[place].as_dict()) for place in places]
+        flat = [flattened(cells[place].as_dict()) for place in places]
         shared = set(flat[0]).intersection(*flat)
         axes = sorted(key for key in shared if any(one[key] != flat[0][key] for one in flat))
         for place, one in zip(places, flat, strict=True):
@@ -505,11 +516,12 @@ def _label(key: str) -> str:
     return "" if key.endswith(".name") else _SHORT.get(key, key.split(".")[-1])
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """What alters results, by dotted key; and where data lies."""
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
+            flat |= flattened(value, f"{prefix}{key}.")
         elif prefix + key not in HASHED_NOT and not prefix.startswith("tracking."):
             flat[prefix + key] = value
     return flat

@@ -235,7 +235,7 @@ def _run(
     name: str, parts: Mapping[str, Part], report: Callable[[Study], None], overrides: Sequence[str], quick: bool
 ) -> None:
     from descentlab.harness import cli, sweeps
-    from descentlab.harness.tracking import open_tracker
+    from descentlab.harness.tracking import open_tracker, part_id
 
     began = time.perf_counter()
     claims = declared_claims(name)
@@ -258,16 +258,14 @@ def _run(
         _check_claims(claims, overrides)
     first = next(chain.from_iterable(cells.values()), None) or cli.compose(overrides, sweep=False)[0]
     with open_tracker(first.tracking) as tracker:
-        sweep = tracker.sweep
+        sweeps.begin(cells, tracker, f"{name} --quick" if quick else name)
         for key, configs in cells.items():
-            tracker.sweep = f"{sweep}-{key}"
-            sweeps.run(configs, tracker, judge=parts[key].judge)
-        tracker.sweep = sweep
+            sweeps.run(configs, tracker, judge=parts[key].judge, part=key)
         tracker.flush()
         settings = {"study": name, "form": "quick" if quick else "full", "overrides": " ".join(overrides)}
         before = _cut_short(tracker, settings) if first.tracking.name != "none" else None
         with tracker.summary(name, settings) as summary:
-            sweeps_of = {key: f"{sweep}-{key}" for key in cells}
+            sweeps_of = {key: part_id(tracker.sweep, key) for key in cells}
             report(Study(tracker, summary, sweeps_of, claims, quick, cut_short=before))
             summary.metrics({"seconds": time.perf_counter() - began})
         print(f"\n{name}: {time.perf_counter() - began:.0f} s; kept in {tracker.location}", flush=True)

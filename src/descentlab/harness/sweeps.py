@@ -1,6 +1,8 @@
-"""Cells in, trainings out: check all, train one after the other, keep each, say how far it is.
+"""Cells in, trainings out: check all, claim one after the other, train what is missing, keep it, say how far it is.
 
-A cell is one resolved configuration; a single run is a sweep of one.
+A cell is one resolved configuration; a single run is a sweep of one. What the store holds is not trained again: a cell
+by the hash of all that alters its results and the digest of its data, a restart by the same without seed and restarts,
+and its own seed. So a sweep that was killed goes on, and one with more restarts trains those that are new.
 """
 
 import contextlib
@@ -9,7 +11,10 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
@@ -18,13 +23,16 @@ from numpy import ndarray
 from descentlab.harness import config as configuration
 from descentlab.harness.config import Config, shown
 from descentlab.harness.judges import judged
-from descentlab.nn.trainer import Record, Training, iterate
+from descentlab.harness.tracking import Claim, FinishedRun, Planned, part_id
+from descentlab.harness.tracking.contents import SPOOL, all_weights, joined, only, ranking, read_spooled, read_training
+from descentlab.nn.trainer import Recipe, Record, Training, iterate
 
 if TYPE_CHECKING:
     from descentlab.harness.judges import Judge
-    from descentlab.harness.tracking import CellRun, Tracker
+    from descentlab.harness.tracking import CellRun, StoredRun, Tracker
 
 LINE_SECONDS = 5.0  # between lines of progress where no terminal draws a bar
+BUSY_SECONDS = 1.0  # between looks at cells that another process trains
 BAR_SECONDS = 0.1  # between movements of the bar where one does
 
 
@@ -42,41 +50,88 @@ class CellsFailed(Exception):
         self.failures, self.trainings = failures, trainings
 
 
+Finish = Callable[[Config, Training, "CellRun"], None]
+
+
+def begin(parts: Mapping[str, Sequence[Config]], tracker: "Tracker", label: str = "") -> None:
+    """Take up a sweep of several parts, or found it where it is new; `tracker.sweep` is its id from then on.
+
+    Args:
+        parts: the cells of each part; a command's only part is "".
+        tracker: keeps what comes of them.
+        label: of the experiment or study; where its cells are not those of the last sweep with this label, a line on
+            standard error says what differs.
+
+    Raises:
+        InputError: a cell that cannot run.
+    """
+    planned = {part: _planned(_different(cells)) for part, cells in parts.items()}
+    fresh = not all(cell.resume for cells in parts.values() for cell in cells)
+    if note := tracker.begin(planned, label, fresh):
+        _say(note)
+
+
 def run(
     cells: Sequence[Config],
     tracker: "Tracker",
     progress: bool = True,
     workers: int | None = None,
-    on_finish: "Callable[[Config, Training, CellRun], None] | None" = None,
+    on_finish: Finish | None = None,
     judge: "Judge | None" = None,
+    part: str | None = None,
+    label: str = "",
 ) -> list[Training]:
-    """Train every cell, all of them checked before the first one starts; equal cells are trained once.
+    """Train every cell that the store does not hold yet; all are checked first, and equal ones are one.
 
     Args:
         cells: resolved configurations.
         tracker: keeps what comes of them.
         progress: show on standard error how far it is: a bar on a terminal, else a line every few seconds.
         workers: threads, in place of what each cell asks for.
-        on_finish: is shown each finished cell.
+        on_finish: is shown each cell, trained now or before.
         judge: says what restarts ended in (`judges`).
+        part: of the sweep that the tracker has begun; None begins one of these cells alone.
+        label: as for `begin`, where this begins it.
 
     Returns:
         One Training per cell, in their order; equal cells share one.
 
     Raises:
-        InputError: a cell that cannot run; none has been trained then.
+        InputError: a cell that cannot run, when none has been trained; or a store that is lost.
         CellsFailed: at the end, where cells of several failed. The error of a single cell comes through as it is.
     """
-    different = {cell.hash: cell for cell in reversed(cells)}  # of equal cells the first one's name and settings
-    queue = list({cell.hash: different[cell.hash] for cell in cells}.values())
-    for cell in queue:
-        configuration.check(cell)
+    queue = _different(cells)
+    planned = _planned(queue, judge)
+    if part is None:
+        begin({"": cells}, tracker, label)
+    fresh = not all(cell.resume for cell in cells)
+    sweep = part_id(tracker.sweep, part or "")
+    standing = {} if fresh else tracker.standing(planned)
+    _say_standing(planned, standing)
     trained: dict[str, Training] = {}
     failures: list[tuple[Config, Exception]] = []
+    busy: dict[str, str] = {}  # hash -> who trains it
     with _shown_progress(queue, progress) as show:
-        for place, cell in enumerate(queue):
+        places = deque(range(len(queue)))
+        while places:
+            place = places.popleft()
+            cell, wanted = queue[place], planned[place]
+            if busy and len(places) < len(busy):  # all that is left is another's
+                time.sleep(BUSY_SECONDS)
+            if found := standing.get(wanted.key):
+                tracker.adopt(found, sweep, place, cell.name)
+                claim = Claim(finished=found)
+            else:
+                claim = tracker.claim(wanted, configuration.check(cell), sweep, place, fresh)
+            if claim.holder:
+                if busy.setdefault(cell.hash, "") != claim.holder:
+                    _say(f"{cell.name}: is being trained by {claim.holder}; it is waited for at the end")
+                    busy[cell.hash] = claim.holder
+                places.append(place)
+                continue
+            busy.pop(cell.hash, None)
             try:
-                trained[cell.hash] = _train(cell, tracker, workers, functools.partial(show, place), on_finish, judge)
+                trained[cell.hash] = settle(cell, claim, workers, functools.partial(show, place), on_finish, judge)
             except Exception as error:
                 if len(queue) == 1:
                     raise
@@ -88,37 +143,166 @@ def run(
     return [trained[cell.hash] for cell in cells]
 
 
-def _train(
+def settle(
     cell: Config,
-    tracker: "Tracker",
-    workers: int | None,
-    show: "Callable[[Step], None]",
-    on_finish: "Callable[[Config, Training, CellRun], None] | None",
-    judge: "Judge | None",
+    claim: Claim,
+    workers: int | None = None,
+    show: "Callable[[Step], None] | None" = None,
+    on_finish: Finish | None = None,
+    judge: "Judge | None" = None,
 ) -> Training:
-    dataset = configuration.check(cell)
-    recipe = configuration.recipe(cell, dataset)
-    records = iterate(recipe, dataset.splits, workers or cell.workers, show)  # type: ignore[arg-type]
-    with tracker.cell(cell, dataset) as kept:
+    """Make what a claim gave a finished run: read it where it stands, else train what is missing and keep it.
 
-        def note(record: Record) -> None:
-            kept.record(record)
-            show(record)
-
-        training = _drain(records, note)
-        kept.finish(training, judgement=judged(judge, cell, training) if judge else None)
+    Args:
+        cell: the configuration.
+        claim: as `Tracker.claim` gave it, not taken by another.
+        workers: threads, in place of what the cell asks for.
+        show: is called with each step.
+        on_finish: is shown the outcome.
+        judge: says what restarts ended in.
+    """
+    show = show or (lambda step: None)
+    if claim.finished:
+        training = stored_training(cell, claim.finished)
+        if on_finish:
+            on_finish(cell, training, FinishedRun(claim.finished))
+        return training
+    assert claim.run is not None
+    with claim.run as kept:
+        training, reused = _train(cell, claim, workers, show, judge is not None)
+        kept.finish(training, judgement=judged(judge, cell, training) if judge else None, reused=reused)
     if on_finish:
         on_finish(cell, training, kept)
     return training
 
 
-def _drain(records: Generator[Record, None, Training], note: Callable[[Record], None]) -> Training:
+def stored_training(cell: Config, run: "StoredRun") -> Training:
+    """A finished run as the Training it was; see `contents.read_training` for weights that were too many to be kept.
+
+    Raises:
+        InputError: if an artifact is missing.
+    """
+    recipe = configuration.recipe(cell, configuration.check(cell))
+    return read_training(run.table, run.arrays, recipe, float(run.tags.get("wall_seconds", "nan")))
+
+
+def _different(cells: Sequence[Config]) -> list[Config]:
+    """Equal cells once, under the first one's name and settings."""
+    first = {cell.hash: cell for cell in reversed(cells)}
+    return list({cell.hash: first[cell.hash] for cell in cells}.values())
+
+
+def _planned(cells: Sequence[Config], judge: "Judge | None" = None) -> list[Planned]:
+    """Cells with the digests of their data, all checked."""
+    name = f"{Path(judge.__code__.co_filename).stem}.{judge.__name__}" if judge else ""
+    return [Planned(cell, configuration.check(cell).digest, name) for cell in cells]
+
+
+def _say(text: str) -> None:
+    print(f"descentlab: {text}", file=sys.stderr, flush=True)
+
+
+def _say_standing(cells: Sequence[Planned], standing: "Mapping[str, StoredRun]") -> None:
+    if not standing:
+        return
+    if len(cells) == 1:
+        (run,) = standing.values()
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.started))
+        _say(f"{cells[0].config.name}: is there already, trained on {when}; resume=false trains it anew")
+    else:
+        rest = "trains all anew" if len(standing) == len(cells) else f"the other {len(cells) - len(standing)} are to do"
+        rest = f"resume=false {rest}" if rest.startswith("trains") else rest
+        _say(f"{len(standing)} of {len(cells)} cells are there already; {rest}")
+
+
+# --- training ----------------------------------------------------------------------------------------------------
+
+
+def _train(
+    cell: Config, claim: Claim, workers: int | None, show: "Callable[[Step], None]", all_needed: bool
+) -> tuple[Training, dict[int, str]]:
+    """Train the restarts that no finished run of the same cell holds; also: seed -> run that holds it.
+
+    With all_needed a restart whose weights were too large to be kept is trained again, too.
+    """
+    kept = claim.run
+    assert kept is not None
+    dataset = configuration.check(cell)
+    recipe = configuration.recipe(cell, dataset)
+    if kept.checkpoints and (spooled := kept.checkpoints / SPOOL).is_dir():
+        _say(f"{cell.name}: was trained before, when the store could not take it")
+        return read_spooled(spooled, recipe), {}
+    held, reused = _held(cell, recipe, claim.parents)
+    if all_needed and any(np.isnan(part.initial.flat).all(axis=1).any() for part in held):
+        held, reused = [], {}
+    wanted = range(cell.seed, cell.seed + cell.restarts)
+    spans = _spans([seed for seed in wanted if seed not in reused])
+    if reused:
+        _say(f"{cell.name}: {len(reused)} of {cell.restarts} restarts are there already")
+        show(len(reused) * cell.epochs)
+    note = kept.record if not reused and len(spans) == 1 else None  # means over some restarts would not be the cell's
+
+    def trained(seed: int, restarts: int) -> Training:
+        part = replace(recipe, seed=seed, restarts=restarts)
+        records = iterate(part, dataset.splits, workers or cell.workers, show)  # type: ignore[arg-type]
+        return _drain(records, note, show if note else None)
+
+    parts = [trained(*span) for span in spans]
+    if not reused:
+        return (parts[0] if len(parts) == 1 else joined(recipe, parts)), {}
+    try:
+        training = joined(recipe, [*held, *parts])
+    except ValueError:  # by a version that measured something else
+        return trained(cell.seed, cell.restarts), {}
+    if not all_weights(training):  # then those of the best are kept, and another run may not have had them
+        best = int(ranking(training)[0])
+        if np.isnan(training.initial.flat[best]).all():
+            again = trained(int(training.seeds[best]), 1)
+            training.initial.flat[best], training.final.flat[best] = again.initial.flat[0], again.final.flat[0]
+    return training, reused
+
+
+def _held(cell: Config, recipe: Recipe, parents: "Sequence[StoredRun]") -> tuple[list[Training], dict[int, str]]:
+    """What finished runs of the same cell hold of a cell's restarts, and which of them has which: seed -> run."""
+    trainings: list[Training] = []
+    reused: dict[int, str] = {}
+    for run in parents:
+        first, count = int(run.params["seed"]), int(run.params["restarts"])
+        seeds = [seed for seed in range(first, first + count) if 0 <= seed - cell.seed < cell.restarts]
+        seeds = [seed for seed in seeds if seed not in reused]
+        if not seeds:
+            continue
+        whole = stored_training(cell, run)
+        if whole.epochs.tolist() == recipe.logged_epochs():
+            trainings.append(only(whole, np.array(seeds) - first))
+            reused |= dict.fromkeys(seeds, run.run_id)
+    return trainings, reused
+
+
+def _spans(seeds: Sequence[int]) -> list[tuple[int, int]]:
+    """Seeds in rising order as runs without a gap: (first, count)."""
+    spans: list[tuple[int, int]] = []
+    for seed in seeds:
+        if spans and seed == sum(spans[-1]):
+            spans[-1] = (spans[-1][0], spans[-1][1] + 1)
+        else:
+            spans.append((seed, 1))
+    return spans
+
+
+def _drain(
+    records: Generator[Record, None, Training],
+    note: Callable[[Record], None] | None,
+    show: "Callable[[Step], None] | None",
+) -> Training:
     while True:
         try:
             record = next(records)
         except StopIteration as end:
             return end.value
-        note(record)
+        for told in (note, show):
+            if told:
+                told(record)
 
 
 # --- how far it is -----------------------------------------------------------------------------------------------
@@ -181,7 +365,7 @@ class _Meter:
             if isinstance(step, Record):
                 losses = step.metrics.get("train/loss", np.array([np.nan]))
                 finite = losses[np.isfinite(losses)]
-                self._loss = f"train/loss {finite.mean():.4g}" if len(finite) else "diverged"
+                self._loss = f", train/loss {finite.mean():.4g}" if len(finite) else ", diverged"
                 self._done = max(self._done, self._work[place] + step.epoch * cell.restarts)
             elif step is None:
                 self._done = self._work[place + 1]
@@ -193,7 +377,7 @@ class _Meter:
             self._last = now
             many = f"{cell.restarts} restarts, " if cell.restarts > 1 else ""
             epoch = (self._done - self._work[place]) // cell.restarts
-            self._show(place, f"{many}epoch {epoch}/{cell.epochs}, {self._loss}", self._done / self._work[-1])
+            self._show(place, f"{many}epoch {epoch}/{cell.epochs}{self._loss}", self._done / self._work[-1])
 
 
 # --- what came of it ---------------------------------------------------------------------------------------------

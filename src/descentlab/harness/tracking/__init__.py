@@ -12,15 +12,20 @@ or repeated is in its artifacts, and the rows of the store serve MLflow's own ta
 """
 
 from descentlab.harness.tracking import upkeep
+from descentlab.harness.tracking.claims import Claim
 from descentlab.harness.tracking.contents import long_form
 from descentlab.harness.tracking.interrupts import Terminated
+from descentlab.harness.tracking.plans import Planned, part_id
 from descentlab.harness.tracking.replaying import Replay, replay
-from descentlab.harness.tracking.runs import CellRun, SummaryRun, Tracker, open_tracker
+from descentlab.harness.tracking.runs import CellRun, FinishedRun, SummaryRun, Tracker, open_tracker
 from descentlab.harness.tracking.serving import addresses, serve_ui, ui
 from descentlab.harness.tracking.store import StoredRun, find, get, store_uri
 
 __all__ = [
     "CellRun",
+    "Claim",
+    "FinishedRun",
+    "Planned",
     "Replay",
     "StoredRun",
     "SummaryRun",
@@ -31,6 +36,7 @@ __all__ = [
     "get",
     "long_form",
     "open_tracker",
+    "part_id",
     "replay",
     "serve_ui",
     "store_uri",

@@ -7,27 +7,43 @@ its own while the next one trains. What goes wrong there marks the run, and is r
 import contextlib
 import functools
 import getpass
+import itertools
 import json
 import os
 import secrets
+import shutil
 import socket
 import tempfile
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy import ndarray
 
 from descentlab.harness.config import Config, InputError, Option
-from descentlab.harness.tracking import checksums, contents
+from descentlab.harness.tracking import checksums, claims, contents, plans
+from descentlab.harness.tracking.claims import Claim, owner
+from descentlab.harness.tracking.contents import DIGEST_LENGTH
 from descentlab.harness.tracking.interrupts import terminable
-from descentlab.harness.tracking.store import EXPERIMENT, Store, one_line, open_store, shown, store_errors
+from descentlab.harness.tracking.plans import Parts, Planned, member, member_tag
+from descentlab.harness.tracking.store import (
+    EXPERIMENT,
+    Store,
+    StoredRun,
+    one_line,
+    open_store,
+    quoted,
+    search,
+    shown,
+    store_errors,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,23 +59,38 @@ CHILD_LAYER_POINTS = 2  # likewise of norms per layer; a row costs 0.1 ms, and a
 FIGURE_POINTS = 400  # likewise that its figure shows
 FLUSH_SECONDS = 60.0  # a longer cell shows its means while it trains
 QUEUED_CELLS = 2  # cells that may wait to be written, weights and all
-DIGEST_LENGTH = 16  # of the data's hash, of which MLflow takes 36 characters and shows them all
+
+FEW_KEYS = 50  # that are looked up one by one; for more, all finished cells are read at once
+CHECKPOINTS = "mlcheckpoints"  # beside the store: what must outlive a crash until its run is written
+UNLABELLED = "command line"  # sweeps that are no experiment's or study's
 REASON_LENGTH = 1000  # MLflow cuts tags at 8000 characters
 
 
 class CellRun:
-    """One configuration being trained and kept; made by `Tracker.cell`.
+    """One configuration being trained and kept; made by `Tracker.claim` or `Tracker.cell`, used as a context.
+
+    Left by an exception, or before `finish`, it is marked as failed; by Ctrl-C, as killed.
 
     Attributes:
         run_id: of the run in the store; None where nothing is kept.
         name: short and telling.
+        finished: whether the training was handed over.
+        checkpoints: the folder for what must outlive a crash before the run is written; None where nothing is kept.
     """
 
     run_id: str | None = None
+    checkpoints: Path | None = None
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.finished = False  # the training was handed over
+        self.finished = False
+
+    def __enter__(self) -> "CellRun":
+        """Return itself."""
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Nothing to tidy up."""
 
     def record(self, record: "Record") -> None:
         """Take note of a logged epoch; a long cell's are written once a minute."""
@@ -69,6 +100,7 @@ class CellRun:
         training: "Training",
         figures: "Mapping[str, Figure] | None" = None,
         judgement: "pd.DataFrame | None" = None,
+        reused: Mapping[int, str] = MappingProxyType({}),
     ) -> None:
         """Keep the finished training.
 
@@ -76,13 +108,24 @@ class CellRun:
             training: of all restarts.
             figures: name -> Figure, drawn beside the learning curves.
             judgement: what a judge said of the restarts, as `judges.judged`.
+            reused: seed -> run, of restarts that were trained for another run, which has their own runs.
         """
         self.finished = True
 
 
+class FinishedRun(CellRun):
+    """A run that stands already."""
+
+    def __init__(self, stored: StoredRun) -> None:
+        """See a stored run as one that was kept just now."""
+        super().__init__(stored.name)
+        self.run_id, self.finished = stored.run_id, True
+
+
 class _TrackedCell(CellRun):
-    def __init__(self, tracker: "_StoreTracker", config: Config, tags: dict[str, str]) -> None:
+    def __init__(self, tracker: "_StoreTracker", config: Config, tags: dict[str, str], checkpoints: Path) -> None:
         super().__init__(config.name)
+        self.checkpoints: Path = checkpoints
         self._tracker, self._config, self._tags = tracker, config, tags
         self._began = self._ended = contents.milliseconds()
         self.run_id = tracker.create_run(config.name, tags, self._began)
@@ -90,7 +133,19 @@ class _TrackedCell(CellRun):
         self._pending: list[Record] = []
         self._written: set[int] = set()
         self._flushed = time.monotonic()
+        self._reused: dict[int, str] = {}
+        self._training: Training | None = None  # as long as it is not written
         self.ended = False  # the run in the store is no longer open
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Mark the run if there is no result."""
+        if self.finished:
+            return
+        if error is None:
+            lost = RuntimeError(f"{self._config.name}: its run was left before finish()")
+            self.abandon(lost)
+            raise lost
+        self.abandon(error)
 
     def start(self, dataset: "Dataset | None") -> None:
         """Write what is known before training."""
@@ -129,8 +184,7 @@ class _TrackedCell(CellRun):
         """MLflow's rows of the finite values of series (name -> (P,)); it would store inf as a number and NaN as 0."""
         from mlflow.entities import Metric
 
-        now = contents.milliseconds()
-        points = [(epoch, self._times.get(epoch, now)) for epoch in map(int, epochs)]
+        points = [(epoch, self._times.get(epoch, self._ended)) for epoch in map(int, epochs)]
         return [
             Metric(name, value, timestamp, epoch)
             for name, values in series.items()
@@ -143,13 +197,21 @@ class _TrackedCell(CellRun):
         training: "Training",
         figures: "Mapping[str, Figure] | None" = None,
         judgement: "pd.DataFrame | None" = None,
+        reused: Mapping[int, str] = MappingProxyType({}),
     ) -> None:
         """Hand the finished training over to be written."""
         self._ended = contents.milliseconds()  # not when it is written
+        self._reused, self._training = dict(reused), training
         self._pending.clear()
         job = functools.partial(self._write, training, dict(figures or {}), judgement)
         self._tracker.submit(self, job, heavy=True)
         self.finished = True
+
+    def spool(self) -> None:
+        """Put the training by, if there is one that the store could not take: it need not be trained again."""
+        if self._training is not None:
+            with contextlib.suppress(OSError):  # a full disk may have been the reason
+                contents.spool(self._training, self.checkpoints / contents.SPOOL)
 
     def _write(self, training: "Training", figures: "dict[str, Figure]", judgement: "pd.DataFrame | None") -> None:
         from mlflow.entities import RunTag
@@ -164,6 +226,9 @@ class _TrackedCell(CellRun):
             "diverged": str(lost),
             "wall_seconds": f"{training.seconds:.3f}",
         }
+        if self._reused:
+            sources = ",".join(dict.fromkeys(self._reused.values()))
+            tags |= {"reused": str(len(self._reused)), "reused_from": sources}
         if len(training.seeds) == 1:
             tags |= contents.verdict_tags(training, 0, judgement)
         metrics = self._metrics(series, training.epochs[left])
@@ -176,9 +241,11 @@ class _TrackedCell(CellRun):
             client.log_batch(run_id, metrics=metrics, tags=[RunTag(key, value) for key, value in tags.items()])
             client.log_artifacts(run_id, folder)
         for row, stands_for in contents.with_own_run(training, self._tracker.children, judgement).items():
-            self._write_child(training, row, stands_for, judgement)
-        client.set_terminated(run_id, status="FINISHED", end_time=self._ended)
-        self.ended = True
+            if int(training.seeds[row]) not in self._reused:
+                self._write_child(training, row, stands_for, judgement)
+        self._tracker.conclude(str(run_id), self._ended)
+        self.ended, self._training = True, None
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     def _write_artifacts(
         self,
@@ -334,7 +401,7 @@ class Tracker:
     location = "not tracked"
 
     def __init__(self) -> None:
-        self.sweep = time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
+        self.sweep = _new_sweep()
 
     def __enter__(self) -> "Tracker":
         """Return itself."""
@@ -344,12 +411,43 @@ class Tracker:
         """Write what is left; a run still open when an error ended the work is marked with it."""
         self.close(error)
 
-    @contextlib.contextmanager
-    def cell(
-        self, config: Config, dataset: "Dataset | None" = None, tags: Mapping[str, str] | None = None
-    ) -> Iterator[CellRun]:
-        """Open a run for one configuration; leaving it by an exception marks it FAILED, or KILLED by Ctrl-C."""
-        yield CellRun(config.name)
+    def cell(self, config: Config, dataset: "Dataset | None" = None, tags: Mapping[str, str] | None = None) -> CellRun:
+        """Open a run for one configuration, whatever there is already."""
+        return CellRun(config.name)
+
+    def begin(self, parts: Parts, label: str = "", fresh: bool = False) -> str:
+        """Take up the sweep that is defined so, or found one; `sweep` is its id then.
+
+        Args:
+            parts: its cells, part by part.
+            label: of the experiment or study; the newest sweep with this label is what differences are told from.
+            fresh: found a new one in any case.
+
+        Returns:
+            What the user should know of it, in a line; "" for nothing.
+        """
+        return ""
+
+    def standing(self, cells: Sequence[Planned]) -> dict[str, StoredRun]:
+        """The finished runs that stand for some keys already: key -> run."""
+        return {}
+
+    def adopt(self, run: StoredRun, sweep: str, place: int, name: str) -> None:
+        """Make a finished run a member of a sweep, with its place and name there."""
+
+    def claim(
+        self, cell: Planned, dataset: "Dataset | None", sweep: str = "", place: int = 0, fresh: bool = False
+    ) -> Claim:
+        """Be the one process that trains a cell, unless it is done or another is at it.
+
+        Args:
+            cell: what is to be trained.
+            dataset: its data.
+            sweep: the sweep (or part of one) that it is trained for.
+            place: in that sweep.
+            fresh: only runs of this very sweep count as done.
+        """
+        return Claim(run=self.cell(cell.config, dataset))
 
     @contextlib.contextmanager
     def summary(
@@ -381,6 +479,10 @@ class _StoreTracker(Tracker):
         self._process = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="tracking")
         self._heavy: deque[Future] = deque()
+        self._open: dict[str, _TrackedCell] = {}
+        self._places = itertools.count()
+        self._heart: threading.Thread | None = None
+        self._stop = threading.Event()
         self._failed: tuple[str, BaseException] | None = None  # the first cell that could not be written, and why
         self._closed = False
         self._signals = contextlib.ExitStack()
@@ -396,6 +498,7 @@ class _StoreTracker(Tracker):
                         self.mark(run.info.run_id, error)
         finally:
             self._closed = True
+            self._stop.set()
             self._signals.close()
         if error is None:
             self._raise()
@@ -423,6 +526,7 @@ class _StoreTracker(Tracker):
                 job()
             except BaseException as error:
                 run.ended = True
+                run.spool()
                 self._failed = self._failed or (run.name, error)
                 self.mark(str(run.run_id), error)
 
@@ -440,14 +544,31 @@ class _StoreTracker(Tracker):
                 raise error
 
     def mark(self, run_id: str, error: BaseException) -> None:
-        """Mark a run as killed or failed, and with it the restart of it that was being written."""
+        """Mark a run as killed or failed, and with it whatever restarts of it were written."""
         status = "KILLED" if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)) else "FAILED"
         reason = f"{type(error).__name__}: {one_line(error)}" if str(error) else type(error).__name__
         with contextlib.suppress(Exception):  # what broke the store must not be hidden by what it breaks
-            children = self._running(f"tags.`mlflow.parentRunId` = '{run_id}'")
-            for marked in [run_id, *(child.info.run_id for child in children)]:
-                self.client.set_tag(marked, "reason", reason[:REASON_LENGTH])
-                self.client.set_terminated(marked, status=status)
+            self._end(run_id, status, reason)
+
+    def _end(self, run_id: str, status: str, reason: str) -> None:
+        """End a run without a result; its restarts first, so that what is cut short here is done again."""
+        children = self._unspoilt(f"tags.`mlflow.parentRunId` = '{run_id}'")
+        for marked in [*(child.run_id for child in children), run_id]:
+            self.client.set_tag(marked, "reason", reason[:REASON_LENGTH])
+            self.client.set_terminated(marked, status=status)
+
+    def _unspoilt(self, query: str) -> list[StoredRun]:
+        return [run for run in search(self.store, [query]) if run.status in ("RUNNING", "SCHEDULED", "FINISHED")]
+
+    def conclude(self, run_id: str, ended: int) -> None:
+        """Let a written run stand, unless another process has given it up meanwhile and trains it anew."""
+        with self.store.exclusive():
+            status = self.client.get_run(run_id).info.status
+            if status == "RUNNING":
+                self.client.set_terminated(run_id, status="FINISHED", end_time=ended)
+                return
+        tags = self.client.get_run(run_id).data.tags
+        self._end(run_id, status, tags.get("reason", "given up by another process"))
 
     def _running(self, query: str) -> list[Any]:
         return self.client.search_runs([self.store.experiment_id], f"attributes.status = 'RUNNING' and {query}")
@@ -468,23 +589,122 @@ class _StoreTracker(Tracker):
             **{key: str(value) for key, value in (more or {}).items()},
         }
 
-    @contextlib.contextmanager
-    def cell(
-        self, config: Config, dataset: "Dataset | None" = None, tags: Mapping[str, str] | None = None
-    ) -> Iterator[CellRun]:
-        """Open a run for one configuration; leaving it by an exception marks it FAILED, or KILLED by Ctrl-C."""
-        hashes = {"config_hash": config.hash, "cell_hash": config.cell_hash}
+    def cell(self, config: Config, dataset: "Dataset | None" = None, tags: Mapping[str, str] | None = None) -> CellRun:
+        """Open a run for one configuration, whatever there is already."""
+        planned = Planned(config, dataset.digest if dataset else "")
         with store_errors(self.store.uri):
-            run = _TrackedCell(self, config, self._tags("cell", tags) | hashes)
-        try:
-            self.submit(run, functools.partial(run.start, dataset))
-            yield run
-            if not run.finished:
-                raise RuntimeError(f"{config.name}: its run was left before finish()")
-        except BaseException as error:
-            if not run.finished:
-                run.abandon(error)
-            raise
+            return self._opened(planned, dataset, (tags or {}).get("sweep", self.sweep), next(self._places), tags)
+
+    def _opened(
+        self,
+        cell: Planned,
+        dataset: "Dataset | None",
+        sweep: str,
+        place: int,
+        more: Mapping[str, str] | None = None,
+    ) -> "_TrackedCell":
+        config = cell.config
+        tags = self._tags("cell", more) | owner() | {"sweep": sweep, member_tag(sweep): member(place, config.name)}
+        tags |= {"config_hash": config.hash, "cell_hash": config.cell_hash, "data_digest": cell.digest[:DIGEST_LENGTH]}
+        tags |= {"judge": cell.judge} if cell.judge else {}
+        checkpoints = self.store.folder / CHECKPOINTS / str(self.store.experiment_id) / cell.key
+        run = _TrackedCell(self, config, tags, checkpoints)
+        self._open[str(run.run_id)] = run
+        if self._heart is None:
+            self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+            self._heart.start()
+        self.submit(run, functools.partial(run.start, dataset))
+        return run
+
+    def _beat(self) -> None:
+        """Say every so often that what is open here is alive."""
+        while not self._stop.wait(claims.BEAT_SECONDS):
+            for run_id, run in list(self._open.items()):
+                if run.ended:
+                    self._open.pop(run_id, None)
+                    continue
+                with contextlib.suppress(Exception):  # the next beat may get through
+                    self.client.set_tag(run_id, "heartbeat", claims.beat())
+
+    def begin(self, parts: Parts, label: str = "", fresh: bool = False) -> str:
+        """Take up the sweep that is defined so, or found one; `sweep` is its id then."""
+        label, defined = label or UNLABELLED, plans.definition(label or UNLABELLED, parts)
+        plan, size = plans.written(label, parts), sum(len(cells) for cells in parts.values())
+        with store_errors(self.store.uri), self.store.exclusive():
+            test = f"tags.definition = '{defined}'"
+            known = [] if fresh else search(self.store, ["tags.level = 'sweep'", test], limit=1)
+            if known:
+                (record,) = known
+                self.sweep, run_id = record.tags["sweep"], record.run_id
+                self.client.set_tag(run_id, "at_work", f"{time.time():.3f}")
+                if record.status == "FINISHED":
+                    return ""
+            else:
+                before = search(self.store, ["tags.level = 'sweep'", f"tags.label = {quoted(label)}"], limit=1)
+                self.sweep = _new_sweep()
+                tags = {"label": label, "definition": defined, "cells": str(size), "at_work": f"{time.time():.3f}"}
+                tags["parts"] = " ".join(plans.part_id(self.sweep, part) for part in parts)
+                run_id = self.create_run(label, self._tags("sweep", tags))
+            self.client.log_text(run_id, plan, "plan.json")
+            self.client.set_terminated(run_id, status="FINISHED")
+        if known or fresh or not before or (label == UNLABELLED and min(size, int(before[0].tags["cells"])) == 1):
+            return ""
+        with contextlib.suppress(InputError):  # a record that was cut short has no plan
+            earlier = before[0].artifact("plan.json").read_text(encoding="utf-8")
+            if differs := plans.difference(earlier, plan):
+                return f"differs from {label} as swept before ({before[0].tags['sweep']}): {differs}"
+        return ""
+
+    def standing(self, cells: Sequence[Planned]) -> dict[str, StoredRun]:
+        """The finished runs that stand for some keys already: key -> run."""
+        tests = ["tags.level = 'cell'", "attributes.status = 'FINISHED'"]
+        hashes = {cell.config.hash for cell in cells}
+        one_by_one = [[f"tags.config_hash = '{one}'"] for one in hashes] if len(hashes) <= FEW_KEYS else [[]]
+        found = [run for more in one_by_one for run in search(self.store, [*tests, *more])]
+        judges = {cell.key: cell.judge for cell in cells}
+        return {_key(run): run for run in found if judges.get(_key(run)) == run.tags.get("judge", "")}
+
+    def adopt(self, run: StoredRun, sweep: str, place: int, name: str) -> None:
+        """Make a finished run a member of a sweep, with its place and name there."""
+        tag, value = member_tag(sweep), member(place, name)
+        if run.tags.get(tag) != value:
+            with store_errors(self.store.uri):
+                self.client.set_tag(run.run_id, tag, value)
+
+    def claim(
+        self, cell: Planned, dataset: "Dataset | None", sweep: str = "", place: int = 0, fresh: bool = False
+    ) -> Claim:
+        """Be the one process that trains a cell, unless it is done or another is at it."""
+        sweep, digest = sweep or self.sweep, cell.digest[:DIGEST_LENGTH]
+        while True:
+            with store_errors(self.store.uri), self.store.exclusive():
+                runs = search(self.store, ["tags.level = 'cell'", f"tags.cell_hash = '{cell.config.cell_hash}'"])
+                runs = [run for run in runs if _key(run).endswith(f"-{digest}")]
+                if fresh:
+                    runs = [run for run in runs if member_tag(sweep) in run.tags]
+                finished = [run for run in runs if run.status == "FINISHED"]
+                same = [run for run in runs if _key(run) == cell.key and run.tags.get("judge", "") == cell.judge]
+                stands = [run for run in same if run.status == "FINISHED"]
+                if stands:
+                    members = [run for run in stands if member_tag(sweep) in run.tags]
+                    chosen = members[0] if members else stands[-1]
+                    self.adopt(chosen, sweep, place, cell.config.name)
+                    return Claim(finished=chosen)
+                at_it = [run for run in same if run.status == "RUNNING"]
+                ours = [run for run in at_it if run.run_id in self._open]
+                if not ours:
+                    for run in at_it:
+                        reason = claims.given_up(run.tags, run.started)
+                        if run.tags.get("process") == self._process:
+                            reason = "its creation was not confirmed"
+                        if not reason:
+                            return Claim(holder=claims.holder(run.tags, run.started))
+                        self._end(run.run_id, "KILLED", reason)
+                    return Claim(run=self._opened(cell, dataset, sweep, place), parents=finished)
+            self._writer.submit(lambda: None).result()  # a run of our own that is still being written
+            for run in ours:
+                if self._open[run.run_id].ended:
+                    del self._open[run.run_id]
 
     @contextlib.contextmanager
     def summary(
@@ -519,6 +739,15 @@ class _StoreTracker(Tracker):
         except BaseException as error:
             self.mark(run_id, error)
             raise
+
+
+def _key(run: StoredRun) -> str:
+    """What a finished run stands for, as `Planned.key`."""
+    return f"{run.tags.get('config_hash', '')}-{run.tags.get('data_digest', run.digest)}"
+
+
+def _new_sweep() -> str:
+    return time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
 
 
 def _user() -> str:

@@ -17,7 +17,18 @@ from urllib.parse import quote, urlencode
 
 from descentlab.harness.config import InputError, Option
 from descentlab.harness.tracking.interrupts import terminable
-from descentlab.harness.tracking.store import SWEEP_LENGTH, Store, StoredRun, find, one_line, quoted, reading, store_uri
+from descentlab.harness.tracking.plans import member_tag
+from descentlab.harness.tracking.store import (
+    SWEEP_LENGTH,
+    Store,
+    StoredRun,
+    find,
+    last_sweep,
+    one_line,
+    quoted,
+    reading,
+    store_uri,
+)
 
 
 def addresses(option: Option, base: str) -> dict[str, str]:
@@ -45,7 +56,9 @@ def addresses(option: Option, base: str) -> dict[str, str]:
     found = {}
     for place, (sweep, cells) in enumerate(parts.items(), start=1):
         label = "last sweep" if len(parts) == 1 else f"last sweep, {sweep[SWEEP_LENGTH:].strip('-')}"
-        search = _search(f"tags.level = 'cell' and tags.sweep = {quoted(sweep)}", cells)
+        joined = member_tag(sweep) in cells[0].tags  # not so in stores of before cells had such tags
+        theirs = f"tags.`{member_tag(sweep)}` LIKE '%'" if joined else f"tags.sweep = {quoted(sweep)}"
+        search = _search(f"tags.level = 'cell' and {theirs}", cells)
         view = f"last-sweep-{place}"
         saved = {"viewStateShareKey": view} if _save_view(store, view, search, cells) else search
         found[f"{label}: table of {len(cells)}"] = runs(saved)
@@ -68,10 +81,9 @@ def addresses(option: Option, base: str) -> dict[str, str]:
 
 def _last_parts(option: Option) -> dict[str, list[StoredRun]]:
     """The cells of the last sweep; of a study in several parts, those of each: sweep -> cells."""
-    newest = find(option, "cell", status=None, limit=1)
-    if not newest:
+    stem = last_sweep(reading(option))[:SWEEP_LENGTH]
+    if not stem:
         return {}
-    stem = newest[0].tags.get("sweep", "")[:SWEEP_LENGTH]
     parts: dict[str, list[StoredRun]] = {}
     for run in find(option, "cell", sweep=f"{stem}%", status=None):
         parts.setdefault(run.tags["sweep"], []).append(run)

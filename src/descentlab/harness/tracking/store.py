@@ -8,8 +8,8 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 from descentlab.harness.config import InputError, Option
 from descentlab.harness.tracking import checksums
 from descentlab.harness.tracking.contents import clone, plain
+from descentlab.harness.tracking.plans import member_tag
 from descentlab.nn.checkpoints import read_arrays
 
 if TYPE_CHECKING:
@@ -186,6 +187,22 @@ class Store:
     uri: str
     experiment: str
     experiment_id: str | None  # None: not there, and nothing was to be created
+
+    @property
+    def folder(self) -> Path:
+        """Where things lie that belong beside the store: with its file, or at home for a server's."""
+        path = _sqlite_path(self.uri)
+        return path.parent if path else home()
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Be the only process that claims something; nothing on a server, which has no such lock."""
+        path = _sqlite_path(self.uri)
+        if path is None:
+            yield
+            return
+        with _file_errors(path), _exclusive(path):
+            yield
 
 
 def _experiment_name(option: Option, experiment: str) -> str:
@@ -404,8 +421,8 @@ def get(source: "Option | Tracker", run_id: str) -> StoredRun:
     store = reading(source)
     try:
         if re.fullmatch("[0-9a-f]{4,31}", run_id) and store.experiment_id is not None:
-            search = f"attributes.run_id LIKE '{run_id}%'"
-            found = store.client.search_runs([store.experiment_id], search, ALL, max_results=4)
+            like = f"attributes.run_id LIKE '{run_id}%'"
+            found = store.client.search_runs([store.experiment_id], like, ALL, max_results=4)
             if len(found) > 1:
                 ids = ", ".join(run.info.run_id[: len(run_id) + 4] for run in found[:3])
                 raise InputError(f"run_id={run_id}: the ids of several runs begin so: {ids}, ...; give more of it")
@@ -432,29 +449,76 @@ def find(
     deleted: bool = False,
     parent: str | None = None,
 ) -> list[StoredRun]:
-    """Runs of the experiment, the earliest first.
+    """Runs of the experiment, the earliest first; those of a sweep in its own order and under its own names.
 
     Args:
         source: an open tracker (which is flushed first), or the option that names the store.
-        level: cell, restart or summary.
-        sweep: only those of one sweep; "last" is that of the newest cell; with a % at its end, what begins so.
+        level: cell, restart, summary or sweep.
+        sweep: only those of one sweep, whichever trained them; "last" is the one that was last at work; with a % at its
+            end, what begins so, part by part.
         where: param -> value that it must have.
-        status: only runs that ended so; None for all.
+        status: only runs that ended so; None for all. Of a sweep's finished cells one per key, the earliest.
         limit: at most so many, the newest.
         deleted: look among the deleted runs instead.
         parent: only the restarts of this cell.
     """
     store = reading(source)
     if sweep == "last":
-        newest = find(source, "cell", status=status, limit=1, deleted=deleted)
-        if not newest:
+        sweep = last_sweep(store)
+        if not sweep:
             return []
-        sweep = newest[0].tags.get("sweep")
     tests = [f"tags.level = {quoted(level)}"]
-    tests += [f"tags.sweep {'LIKE' if '%' in sweep else '='} {quoted(sweep)}"] if sweep else []
     tests += [f"attributes.status = {quoted(status)}"] if status else []
     tests += [f"tags.`mlflow.parentRunId` = {quoted(parent)}"] if parent else []
     tests += [f"params.`{key}` = {quoted(plain(value))}" for key, value in (where or {}).items()]
+    if not sweep:
+        return search(store, tests, limit, deleted)
+    own = search(store, [*tests, f"tags.sweep {'LIKE' if '%' in sweep else '='} {quoted(sweep)}"], limit, deleted)
+    if level != "cell":
+        return own
+    sweeps = [sweep]
+    if "%" in sweep:
+        records = search(store, ["tags.level = 'sweep'", f"tags.sweep LIKE {quoted(sweep)}"])
+        sweeps = [part for record in records for part in record.tags["parts"].split()]
+        sweeps += [run.tags["sweep"] for run in own]
+    found: list[StoredRun] = []
+    for one in dict.fromkeys(sweeps):
+        tag = member_tag(one)
+        members = search(store, [*tests, f"tags.{_backticked(tag)} LIKE '%'"], limit, deleted)
+        known = {run.run_id for run in members}
+        members += [run for run in own if run.tags["sweep"] == one and run.run_id not in known]
+        found += _in_order(members, one, status)
+    return found[-limit:] if limit else found
+
+
+def _in_order(runs: list[StoredRun], sweep: str, status: str | None) -> list[StoredRun]:
+    """Runs of a sweep as it knows them: in its order, under its names; of finished ones with one key the earliest."""
+    placed = []
+    for run in sorted(runs, key=lambda run: (run.started, run.run_id)):
+        number, _, name = run.tags.get(member_tag(sweep), "").partition(" ")
+        seen = replace(run, name=name or run.name, tags={**run.tags, "sweep": sweep})
+        placed.append((int(number) if number.isdigit() else 0, seen))
+    placed.sort(key=lambda pair: pair[0])
+    if status != "FINISHED":
+        return [run for _, run in placed]
+    single: dict[Any, StoredRun] = {}
+    for place, run in placed:
+        single.setdefault((place, run.tags.get("config_hash", run.run_id), run.digest, run.tags.get("judge")), run)
+    return list(single.values())
+
+
+def last_sweep(store: Store) -> str:
+    """The sweep that was last at work; "" where there is none."""
+    newest = search(store, ["tags.level = 'cell'"], limit=1)
+    records = search(store, ["tags.level = 'sweep'"])
+    latest = max(records, key=lambda run: float(run.tags.get("at_work", run.started)), default=None)
+    if latest and (not newest or float(latest.tags.get("at_work", latest.started)) > newest[0].started):
+        return latest.tags.get("parts", latest.tags["sweep"]).split()[-1]
+    return newest[0].tags.get("sweep", "") if newest else ""
+
+
+def search(store: Store, tests: Sequence[str], limit: int | None = None, deleted: bool = False) -> list[StoredRun]:
+    """Runs of the experiment that pass tests in MLflow's filter language, the earliest first; the newest `limit`."""
     if store.experiment_id is None:
         return []
     runs: list[Any] = []
@@ -470,6 +534,12 @@ def find(
             token = found.token
             if not token or (limit and len(runs) >= limit):
                 return [_stored(run, store) for run in reversed(runs)]
+
+
+def _backticked(name: str) -> str:
+    if "`" in name:
+        raise InputError(f"{name}: holds a backtick, which MLflow's search cannot express")
+    return f"`{name}`"
 
 
 def quoted(value: Any) -> str:

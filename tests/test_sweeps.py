@@ -1,0 +1,301 @@
+"""What the store holds is not trained again: cells, restarts, sweeps, and runs that nobody trains any more."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_tracking import cell, children
+
+from descentlab.harness import config as configs
+from descentlab.harness import results, sweeps, tracking
+from descentlab.harness.tracking import claims, contents, find
+from descentlab.harness.tracking import store as stores
+
+
+@pytest.fixture
+def option(store):
+    return store
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """The (seed, restarts) of every training that is started."""
+    calls = []
+    whole = sweeps.iterate
+
+    def iterate(recipe, *arguments, **more):
+        calls.append((recipe.seed, recipe.restarts))
+        return whole(recipe, *arguments, **more)
+
+    monkeypatch.setattr(sweeps, "iterate", iterate)
+    return calls
+
+
+def sweep(option, *cells, **more):
+    """Run a sweep to its end; its id and its trainings."""
+    with tracking.open_tracker(option) as tracker:
+        trainings = sweeps.run(cells, tracker, progress=False, **more)
+        return tracker.sweep, trainings
+
+
+def tables(run):
+    """Every artifact table of a run."""
+    found = {name: pd.read_parquet(run.artifact(name)) for name in ("curves.parquet", "restarts.parquet")}
+    for name in ("initial", "final"):
+        with np.load(run.artifact(f"{name}.npz")) as stored:
+            found |= {f"{name} {key}": pd.DataFrame(stored[key].reshape(len(stored[key]), -1)) for key in stored.files}
+    return found
+
+
+def assert_same_run(one, other):
+    """The same bits in metrics and tables."""
+    assert one.metrics == other.metrics
+    assert {key: one.tags.get(key) for key in ("outcome", "diverged")} == {
+        key: other.tags.get(key) for key in ("outcome", "diverged")
+    }
+    mine, theirs = tables(one), tables(other)
+    assert list(mine) == list(theirs)
+    for name, frame in mine.items():
+        pd.testing.assert_frame_equal(frame, theirs[name], check_exact=True)
+
+
+def assert_same_training(one, other):
+    assert one.seeds.tolist() == other.seeds.tolist()
+    assert one.diverged_epoch.tolist() == other.diverged_epoch.tolist()
+    assert one.epochs.tolist() == other.epochs.tolist()
+    assert one.steps.tolist() == other.steps.tolist()
+    assert list(one.curves) == list(other.curves)
+    for name, values in one.curves.items():
+        assert values.tobytes() == other.curves[name].tobytes()
+    for mine, theirs in ((one.initial, other.initial), (one.final, other.final)):
+        assert mine.flat.tobytes() == theirs.flat.tobytes()
+
+
+def test_the_same_sweep_again_trains_nothing_and_gives_the_same_bits(option, trained, capsys):
+    cells = [cell(), cell(activation="relu")]
+    first, before = sweep(option, *cells)
+    assert len(trained) == 2
+    again, after = sweep(option, *cells)
+    assert len(trained) == 2
+    assert again == first
+    assert "2 of 2 cells are there already" in capsys.readouterr().err
+    for one, other in zip(before, after, strict=True):
+        assert_same_training(one, other)
+    assert len(find(option, status=None)) == 2
+
+
+def test_of_more_restarts_the_new_ones_are_trained_and_the_old_run_stays(option, trained, tmp_path, capsys):
+    sweep(option, cell(restarts=2))
+    (old,) = find(option)
+    _, (grown,) = sweep(option, cell(restarts=4, seed=6))
+    assert trained == [(7, 2), (6, 1), (9, 1)]
+    assert "2 of 4 restarts are there already" in capsys.readouterr().err
+    assert grown.seeds.tolist() == [6, 7, 8, 9]
+    now = find(option)
+    assert (now[0].tags, now[0].metrics, now[0].status) == (old.tags, old.metrics, "FINISHED")
+    assert (now[1].tags["reused"], now[1].tags["reused_from"]) == ("2", old.run_id)
+    assert {run.info.run_name for run in children(option, now[1].run_id)} == {"s6", "s9"}
+    anew = replace(option, numbers={**option.numbers, "experiment": "anew"})
+    _, (whole,) = sweep(anew, cell(restarts=4, seed=6))
+    assert_same_training(grown, whole)
+    assert_same_run(now[1], find(anew)[0])
+
+
+def test_of_fewer_restarts_none_is_trained(option, trained):
+    _, (whole,) = sweep(option, cell(restarts=4))
+    _, (part,) = sweep(option, cell(restarts=1, seed=9))
+    assert trained == [(7, 4)]
+    assert_same_training(part, contents.only(whole, np.array([2])))
+
+
+def test_where_only_the_best_restarts_weights_were_kept_the_best_of_fewer_is_trained_for_them(
+    option, trained, monkeypatch
+):
+    monkeypatch.setattr(contents, "WEIGHTS_LIMIT", 100)
+    _, (whole,) = sweep(option, cell(restarts=4))
+    best = int(contents.ranking(whole)[0])
+    others = [row for row in range(4) if row != best and abs(row - best) <= 3]
+    first = 0 if best == 3 else best + 1 if best < 2 else 0
+    count = 3 if best == 3 else 4 - first if best < 2 else best
+    wanted = list(range(first, first + count))
+    assert set(wanted) <= set(others)
+    _, (part,) = sweep(option, cell(restarts=count, seed=7 + first))
+    now_best = int(contents.ranking(part)[0])
+    assert trained == [(7, 4), (7 + wanted[now_best], 1)]
+    run = find(option)[1]
+    with np.load(run.artifact("final.npz")) as final:
+        assert final["seeds"].tolist() == [7 + wanted[now_best]]
+        np.testing.assert_array_equal(final["W1"][0], whole.final.W[0][wanted[now_best]])
+    known = ~np.isnan(part.final.flat).all(axis=1)
+    assert known.tolist() == [row == now_best for row in range(count)]
+
+
+def test_a_new_sweep_adopts_cells_under_its_own_order_and_names(option, trained):
+    sweep(option, replace(cell(activation="relu"), name="alone"))
+    sweep(option, replace(cell(seed=1), name="alone"))
+    names = ("c", "a", "b")
+    arms = [cell(activation="elu"), cell(seed=1), cell(activation="relu")]
+    mine, _ = sweep(option, *(replace(arm, name=name) for arm, name in zip(arms, names, strict=True)))
+    assert len(trained) == 3
+    for which in (mine, "last", mine[:10] + "%"):
+        found = find(option, sweep=which)
+        assert [run.name for run in found if run.tags["sweep"] == mine] == ["c", "a", "b"]
+    assert results.cells(option, sweep=mine)["cell"].tolist() == ["c", "a", "b"]
+    assert results.restarts(option, sweep=mine)["cell"].tolist() == [name for name in names for _ in range(3)]
+    assert len(find(option)) == 3
+
+
+def test_without_resume_all_is_trained_anew_and_the_old_runs_stay(option, trained):
+    first, _ = sweep(option, cell())
+    second, _ = sweep(option, replace(cell(), resume=False))
+    assert trained == [(7, 3), (7, 3)]
+    assert first != second
+    assert [len(find(option, sweep=one)) for one in (first, second)] == [1, 1]
+    assert len(find(option)) == 2
+    third, _ = sweep(option, cell())
+    assert third == second
+    assert len(trained) == 2
+
+
+def test_equal_settings_over_other_data_are_not_the_same_run(option, trained, tmp_path):
+    for content in ("1,2\n2,4\n3,6\n4,9\n", "1,2\n2,4\n3,6\n4,9\n", "1,2\n2,4\n3,6\n4,8\n"):
+        (tmp_path / "own.csv").write_text(content * 5)
+        sweep(option, cell(data={"name": "csv", "path": str(tmp_path / "own.csv")}, loss="auto", restarts=1))
+    assert len(trained) == 2
+    assert len(find(option, sweep="last")) == 1
+
+
+def test_a_sweep_whose_definition_changed_says_what_differs(option, capsys):
+    sweep(option, cell(restarts=1), cell(restarts=1, activation="relu"), label="mine")
+    capsys.readouterr()
+    sweep(option, *(cell(restarts=2, activation=name) for name in ("tanh", "relu", "elu")), label="mine")
+    told = capsys.readouterr().err
+    assert "restarts 1 -> 2" in told
+    assert "activation.name tanh,relu -> tanh,relu,elu" in told
+    assert "1 cells added, 0 removed" in told
+    sweep(option, cell(restarts=1), label="another")
+    assert "differs" not in capsys.readouterr().err
+
+
+def test_equal_cells_of_two_parts_are_trained_once_and_found_in_both(option, trained):
+    with tracking.open_tracker(option) as tracker:
+        parts = {"one": [cell()], "two": [cell(activation="relu"), cell()]}
+        sweeps.begin(parts, tracker, "study")
+        for part, cells in parts.items():
+            sweeps.run(cells, tracker, progress=False, part=part)
+        assert [len(find(tracker, sweep=f"{tracker.sweep}-{part}")) for part in parts] == [1, 2]
+        assert len(find(tracker, sweep=f"{tracker.sweep}%")) == 3
+    assert len(trained) == 2
+
+
+# --- runs that nobody trains any more --------------------------------------------------------------------------------
+
+
+def gone(option, config, **tags):
+    """A run whose process was killed: a finished and a running restart under a running parent; its id."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    digest = configs.check(config).digest[:16]
+    with tracking.open_tracker(option) as tracker:
+        given = {"level": "cell", "config_hash": config.hash, "cell_hash": config.cell_hash, "data_digest": digest}
+        start = claims.owner()["process_start"].rpartition("/")[0] + "/1"
+        given |= {**claims.owner(), "pid": str(process.pid), "process_start": start, **tags}
+        run_id = tracker.create_run("killed", given)
+        for status in ("FINISHED", "RUNNING"):
+            child = tracker.create_run("s7", {"level": "restart", "mlflow.parentRunId": run_id})
+            tracker.client.set_terminated(child, status) if status == "FINISHED" else None
+    return run_id
+
+
+@pytest.mark.parametrize("tags", [{}, {"host": "elsewhere", "heartbeat": "1000000000"}])
+def test_a_run_whose_process_is_gone_is_marked_with_its_restarts_and_trained_again(option, trained, tags):
+    run_id = gone(option, cell(), **tags)
+    sweep(option, cell())
+    assert len(trained) == 1
+    killed = tracking.get(option, run_id)
+    assert killed.status == "KILLED"
+    assert killed.tags["reason"].startswith("no sign of life since 2001" if tags else "its process ")
+    assert {run.info.status for run in children(option, run_id)} == {"KILLED"}
+    (parent,) = find(option)
+    assert {run.info.status for run in children(option, parent.run_id)} == {"FINISHED"}
+
+
+@pytest.mark.parametrize(("ends", "expected"), [("FINISHED", 0), ("FAILED", 1), ("RUNNING", 1)])
+def test_a_cell_that_another_process_trains_is_waited_for_or_taken_over(
+    option, trained, monkeypatch, capsys, ends, expected
+):
+    with tracking.open_tracker(option) as other:
+        planned = tracking.Planned(cell(), configs.check(cell()).digest)
+        if ends == "FINISHED":
+            sweep(option, cell())
+            trained.clear()
+            (run,) = find(option)
+            other.client.update_run(run.run_id, status="RUNNING")
+            for key, value in claims.owner().items():
+                other.client.set_tag(run.run_id, key, value)
+            taken = run.run_id
+        else:
+            taken = gone(option, cell(), **claims.owner())
+        waits = []
+
+        def end(seconds):
+            waits.append(seconds)
+            if ends == "RUNNING":
+                other.client.set_tag(taken, "process_start", claims.owner()["process_start"] + "1")
+            else:
+                other.client.set_terminated(taken, ends)
+
+        monkeypatch.setattr(sweeps.time, "sleep", end)
+        sweep(option, cell(), cell(activation="relu"))
+    assert waits
+    assert f" (process {os.getpid()} on " in capsys.readouterr().err
+    assert len(trained) == 1 + expected
+    assert [run.tags["config_hash"] for run in find(option)].count(planned.config.hash) == 1
+
+
+def test_a_run_that_was_given_up_while_it_was_written_does_not_stand(option, monkeypatch):
+    whole = contents.write_weights
+
+    def given_up(training, folder):
+        opened = stores.open_store(option)
+        (run,) = find(option, status="RUNNING")
+        opened.client.set_terminated(run.run_id, "KILLED")
+        monkeypatch.setattr(contents, "write_weights", whole)
+        whole(training, folder)
+
+    monkeypatch.setattr(contents, "write_weights", given_up)
+    sweep(option, cell())
+    (run,) = find(option, status=None)
+    assert run.status == "KILLED"
+    assert {child.info.status for child in children(option, run.run_id)} == {"KILLED"}
+    sweep(option, cell())
+    assert len(find(option)) == 1
+
+
+def test_what_the_store_could_not_take_is_not_trained_again(option, trained, monkeypatch):
+    whole = contents.write_weights
+    monkeypatch.setattr(contents, "write_weights", lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        sweep(option, cell())
+    monkeypatch.setattr(contents, "write_weights", whole)
+    _, (training,) = sweep(option, cell())
+    assert trained == [(7, 3)]
+    (run,) = find(option)
+    assert_same_training(training, sweeps.stored_training(cell(), run))
+    assert not list(stores.open_store(option).folder.rglob("*.npz.part"))
+    assert not [path for path in (stores.open_store(option).folder / "mlcheckpoints").rglob("*") if path.is_file()]
+
+
+def test_a_plan_holds_every_cell_with_its_configuration(option):
+    sweep(option, cell(), cell(activation="relu"), label="mine")
+    (record,) = find(option, "sweep")
+    plan = json.loads(record.artifact("plan.json").read_text())
+    assert plan["label"] == "mine"
+    assert [configs.resolve(one["config"]).hash for one in plan["cells"]] == [
+        one["config_hash"] for one in plan["cells"]
+    ]
