@@ -282,9 +282,10 @@ def show(words: Sequence[str], option: Option) -> str:
     lines += _pairs({name: value for name, value in about.items() if value})
     lines += ["", "configuration", *_pairs(run.params)]
     if results := _results(run):
-        lost = run.tags.get("diverged", "0")
+        many, lost = level == "cell" and run.params.get("restarts") != "1", run.tags.get("diverged", "0")
         means = f", means of the finite restarts; {lost} of {run.params.get('restarts')} diverged"
-        lines += ["", f"results at the end{means if level == 'cell' else ''}", *("  " + line for line in results)]
+        when = "end" if run.status == "FINISHED" else "latest epoch that was written"
+        lines += ["", f"results at the {when}{means if many else ''}", *("  " + line for line in results)]
     files = run.artifacts()
     if files:
         lines += ["", f"artifacts, {_bytes(sum(files.values()))}"]
@@ -297,8 +298,9 @@ def show(words: Sequence[str], option: Option) -> str:
 def _results(run: StoredRun) -> list[str]:
     """Metrics at the end, losses and scores of splits first, each with its spread where there are restarts."""
     spreads = ("_sd", "_min", "_max", "_ci_low", "_ci_high", "_n", "_diverged")
-    names = [name for name in run.metrics if not name.endswith(spreads) or name.removesuffix("_sd") not in run.metrics]
-    names = [name for name in names if not (name.endswith(spreads) and "/" in name)]
+    names = set(run.metrics)
+    if run.tags.get("level") == "cell":
+        names = {re.sub(f"({'|'.join(spreads)})$", "", name) for name in names}
     rows = []
     for name in sorted(names, key=lambda name: (not _is_score(name), name)):
         part = {suffix: run.metrics.get(name + suffix, np.nan) for suffix in spreads}
@@ -512,13 +514,15 @@ def delete(words: Sequence[str], option: Option) -> str:
     exact = [run.run_id[:SHORT] for run in tops]  # which runs sweep=last means may change
     what = " ".join(exact if len(exact) <= 8 else [word for word in words if word not in flags])
     uri = option.numbers.get("uri")
+    what += " tracking=server" if option.name == "server" else ""
     what += f" tracking.uri={shown(uri, 1000)}" if uri not in (None, "", "auto") and "@" not in str(uri) else ""
     if "--yes" not in flags or "--dry-run" in flags:
         return "\n".join([*lines, "", f"would delete {counted}; to do it: descentlab delete {what} --yes"])
     upkeep.delete(option, [*nested, *tops])  # the cell last: were this interrupted, it would still name what is left
     back = f"To take it back: descentlab restore {what}"
     place = upkeep.sizes(option)[0]
-    room = f"To give its room back for good: mlflow gc --tracking-uri {place} --backend-store-uri {place}"
+    database = "DATABASE, on the server's machine" if place.startswith("http") else place
+    room = f"To give its room back for good: mlflow gc --tracking-uri {place} --backend-store-uri {database}"
     return "\n".join([*lines, "", f"deleted {counted}", back, room])
 
 
