@@ -106,7 +106,7 @@ def report(study: Study) -> None:
     study.table("optimum", optimum_table(restarts))
     gaps = restarts.assign(share=restarts["gap"].clip(lower=1e-12))
     about = f"{int(restarts.groupby('net')['seed'].size().max())} restarts each"
-    label = "training loss above the SVD optimum, as a share of what there is to learn"
+    label = "training loss above the SVD optimum, as a share of what there is to learn (1e-12 or less at the edge)"
     title = f"Where linear nets end: {about}"
     study.figure("gaps", figures.ends(gaps, "share", "polished", "net", label, title))
     modes = study.measured("saxe", lambda: saxe_table(QUICK_MODES if study.quick else MODES))

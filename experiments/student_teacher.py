@@ -72,7 +72,7 @@ def report(study: Study) -> None:
             arms,
             "teachers",
             "students",
-            ("teachers k", "share of restarts above the global minimum"),
+            ("teachers k", "share above the global minimum"),
             references={k: share for k, share in PUBLISHED.items() if k in teachers},
             title=f"Restarts that do not find their teachers\n{about}",
         ),

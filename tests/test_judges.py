@@ -140,6 +140,32 @@ def test_a_level_is_a_tag_of_the_restart_beside_its_outcome(store, kept):
     assert {run.tags["outcome"] for run in find(store, "restart")} <= {"large", "small"}
 
 
+def test_a_cell_that_stands_unjudged_is_judged_from_its_weights_and_then_stands(store, kept, capsys):
+    kept(judge=None)
+    (unjudged,) = find(store, "cell")
+    kept(judge=by_size)
+    assert "6 of 6 restarts are there already" in capsys.readouterr().err
+    _, judged = find(store, "cell")
+    assert (judged.tags["judge"], judged.tags["reused_from"]) == ("test_judges.by_size", unjudged.run_id)
+    table = judged.table("restarts.parquet")
+    assert set(table["outcome"]) <= {"large", "small"}
+    assert table["train/loss"].tolist() == unjudged.table("restarts.parquet")["train/loss"].tolist()
+    assert len(find(store, "restart", parent=judged.run_id)) == 6
+    kept(judge=by_size)
+    assert len(find(store, "cell")) == 2
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_weights_that_were_too_large_to_be_kept_are_trained_again_to_be_judged(store, kept, monkeypatch):
+    monkeypatch.setattr(contents, "WEIGHTS_LIMIT", 100)
+    kept(judge=None)
+    kept(judge=by_size)
+    unjudged, judged = find(store, "cell")
+    assert "reused" not in judged.tags
+    pd.testing.assert_frame_equal(judged.table("curves.parquet"), unjudged.table("curves.parquet"))
+    assert set(judged.table("restarts.parquet")["outcome"]) <= {"large", "small"}
+
+
 def test_a_lone_run_carries_its_own_verdict(store, kept):
     kept("restarts=1", judge=by_size)
     (cell,) = find(store, "cell")

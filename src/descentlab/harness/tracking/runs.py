@@ -241,7 +241,7 @@ class _TrackedCell(CellRun):
             client.log_batch(run_id, metrics=metrics, tags=[RunTag(key, value) for key, value in tags.items()])
             client.log_artifacts(run_id, folder)
         for row, stands_for in contents.with_own_run(training, self._tracker.children, judgement).items():
-            if int(training.seeds[row]) not in self._reused:
+            if judgement is not None or int(training.seeds[row]) not in self._reused:  # nobody judged them there
                 self._write_child(training, row, stands_for, judgement)
         self._tracker.conclude(str(run_id), self._ended)
         self.ended, self._training = True, None
