@@ -361,7 +361,7 @@ def simulate(phi, rule, layers, nets, samples, input_square=1.0, keep_gradients=
     inputs, workspace = input_table(x, "float64"), network.workspace("float64")
     parameters, trace, slopes = (
         Parameters.empty(layers, 1, "float64"),
-        workspace.trace(1, samples),
+        workspace.trace(1, samples, kept=True),
         workspace.gradient(1),
     )
     squares = []

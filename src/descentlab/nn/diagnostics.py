@@ -101,7 +101,7 @@ def _measure_split(
     total = workspace.gradient(restarts)
     for start, stop in workspace.blocks(samples):
         x, y = inputs[start:stop], targets[start:stop]
-        trace = workspace.trace(restarts, stop - start)
+        trace = workspace.trace(restarts, stop - start, kept=norms is not None)
         z = forward(network, parameters, x, trace)
         loss += _sum(network.form.value(z, y))
         if task == "regression":

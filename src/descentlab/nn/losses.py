@@ -132,9 +132,9 @@ def _categorical_value(z: ndarray, y: ndarray) -> ndarray:
 
 def _categorical_error(z: ndarray, y: ndarray) -> ndarray:
     # in place: this is the inner loop of the commonest configuration
-    z -= z.max(axis=-1, keepdims=True)
+    z -= np.maximum.reduce(z, axis=-1, keepdims=True)
     np.exp(z, out=z)
-    z /= z.sum(axis=-1, keepdims=True)
+    z *= 1.0 / np.add.reduce(z, axis=-1, keepdims=True)
     z -= y
     return z
 

@@ -8,11 +8,12 @@ order of summation means other last bits, and a restart must not depend on the c
 * Biases are a last column of the weights and inputs carry a column of ones: no separate add, no separate row sum.
 * The first layer's weights are stored (in, out), because its inputs are batch-major; all others (out, in). z and a
   are feature-major, (n, B) in memory, but for a lone hidden layer, which stands between the two. This keeps products
-  out of BLAS's slow A B^T form, and lets the reductions over the K outputs run along contiguous memory.
+  out of BLAS's slow A B^T form.
+* z of the output layer is (K, R, B) in memory, so that reductions over the K outputs add whole rows of restarts.
 """
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -20,7 +21,7 @@ from numpy import ndarray
 
 from descentlab.nn.activations import Activation
 
-BLOCK_SAMPLES = 256  # samples a block: larger blocks fall out of the cache, smaller ones pay more calls
+BLOCK_SAMPLES = 448  # samples a block: larger blocks fall out of the cache, smaller ones pay more calls
 CHUNK_BYTES = 1_500_000  # parameters, gradients and buffers of the restarts that are trained together
 THREAD_WORK = 250_000  # multiplications a step that a thread must be given: below, threads only wait for Python's lock
 
@@ -63,7 +64,7 @@ class Parameters:
             into[...], bias[...] = weights[layer], arrays[f"b{layer + 1}"]
         return parameters
 
-    @property
+    @cached_property
     def W(self) -> list[ndarray]:
         """Weights per layer, (R, n_out, n_in), views."""
         return [theta[..., :-1] for theta in self.theta]
@@ -84,6 +85,11 @@ class Parameters:
     def copy(self) -> "Parameters":
         """An independent copy."""
         return Parameters(self.layers, self.flat.copy())
+
+    @cached_property
+    def theta_T(self) -> list[ndarray]:
+        """Each theta[l] transposed, (R, n_in + 1, n_out), views."""
+        return [theta.mT for theta in self.theta]
 
     @cached_property
     def weight_mask(self) -> ndarray:
@@ -122,13 +128,20 @@ def chunks(restarts: int, layers: Sequence[int], samples: int, dtype: str, worke
         workers: threads that will take the chunks.
     """
     block = min(samples, BLOCK_SAMPLES)
-    numbers = 2 * parameter_count(layers) + block * (layers[0] + 3 * sum(layers[1:]))
+    numbers = 2 * parameter_count(layers) + block * (sum(layers) + 3 * max(layers[1:]))
     count = -(-restarts * numbers * np.dtype(dtype).itemsize // CHUNK_BYTES)
     worthwhile = restarts * samples * parameter_count(layers) // THREAD_WORK
     threads = max(1, min(workers, worthwhile))
     count = min(restarts, -(-count // threads) * threads)
     edges = [restarts * i // count for i in range(count + 1)]
     return [slice(start, stop) for start, stop in pairwise(edges)]
+
+
+def output_buffer(outputs: int, restarts: int, samples: int, dtype: str) -> ndarray:
+    """Room for something of the output layer, (R, B, K), in its memory order."""
+    if samples == 1:  # (K, R) would add up K numbers in another order where R is 1
+        return np.zeros((restarts, 1, outputs), dtype=dtype)
+    return np.zeros((outputs, restarts, samples), dtype=dtype).transpose(1, 2, 0)
 
 
 class Trace:
@@ -139,27 +152,39 @@ class Trace:
 
     Attributes:
         z, a, delta, slope: per hidden layer (R, B, n_l + 1). z is a where the slope is computed from the value.
+        z_units, delta_units: the same without that column, (R, B, n_l).
         z_output: (R, B, K).
     """
 
-    def __init__(self, layers: Sequence[int], activation: Activation, restarts: int, samples: int, dtype: str) -> None:
-        """Allocate the buffers once."""
+    def __init__(
+        self, layers: Sequence[int], activation: Activation, restarts: int, samples: int, dtype: str, kept: bool
+    ) -> None:
+        """Allocate the buffers once; where delta and slope need not be kept, layers share theirs, and the cache."""
 
-        def buffers(kind: str) -> list[ndarray]:
-            if len(layers) > 3:
-                return [np.zeros((restarts, n + 1, samples), dtype=kind).mT for n in layers[1:-1]]
-            return [np.zeros((restarts, samples, n + 1), dtype=kind) for n in layers[1:-1]]
+        def buffers(kind: str, kept: int | None = None) -> list[ndarray]:
+            size = max(((n + 1) * restarts * samples for n in layers[1:-1]), default=0)
+            room = [np.zeros(size, dtype=kind) for _ in range(kept or 0)]
+            made = []
+            for layer, n in enumerate(layers[1:-1]):
+                count = restarts * samples * (n + 1)
+                flat = room[layer % kept][:count] if kept else np.zeros(count, dtype=kind)
+                if len(layers) > 3:
+                    made.append(flat.reshape(restarts, n + 1, samples).mT)
+                else:
+                    made.append(flat.reshape(restarts, samples, n + 1))
+            return made
 
         self.a = buffers(dtype)
         self.z = self.a if activation.slope_from_value else buffers(dtype)
-        self.delta = buffers(dtype)
-        self.slope = buffers("bool" if activation.slope_is_mask else dtype)
+        self.delta = buffers(dtype, None if kept else 2)
+        self.slope = buffers("bool" if activation.slope_is_mask else dtype, None if kept else 1)
+        self.z_units, self.delta_units = [[buffer[..., :-1] for buffer in kind] for kind in (self.z, self.delta)]
+        self.z_output = output_buffer(layers[-1], restarts, samples, dtype)
         if samples == 1:
             self._pairs = [
                 (np.zeros((restarts, 2, n_out), dtype=dtype), np.zeros((restarts, 2, n_in + 1), dtype=dtype))
                 for n_in, n_out in pairwise(layers)
             ]
-        self.z_output = np.zeros((restarts, layers[-1], samples), dtype=dtype).mT  # (R, B, K), feature-major
 
     def paired(self, layer: int, delta: ndarray, a: ndarray) -> tuple[ndarray, ndarray]:
         """One sample's delta (R, 1, n_out) and a (R, 1, n_in + 1), each with a second sample of zeros.
@@ -180,15 +205,15 @@ class Workspace:
         self.layers = tuple(layers)
         self.activation = activation
         self.dtype = dtype
-        self._traces: dict[tuple[int, int], Trace] = {}
+        self._traces: dict[tuple[int, int, bool], Trace] = {}
         self._gradients: dict[tuple[str, int], Parameters] = {}
         self._batches: dict[tuple[int, int], tuple[ndarray, ndarray]] = {}
 
-    def trace(self, restarts: int, samples: int) -> Trace:
-        """The trace for this many restarts and samples."""
-        key = (restarts, samples)
+    def trace(self, restarts: int, samples: int, kept: bool = False) -> Trace:
+        """The trace for this many restarts and samples; `kept` if delta and slope of all layers are to be looked at."""
+        key = (restarts, samples, kept)
         if key not in self._traces:
-            self._traces[key] = Trace(self.layers, self.activation, restarts, samples, self.dtype)
+            self._traces[key] = Trace(self.layers, self.activation, restarts, samples, self.dtype, kept)
         return self._traces[key]
 
     def gradient(self, restarts: int, name: str = "total") -> Parameters:
@@ -204,18 +229,23 @@ class Workspace:
         Returns:
             (R, B, n_0 + 1) and (R, B, K), buffers that are good until the next call.
         """
-        key = rows.shape
-        if key not in self._batches:
-            self._batches[key] = (
-                np.empty((*rows.shape, inputs.shape[1]), dtype=self.dtype),
-                np.empty((*rows.shape, targets.shape[1]), dtype=self.dtype),
+        restarts, samples = rows.shape
+        if rows.shape not in self._batches:
+            self._batches[restarts, samples] = (
+                np.empty((restarts, samples, inputs.shape[1]), dtype=self.dtype),
+                output_buffer(targets.shape[1], restarts, samples, self.dtype),
             )
-        x, y = self._batches[key]
+        x, y = self._batches[restarts, samples]
         np.take(inputs, rows, axis=0, out=x, mode="clip")  # the default mode checks bounds and costs 2.5 times as much
-        np.take(targets, rows, axis=0, out=y, mode="clip")
+        if y.flags.c_contiguous:
+            np.take(targets, rows, axis=0, out=y, mode="clip")
+        else:
+            np.take(targets.T, rows, axis=1, out=y.transpose(2, 0, 1), mode="clip")
         return x, y
 
     @staticmethod
+    @lru_cache
     def blocks(samples: int) -> list[tuple[int, int]]:
-        """[start, stop) ranges that cut a batch into blocks that fit the cache."""
-        return [(start, min(start + BLOCK_SAMPLES, samples)) for start in range(0, samples, BLOCK_SAMPLES)]
+        """[start, stop) ranges that cut a batch into even blocks that fit the cache."""
+        count = max(1, round(samples / BLOCK_SAMPLES))
+        return list(pairwise(samples * i // count for i in range(count + 1)))

@@ -52,11 +52,11 @@ def forward(network: Network, parameters: Parameters, inputs: ndarray, trace: Tr
         z of the output layer, (R, B, K), a buffer of the trace.
     """
     a = inputs
-    for theta, z, a_next in zip(parameters.theta[:-1], trace.z, trace.a, strict=True):
-        np.matmul(a, theta.mT, out=z[..., :-1])  # (R, B, n_l)
-        a = network.activation.value(z, a_next)
+    for layer, z in enumerate(trace.z):
+        np.matmul(a, parameters.theta_T[layer], out=trace.z_units[layer])  # (R, B, n_l)
+        a = network.activation.value(z, trace.a[layer])
         a[..., -1] = 1.0
-    return np.matmul(a, parameters.theta[-1].mT, out=trace.z_output)  # (R, B, K)
+    return np.matmul(a, parameters.theta_T[-1], out=trace.z_output)  # (R, B, K)
 
 
 def backward(
@@ -83,9 +83,9 @@ def backward(
         np.matmul(left.mT, right, out=gradient.theta[layer])  # (R, n_out, n_in + 1)
         if layer:
             back = trace.delta[layer - 1]  # (R, B, n_in + 1)
-            np.matmul(delta, parameters.theta[layer][..., :-1], out=back[..., :-1])
+            np.matmul(delta, parameters.W[layer], out=trace.delta_units[layer - 1])
             back *= network.activation.slope(trace.z[layer - 1], a, trace.slope[layer - 1])
-            delta = back[..., :-1]  # (R, B, n_in)
+            delta = trace.delta_units[layer - 1]  # (R, B, n_in)
 
 
 def gradient(
