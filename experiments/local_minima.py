@@ -297,9 +297,8 @@ def spread_figure(spreads: pd.DataFrame, fits: pd.DataFrame, about: str) -> figu
         "width^-0.50 (theory)": (x, middle * (x / centre) ** -0.5),
     }
     labels = ("width", "standard deviation over restarts (nats)")
-    return figures.estimates(
-        losses, "width", "series", labels, None, lines, log=True, log_y=True, title=f"Spread: {about}"
-    )
+    title = f"Spread of the test loss: {about}"
+    return figures.estimates(losses, "width", "series", labels, None, lines, log=True, log_y=True, title=title)
 
 
 # --- training and test loss --------------------------------------------------------------------------------------
