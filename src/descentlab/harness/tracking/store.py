@@ -2,8 +2,10 @@
 
 import contextlib
 import functools
+import glob
 import os
 import re
+import secrets
 import sqlite3
 import subprocess
 import sys
@@ -108,9 +110,9 @@ def _create_store(path: Path) -> None:
         with _exclusive(path):
             if _is_there(path):  # another process was faster
                 return
-            new = path.with_name(f"{path.name}.new")
-            for ending in ("", "-journal", "-wal", "-shm"):
-                new.with_name(new.name + ending).unlink(missing_ok=True)
+            for unfinished in path.parent.glob(f"{glob.escape(path.name)}*.new*"):
+                unfinished.unlink(missing_ok=True)
+            new = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")  # a killed process's helper may still write
             _migrate(new)
             with contextlib.closing(sqlite3.connect(new)) as connection:
                 connection.execute("PRAGMA journal_mode=WAL")
@@ -122,12 +124,21 @@ def _migrate(path: Path) -> None:
 
     It takes two seconds, in which this process imports MLflow for itself.
     """
-    code = "import sys, mlflow; mlflow.MlflowClient(sys.argv[1]).search_experiments(max_results=1)"
+    code = """if True:
+        import os, sys, threading
+        threading.Thread(target=lambda: (sys.stdin.read(), os._exit(1)), daemon=True).start()  # with its parent
+        import mlflow
+        mlflow.MlflowClient(sys.argv[1]).search_experiments(max_results=1)
+        os._exit(0)
+    """
     command = [sys.executable, "-c", code, _sqlite_uri(path)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
         try:
             _client_class()
-            _, errors = process.communicate()
+            errors = process.stderr.read() if process.stderr else ""
+            process.wait()
         except BaseException:
             process.kill()
             raise
