@@ -13,7 +13,8 @@ from test_tracking import cell, children
 
 from descentlab.harness import config as configs
 from descentlab.harness import results, sweeps, tracking
-from descentlab.harness.tracking import claims, contents, find
+from descentlab.harness.config import InputError
+from descentlab.harness.tracking import claims, contents, find, patience, runs
 from descentlab.harness.tracking import store as stores
 
 
@@ -299,3 +300,68 @@ def test_a_plan_holds_every_cell_with_its_configuration(option):
     assert [configs.resolve(one["config"]).hash for one in plan["cells"]] == [
         one["config_hash"] for one in plan["cells"]
     ]
+
+
+# --- checkpoints and stores that do not answer -----------------------------------------------------------------------
+
+
+def test_a_training_that_was_cut_short_goes_on_from_its_checkpoint_to_the_same_bits(option, monkeypatch, capsys):
+    often = replace(option, numbers={**option.numbers, "checkpoint_seconds": 0.0})
+    config = cell(epochs=12, update="adam", learning_rate=0.01)
+    whole = contents.curve_table
+    record = runs._TrackedCell.record
+
+    def cut(self, given):
+        if given.epoch == 7:
+            raise KeyboardInterrupt
+        record(self, given)
+
+    monkeypatch.setattr(runs._TrackedCell, "record", cut)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(often, config)
+    folder = stores.open_store(option).folder / "mlcheckpoints"
+    assert len(list(folder.rglob("checkpoint-*.npz"))) == 2
+    monkeypatch.setattr(runs._TrackedCell, "record", record)
+    _, (training,) = sweep(often, config)
+    assert "goes on from epoch 6" in capsys.readouterr().err
+    assert not list(folder.rglob("checkpoint-*.npz"))
+    anew = replace(option, numbers={**option.numbers, "experiment": "anew"})
+    _, (other,) = sweep(anew, config)
+    assert_same_training(training, other)
+    assert_same_run(find(option)[0], find(anew)[0])
+    assert whole(training).equals(whole(other))
+
+
+def test_a_store_that_does_not_answer_is_waited_for_aloud(monkeypatch, capsys):
+    answers = [ConnectionError("refused"), ConnectionError("refused"), "here"]
+
+    class Client:
+        def get_run(self, run_id):
+            answer = answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+    monkeypatch.setattr(patience.time, "sleep", lambda seconds: None)
+    assert patience.PatientClient(Client(), "http://host", 60).get_run("x") == "here"
+    said = capsys.readouterr().err
+    assert "http://host does not answer; waiting for up to 60 s more" in said
+    assert "answers again" in said
+
+
+def test_a_store_that_never_answers_is_given_up_with_what_to_do():
+    class Client:
+        def get_run(self, run_id):
+            raise ConnectionError("refused")
+
+    with pytest.raises(InputError, match=r"has not answered for 0 s; start the server again, then the same command"):
+        patience.PatientClient(Client(), "http://host", 0).get_run("x")
+
+
+def test_a_refusal_is_not_waited_for():
+    class Client:
+        def get_run(self, run_id):
+            raise ValueError("no such run")
+
+    with pytest.raises(ValueError, match="no such run"):
+        patience.PatientClient(Client(), "http://host", 60).get_run("x")

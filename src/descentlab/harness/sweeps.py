@@ -6,7 +6,6 @@ and its own seed. So a sweep that was killed goes on, and one with more restarts
 """
 
 import contextlib
-import functools
 import math
 import sys
 import threading
@@ -14,8 +13,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 from numpy import ndarray
@@ -23,8 +23,9 @@ from numpy import ndarray
 from descentlab.harness import config as configuration
 from descentlab.harness.config import Config, shown
 from descentlab.harness.judges import judged
-from descentlab.harness.tracking import Claim, FinishedRun, Planned, part_id
+from descentlab.harness.tracking import Claim, FinishedRun, Planned, StoreLost, part_id
 from descentlab.harness.tracking.contents import SPOOL, all_weights, joined, only, ranking, read_spooled, read_training
+from descentlab.nn import checkpoints
 from descentlab.nn.trainer import Recipe, Record, Training, iterate
 
 if TYPE_CHECKING:
@@ -131,9 +132,9 @@ def run(
                 continue
             busy.pop(cell.hash, None)
             try:
-                trained[cell.hash] = settle(cell, claim, workers, functools.partial(show, place), on_finish, judge)
+                trained[cell.hash] = settle(cell, claim, workers, partial(show, place), on_finish, judge)
             except Exception as error:
-                if len(queue) == 1:
+                if len(queue) == 1 or isinstance(error, StoreLost):
                     raise
                 failures.append((cell, error))
                 print(f"descentlab: {cell.name}: failed: {type(error).__name__}: {shown(error)}", file=sys.stderr)
@@ -243,9 +244,20 @@ def _train(
     note = kept.record if not reused and len(spans) == 1 else None  # means over some restarts would not be the cell's
 
     def trained(seed: int, restarts: int) -> Training:
-        part = replace(recipe, seed=seed, restarts=restarts)
-        records = iterate(part, dataset.splits, workers or cell.workers, show)  # type: ignore[arg-type]
-        return _drain(records, note, show if note else None)
+        part, told = replace(recipe, seed=seed, restarts=restarts), show if note else None
+        threads: Any = workers or cell.workers
+        if kept.checkpoints is None:
+            return _drain(iterate(part, dataset.splits, threads, show), note, told)
+        folder = kept.checkpoints / f"{seed}-{restarts}"
+        start = checkpoints.latest(folder, _say)
+        more: dict[str, Any] = {"save": partial(_save, folder), "save_seconds": kept.checkpoint_seconds}
+        if start is not None:
+            _say(f"{cell.name}: goes on from epoch {int(start['epoch'])}")
+            try:
+                return _drain(iterate(part, dataset.splits, threads, show, start=start, **more), note, told)
+            except ValueError as error:  # put by by a version that trained otherwise
+                _say(f"{cell.name}: starts from the beginning, since {error}")
+        return _drain(iterate(part, dataset.splits, threads, show, **more), note, told)
 
     parts = [trained(*span) for span in spans]
     if not reused:
@@ -260,6 +272,14 @@ def _train(
             again = trained(int(training.seeds[best]), 1)
             training.initial.flat[best], training.final.flat[best] = again.initial.flat[0], again.final.flat[0]
     return training, reused
+
+
+def _save(folder: Path, snapshot: Mapping[str, np.ndarray]) -> None:
+    """Put a snapshot by; where it cannot be written, training goes on without."""
+    try:
+        checkpoints.write(folder, snapshot)
+    except OSError as error:
+        _say(f"checkpoint: {shown(error)}")
 
 
 def _held(cell: Config, recipe: Recipe, parents: "Sequence[StoredRun]") -> tuple[list[Training], dict[int, str]]:

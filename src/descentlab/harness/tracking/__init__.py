@@ -15,6 +15,7 @@ from descentlab.harness.tracking import upkeep
 from descentlab.harness.tracking.claims import Claim
 from descentlab.harness.tracking.contents import long_form
 from descentlab.harness.tracking.interrupts import Terminated
+from descentlab.harness.tracking.patience import StoreLost
 from descentlab.harness.tracking.plans import Planned, part_id
 from descentlab.harness.tracking.replaying import Replay, replay
 from descentlab.harness.tracking.runs import CellRun, FinishedRun, SummaryRun, Tracker, open_tracker
@@ -27,6 +28,7 @@ __all__ = [
     "FinishedRun",
     "Planned",
     "Replay",
+    "StoreLost",
     "StoredRun",
     "SummaryRun",
     "Terminated",

@@ -32,6 +32,7 @@ from descentlab.harness.tracking import checksums, claims, contents, plans
 from descentlab.harness.tracking.claims import Claim, owner
 from descentlab.harness.tracking.contents import DIGEST_LENGTH
 from descentlab.harness.tracking.interrupts import terminable
+from descentlab.harness.tracking.patience import PatientClient
 from descentlab.harness.tracking.plans import Parts, Planned, member, member_tag
 from descentlab.harness.tracking.store import (
     EXPERIMENT,
@@ -76,10 +77,12 @@ class CellRun:
         name: short and telling.
         finished: whether the training was handed over.
         checkpoints: the folder for what must outlive a crash before the run is written; None where nothing is kept.
+        checkpoint_seconds: how often a training puts by where it stands.
     """
 
     run_id: str | None = None
     checkpoints: Path | None = None
+    checkpoint_seconds: float = np.inf
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -126,6 +129,7 @@ class _TrackedCell(CellRun):
     def __init__(self, tracker: "_StoreTracker", config: Config, tags: dict[str, str], checkpoints: Path) -> None:
         super().__init__(config.name)
         self.checkpoints: Path = checkpoints
+        self.checkpoint_seconds = tracker.checkpoint_seconds
         self._tracker, self._config, self._tags = tracker, config, tags
         self._began = self._ended = contents.milliseconds()
         self.run_id = tracker.create_run(config.name, tags, self._began)
@@ -472,8 +476,9 @@ class Tracker:
 
 
 class _StoreTracker(Tracker):
-    def __init__(self, store: Store, children: str) -> None:
+    def __init__(self, store: Store, children: str, checkpoint_seconds: float) -> None:
         super().__init__()
+        self.checkpoint_seconds = checkpoint_seconds
         self.store, self.client, self.children = store, store.client, children
         self.location = f"experiment {store.experiment} in {shown(store.uri)}"
         self._process = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -492,10 +497,10 @@ class _StoreTracker(Tracker):
         """Flush and end; `error` is why the work ended early."""
         try:
             self._writer.shutdown(wait=True)
-            if error is not None:  # it may have struck between a run's creation and its being known here
+            if error is not None or self._outages:  # between a run's creation and its being known here
                 with contextlib.suppress(Exception):
                     for run in self._running(f"tags.process = '{self._process}'"):
-                        self.mark(run.info.run_id, error)
+                        self.mark(run.info.run_id, error or RuntimeError("its creation was not confirmed"))
         finally:
             self._closed = True
             self._stop.set()
@@ -565,10 +570,17 @@ class _StoreTracker(Tracker):
         with self.store.exclusive():
             status = self.client.get_run(run_id).info.status
             if status == "RUNNING":
+                for child in self._running(f"tags.`mlflow.parentRunId` = '{run_id}'") if self._outages else []:
+                    self._end(child.info.run_id, "KILLED", "its creation was not confirmed")
                 self.client.set_terminated(run_id, status="FINISHED", end_time=ended)
                 return
         tags = self.client.get_run(run_id).data.tags
         self._end(run_id, status, tags.get("reason", "given up by another process"))
+
+    @property
+    def _outages(self) -> int:
+        """How often the store did not answer; a run it created then may be known to nobody."""
+        return int(getattr(self.client, "outages", 0))
 
     def _running(self, query: str) -> list[Any]:
         return self.client.search_runs([self.store.experiment_id], f"attributes.status = 'RUNNING' and {query}")
@@ -624,7 +636,9 @@ class _StoreTracker(Tracker):
                     self._open.pop(run_id, None)
                     continue
                 with contextlib.suppress(Exception):  # the next beat may get through
-                    self.client.set_tag(run_id, "heartbeat", claims.beat())
+                    client = self.client
+                    client = getattr(client, "impatient", client)
+                    client.set_tag(run_id, "heartbeat", claims.beat())
 
     def begin(self, parts: Parts, label: str = "", fresh: bool = False) -> str:
         """Take up the sweep that is defined so, or found one; `sweep` is its id then."""
@@ -775,4 +789,9 @@ def open_tracker(option: Option, experiment: str = EXPERIMENT) -> Tracker:
     children = str(option.numbers.get("children", "auto"))
     if children not in contents.CHILDREN:
         raise InputError(f"tracking.children={children}: not one of {', '.join(contents.CHILDREN)}")
-    return _StoreTracker(open_store(option, experiment), children)
+    store = open_store(option, experiment)
+    if not store.uri.startswith("sqlite:"):
+        patience = float(option.numbers.get("patience", 300.0))
+        client: Any = PatientClient(store.client, shown(store.uri), patience)
+        store = replace(store, client=client)
+    return _StoreTracker(store, children, float(option.numbers.get("checkpoint_seconds", 600.0)))
