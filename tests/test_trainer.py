@@ -281,6 +281,19 @@ def test_training_is_what_the_definitions_say(descent, update, learning_rate_dec
         np.testing.assert_allclose(training.final.flat[row], expected, rtol=1e-8, atol=1e-11)
 
 
+@every_dtype
+@every_descent
+@pytest.mark.parametrize("layers", [(5, 3), (5, 7, 3), (5, 6, 4, 3)])
+def test_a_step_within_blas_is_the_step_of_the_gradient(layers, descent, dtype, monkeypatch):
+    stacked = recipe(layers=layers, descent=descent, dtype=dtype, restarts=3)
+    apart = train_recipe(stacked, splits())
+    monkeypatch.setattr(memory, "WIDE", 1)
+    in_place = assert_restarts_equal_their_lone_runs(stacked, splits(), (0, 2))
+    tolerance = 1e-10 if dtype == "float64" else 1e-4
+    np.testing.assert_allclose(in_place.final.flat, apart.final.flat, rtol=tolerance, atol=tolerance)
+    assert (in_place.final.flat != in_place.initial.flat).any(axis=0).all()
+
+
 def test_two_epochs_worked_by_hand():
     # one linear unit, x = 1, y = 0, w = 1, b = 0; rate .5 halved after each epoch, weight decay .1
     # epoch 1: a = 1, dC/dw = 1 + .1 * 1 = 1.1, dC/db = 1: w = .45, b = -.5; loss .05^2 / 2

@@ -23,6 +23,7 @@ from descentlab.nn.activations import Activation
 
 BLOCK_SAMPLES = 448  # samples a block: larger blocks fall out of the cache, smaller ones pay more calls
 CHUNK_BYTES = 1_500_000  # parameters, gradients and buffers of the restarts that are trained together
+WIDE = 8000  # parameters from which a gradient beside them costs more than one call of BLAS per restart and layer
 THREAD_WORK = 250_000  # multiplications a step that a thread must be given: below, threads only wait for Python's lock
 
 
@@ -142,6 +143,29 @@ def output_buffer(outputs: int, restarts: int, samples: int, dtype: str) -> ndar
     if samples == 1:  # (K, R) would add up K numbers in another order where R is 1
         return np.zeros((restarts, 1, outputs), dtype=dtype)
     return np.zeros((outputs, restarts, samples), dtype=dtype).transpose(1, 2, 0)
+
+
+def subtracts_in_place(layers: Sequence[int], samples: int) -> bool:
+    """Whether `subtract_product` beats a gradient that is formed first and subtracted then."""
+    return parameter_count(layers) >= WIDE and len(Workspace.blocks(samples)) == 1
+
+
+def subtract_product(theta: ndarray, delta: ndarray, a: ndarray) -> None:
+    """theta[r] -= delta[r]^T a[r] within BLAS, which reads and writes theta once.
+
+    Args:
+        theta: (R, n_out, n_in + 1), a layer of Parameters.
+        delta: (R, B, n_out).
+        a: (R, B, n_in + 1), or (B, n_in + 1) shared.
+    """
+    from scipy.linalg.blas import dgemm, sgemm  # late: it is slow to load, and small networks never need it
+
+    gemm = dgemm if theta.dtype == np.float64 else sgemm
+    for row, (into, left) in enumerate(zip(theta, delta, strict=True)):
+        right = a[row] if a.ndim == 3 else a
+        if not into.flags.f_contiguous:  # BLAS's order; any other would be copied, and the copy changed
+            into, left, right = into.T, right, left
+        gemm(-1.0, left.T, right.T, trans_b=True, beta=1.0, c=into, overwrite_c=True)
 
 
 class Trace:

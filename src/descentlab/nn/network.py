@@ -17,7 +17,7 @@ from numpy import ndarray
 
 from descentlab.nn.activations import OUTPUTS, Activation
 from descentlab.nn.losses import Form, Loss
-from descentlab.nn.memory import Parameters, Trace, Workspace, input_table
+from descentlab.nn.memory import Parameters, Trace, Workspace, input_table, subtract_product
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def backward(
     inputs: ndarray,
     trace: Trace,
     delta: ndarray,
-    gradient: Parameters,
+    gradient: Parameters | None,
 ) -> None:
     """Propagate the output error back; leave delta[l] of the hidden layers in the trace.
 
@@ -75,17 +75,22 @@ def backward(
         inputs: as given to `forward`.
         trace: as left by `forward`.
         delta: (R, B, K), the error at the output.
-        gradient: receives sum over samples of delta[l] (a[l-1], 1)^T for every layer.
+        gradient: receives sum over samples of delta[l] (a[l-1], 1)^T for every layer; with None that sum is
+            subtracted from the parameters.
     """
     for layer in reversed(range(len(parameters.theta))):
         a = trace.a[layer - 1] if layer else inputs  # (R, B, n_in + 1)
-        left, right = (delta, a) if delta.shape[-2] > 1 else trace.paired(layer, delta, a)
-        np.matmul(left.mT, right, out=gradient.theta[layer])  # (R, n_out, n_in + 1)
+        if layer:  # before W moves
+            np.matmul(delta, parameters.W[layer], out=trace.delta_units[layer - 1])  # (R, B, n_in)
+        if gradient is None:
+            subtract_product(parameters.theta[layer], delta, a)
+        else:
+            left, right = (delta, a) if delta.shape[-2] > 1 else trace.paired(layer, delta, a)
+            np.matmul(left.mT, right, out=gradient.theta[layer])  # (R, n_out, n_in + 1)
         if layer:
             back = trace.delta[layer - 1]  # (R, B, n_in + 1)
-            np.matmul(delta, parameters.W[layer], out=trace.delta_units[layer - 1])
             back *= network.activation.slope(trace.z[layer - 1], a, trace.slope[layer - 1])
-            delta = trace.delta_units[layer - 1]  # (R, B, n_in)
+            delta = trace.delta_units[layer - 1]
 
 
 def gradient(
@@ -121,6 +126,21 @@ def gradient(
         if start:
             total.flat += part.flat
     return total
+
+
+def descend(
+    network: Network,
+    parameters: Parameters,
+    inputs: ndarray,
+    targets: ndarray,
+    scale: float | ndarray,
+    workspace: Workspace,
+) -> None:
+    """Subtract from the parameters what `gradient` would return, layer by layer, with no room for a gradient."""
+    trace = workspace.trace(len(parameters), inputs.shape[-2])
+    delta = network.form.error(forward(network, parameters, inputs, trace), targets)
+    delta *= scale
+    backward(network, parameters, inputs, trace, delta, None)
 
 
 def predict(network: Network, parameters: Parameters, inputs: ndarray) -> ndarray:

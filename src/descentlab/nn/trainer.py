@@ -31,9 +31,9 @@ from descentlab.nn.initializers import (
     stream,
 )
 from descentlab.nn.losses import LOSSES, TASKS, Loss, check_pair, default_loss, default_output
-from descentlab.nn.memory import Parameters, Workspace, chunks, input_table, target_table
-from descentlab.nn.network import Network, gradient, predict
-from descentlab.nn.updates import UPDATES, State, Update
+from descentlab.nn.memory import Parameters, Workspace, chunks, input_table, subtracts_in_place, target_table
+from descentlab.nn.network import Network, descend, gradient, predict
+from descentlab.nn.updates import UPDATES, State, Update, subtract
 
 Splits = Mapping[str, tuple[ndarray, ndarray]]  # "train", "validation", "test" -> inputs (N, n_0), targets (N, K)
 Snapshot = dict[str, ndarray]  # where a training stands, see `iterate`
@@ -250,12 +250,17 @@ class _Run:
             samples = len(self.inputs)
             order = np.stack([recipe.descent.order(generator, samples) for generator in chunk.orders])  # (r, N)
         decay = recipe.weight_decay * (rates if update.takes_scaled else 1.0)
+        plain = update.apply is subtract and not recipe.weight_decay
+        in_place = plain and subtracts_in_place(recipe.layers, self.steps[0][1])
         for start, stop in self.steps:
             chunk.step += 1
             if order is None:
                 x, y = self.inputs[start:stop], self.targets[start:stop]
             else:
                 x, y = workspace.gather(self.inputs, self.targets, order[:, start:stop])
+            if in_place:
+                descend(self.network, parameters, x, y, scale / (stop - start), workspace)
+                continue
             slope = gradient(self.network, parameters, x, y, scale / (stop - start), workspace).flat
             if recipe.weight_decay:
                 slope += decay * (parameters.flat * parameters.weight_mask)

@@ -44,13 +44,14 @@ class Update:
         return {slot: np.zeros_like(theta) for slot in self.slots}
 
 
+def subtract(theta: ndarray, gradient: ndarray, state: State, rate: Rate, step: int) -> None:
+    """Do theta -= gradient, for a gradient that holds the rate: a step that `network.descend` can take in place."""
+    np.subtract(theta, gradient, out=theta)
+
+
 def gradient_descent() -> Update:
     """Plain gradient descent."""
-
-    def apply(theta: ndarray, gradient: ndarray, state: State, rate: Rate, step: int) -> None:
-        np.subtract(theta, gradient, out=theta)
-
-    return Update("gradient_descent", apply, takes_scaled=True)
+    return Update("gradient_descent", subtract, takes_scaled=True)
 
 
 def _check_momentum(momentum: float) -> None:
