@@ -148,6 +148,14 @@ def memory_table(result: Result) -> Table:
     return rows
 
 
+def startup_table(result: Result) -> Table:
+    """How long short commands take."""
+    rows = [["", "s", "of the processor's, s"]]
+    for words, seconds in result["startup"].items():
+        rows.append([f"`descentlab {words}`", f"{seconds['wall']:.2f}", f"{seconds['processor']:.2f}"])
+    return rows
+
+
 def end_to_end_table(result: Result) -> Table:
     """The ways from the conventional one to the project's, each with what the last change gave."""
     names = {
@@ -189,6 +197,7 @@ def texts(part: str, result: Result) -> dict[str, str]:
         }
     if part == "overhead":
         tables = {"logging": logging_table, "diagnostics": diagnostics_table, "memory": memory_table}
+        tables |= {"start-up": startup_table}
         return {name: markdown(table(result)) for name, table in tables.items()}
     return {"end to end": markdown(end_to_end_table(result))} if part == "end_to_end" else {}
 

@@ -1,4 +1,4 @@
-"""What measuring and keeping cost beside training, and how much memory a stack of restarts takes.
+"""What measuring and keeping cost beside training, how long commands take to start, and what a stack holds in memory.
 
 The setting is W2 as a run of the harness: 64-32-10, sigmoid, trained on all 1797 digits, 32 samples a step, 200 epochs,
 30 restarts, on two cores where there are; validation and test are the first fifth of the digits each. Memory is the
@@ -8,6 +8,7 @@ process of its own.
 
 import contextlib
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -23,6 +24,7 @@ import machine
 
 ROUNDS = 5
 EPOCHS, RESTARTS = 200, 30
+COMMANDS = ("--help", "learning_rate=-1", "data=xor epochs=10 tracking=none")
 STACKS = (1, 10, 100, 1000, 10_000)
 
 
@@ -46,8 +48,21 @@ def measure(quick: bool) -> dict[str, Any]:
         "cores": machine.available(),
         "logging": _logging(cell, recipe, splits, rounds),
         "diagnostics": _diagnostics(recipe, splits, rounds),
+        "startup": {words: _startup(words.split(), rounds) for words in COMMANDS},
         "memory": {str(stack): _in_a_process(stack) for stack in stacks},
     }
+
+
+def _startup(words: list[str], rounds: int) -> dict[str, float]:
+    """Seconds of a command from start to end, of the clock and of the processor; medians."""
+    wall, processor = [], []
+    for _ in range(rounds):
+        before, began = os.times(), time.perf_counter()
+        subprocess.run([sys.executable, "-m", "descentlab", *words], capture_output=True, check=False)
+        wall.append(time.perf_counter() - began)
+        after = os.times()
+        processor.append(after.children_user + after.children_system - before.children_user - before.children_system)
+    return {"wall": statistics.median(wall), "processor": statistics.median(processor)}
 
 
 def _logging(cell: Any, recipe: Any, splits: Any, rounds: int) -> dict[str, float]:
