@@ -39,7 +39,16 @@ def test_the_quick_form_prints_tables_and_writes_nothing():
     before = {path: path.read_bytes() for path in [*results.glob("*"), ROOT / "docs" / "performance.md"]}
     done = bench("speed", "growth", "overhead")
     assert done.returncode == 0, done.stderr
-    names = ["speed float32", "speed float64", "compilation", "agreement", "logging", "diagnostics", "memory", "start-up"]
+    names = [
+        "speed float32",
+        "speed float64",
+        "compilation",
+        "agreement",
+        "logging",
+        "diagnostics",
+        "memory",
+        "start-up",
+    ]
     assert [name for name in names if f"\n{name}\n" not in done.stdout] == []
     assert {path: path.read_bytes() for path in before} == before
 

@@ -365,3 +365,94 @@ def test_a_refusal_is_not_waited_for():
 
     with pytest.raises(ValueError, match="no such run"):
         patience.PatientClient(Client(), "http://host", 60).get_run("x")
+
+
+# --- learning rates ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stacks(monkeypatch):
+    """The learning rates of every training that is started."""
+    calls = []
+    whole = sweeps.iterate
+
+    def iterate(recipe, *arguments, **more):
+        calls.append(recipe.rates)
+        return whole(recipe, *arguments, **more)
+
+    monkeypatch.setattr(sweeps, "iterate", iterate)
+    return calls
+
+
+def rates(*values, **more):
+    return [cell(learning_rate=value, **more) for value in values]
+
+
+def test_cells_that_differ_in_rate_alone_train_as_one_stack_and_are_the_runs_they_are_alone(option, stacks):
+    cells = rates(0.1, 1e200, 0.5)  # the second diverges
+    with tracking.open_tracker(option) as tracker:
+        alone = [sweeps.run([one], tracker, progress=False)[0] for one in cells]
+    first = find(option)
+    fresh = [replace(one, resume=False) for one in cells]
+    _, together = sweep(option, *fresh)
+    assert stacks == [(0.1,), (1e200,), (0.5,), (0.1, 1e200, 0.5)]
+    for one, other in zip(alone, together, strict=True):
+        assert one.recipe.learning_rate == other.recipe.learning_rate
+        assert_same_training(one, other)
+    assert (together[1].diverged_epoch >= 0).all()
+    again = [run for run in find(option) if run.run_id not in {run.run_id for run in first}]
+    assert [run.tags["config_hash"] for run in again] == [one.hash for one in cells]
+    for one, other in zip(first, again, strict=True):
+        assert_same_run(one, other)
+
+
+def test_a_stack_leaves_out_what_is_there_already_and_what_differs_in_more(option, stacks):
+    sweep(option, *rates(0.2))
+    one, two, three = rates(0.1, 0.2, 0.3)
+    _, trainings = sweep(option, one, cell(learning_rate=0.1, activation="relu"), two, three)
+    assert stacks == [(0.2,), (0.1, 0.3), (0.1,)]
+    assert [training.recipe.rates for training in trainings] == [(0.1,), (0.1,), (0.2,), (0.3,)]
+    assert [training.recipe.activation.name for training in trainings] == ["tanh", "relu", "tanh", "tanh"]
+
+
+def test_a_stack_holds_no_more_than_its_bound(option, stacks, monkeypatch):
+    cells = rates(0.1, 0.2, 0.3, 0.4, 0.5)
+    (training,) = sweep(option, cells[0])[1]
+    monkeypatch.setattr(sweeps, "STACK_BYTES", 2 * training.final.flat.nbytes + 1)
+    sweep(option, *(replace(one, resume=False) for one in cells))
+    assert stacks == [(0.1,), (0.1, 0.2), (0.3, 0.4), (0.5,)]
+
+
+def test_a_stack_that_fails_marks_all_of_its_cells_and_the_others_go_on(option, monkeypatch):
+    whole = sweeps.iterate
+
+    def iterate(recipe, *arguments, **more):
+        if len(recipe.rates) > 1:
+            raise MemoryError("no room")
+        return whole(recipe, *arguments, **more)
+
+    monkeypatch.setattr(sweeps, "iterate", iterate)
+    with pytest.raises(sweeps.CellsFailed, match="2 of 3 cells failed"):
+        sweep(option, *rates(0.1, 0.2), cell(activation="relu"))
+    assert sorted(run.status for run in find(option, status=None)) == ["FAILED", "FAILED", "FINISHED"]
+
+
+def test_a_stack_that_was_cut_short_goes_on_from_its_checkpoint_to_the_same_bits(option, stacks, monkeypatch, capsys):
+    often = replace(option, numbers={**option.numbers, "checkpoint_seconds": 0.0})
+    cells = rates(0.1, 0.5, epochs=6)
+    record = runs._TrackedCell.record
+
+    def cut(self, given):
+        if given.epoch == 4:
+            raise KeyboardInterrupt
+        record(self, given)
+
+    monkeypatch.setattr(runs._TrackedCell, "record", cut)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(often, *cells)
+    monkeypatch.setattr(runs._TrackedCell, "record", record)
+    _, together = sweep(often, *cells)
+    assert "goes on from epoch 3" in capsys.readouterr().err
+    _, alone = sweep(option, replace(cells[1], resume=False))
+    assert stacks == [(0.1, 0.5), (0.1, 0.5), (0.5,)]
+    assert_same_training(together[1], alone[0])

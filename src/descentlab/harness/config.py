@@ -332,6 +332,11 @@ class Config:
         """The same without seed and restarts: a restart is keyed by this and its own seed."""
         return self._digest("seed", "restarts")
 
+    @property
+    def stack_hash(self) -> str:
+        """The same as hash but for the learning rate: cells with one stack_hash train side by side as one stack."""
+        return self._digest("learning_rate")
+
     def _digest(self, *left_out: str) -> str:
         values = {key: value for key, value in self.as_dict().items() if key not in (*HASHED_NOT, *left_out)}
         values["data"] = {key: value for key, value in values["data"].items() if key != "path"}

@@ -26,7 +26,8 @@ from descentlab.harness.judges import judged
 from descentlab.harness.tracking import Claim, FinishedRun, Planned, StoreLost, part_id
 from descentlab.harness.tracking.contents import SPOOL, all_weights, joined, only, ranking, read_spooled, read_training
 from descentlab.nn import checkpoints
-from descentlab.nn.trainer import Recipe, Record, Training, iterate
+from descentlab.nn.memory import parameter_count
+from descentlab.nn.trainer import Recipe, Record, Splits, Training, iterate
 
 if TYPE_CHECKING:
     from descentlab.harness.judges import Judge
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 LINE_SECONDS = 5.0  # between lines of progress where no terminal draws a bar
 BUSY_SECONDS = 1.0  # between looks at cells that another process trains
+STACK_BYTES = 16 * 2**20  # of the parameters of cells that are trained as one stack; larger stacks are no faster
 BAR_SECONDS = 0.1  # between movements of the bar where one does
 
 
@@ -112,33 +114,54 @@ def run(
     trained: dict[str, Training] = {}
     failures: list[tuple[Config, Exception]] = []
     busy: dict[str, str] = {}  # hash -> who trains it
+
+    def take(place: int) -> Claim:
+        if found := standing.get(planned[place].key):
+            tracker.adopt(found, sweep, place, queue[place].name)
+            return Claim(finished=found)
+        return tracker.claim(planned[place], configuration.check(queue[place]), sweep, place, fresh)
+
     with _shown_progress(queue, progress) as show:
         places = deque(range(len(queue)))
         while places:
             place = places.popleft()
-            cell, wanted = queue[place], planned[place]
+            cell = queue[place]
             if busy and len(places) < len(busy):  # all that is left is another's
                 time.sleep(BUSY_SECONDS)
-            if found := standing.get(wanted.key):
-                tracker.adopt(found, sweep, place, cell.name)
-                claim = Claim(finished=found)
-            else:
-                claim = tracker.claim(wanted, configuration.check(cell), sweep, place, fresh)
+            claim = take(place)
             if claim.holder:
                 if busy.setdefault(cell.hash, "") != claim.holder:
                     _say(f"{cell.name}: is being trained by {claim.holder}; it is waited for at the end")
                     busy[cell.hash] = claim.holder
                 places.append(place)
                 continue
-            busy.pop(cell.hash, None)
-            try:
-                trained[cell.hash] = settle(cell, claim, workers, partial(show, place), on_finish, judge)
-            except Exception as error:
-                if len(queue) == 1 or isinstance(error, StoreLost):
-                    raise
-                failures.append((cell, error))
-                print(f"descentlab: {cell.name}: failed: {type(error).__name__}: {shown(error)}", file=sys.stderr)
-            show(place, None)
+            claims = {place: claim}
+            for mate in _mates(queue, place, places) if _is_whole(cell, claim) else []:
+                claims[mate] = take(mate)
+                if claims[mate].holder:  # its turn will come
+                    del claims[mate]
+                else:
+                    places.remove(mate)
+            stack = [taken for taken in claims if _is_whole(queue[taken], claims[taken])]
+            for together in [stack, *([taken] for taken in claims if taken not in stack)]:
+                some = [queue[taken] for taken in together]
+                note = partial(show, together)
+                try:
+                    if len(together) > 1:
+                        found = _settle_stack(some, [claims[t] for t in together], workers, note, on_finish, judge)
+                    else:
+                        found = [settle(one, claims[taken], workers, note, on_finish, judge)
+                                 for one, taken in zip(some, together, strict=True)]  # fmt: skip
+                    trained |= {one.hash: training for one, training in zip(some, found, strict=True)}
+                except Exception as error:
+                    if len(queue) == 1 or isinstance(error, StoreLost):
+                        raise
+                    failures += [(one, error) for one in some]
+                    names = ", ".join(one.name for one in some)
+                    print(f"descentlab: {names}: failed: {type(error).__name__}: {shown(error)}", file=sys.stderr)
+                show(together, None)
+                for one in some:
+                    busy.pop(one.hash, None)
     if failures:
         raise CellsFailed(failures, [trained.get(cell.hash) for cell in cells])
     return [trained[cell.hash] for cell in cells]
@@ -175,6 +198,59 @@ def settle(
     if on_finish:
         on_finish(cell, training, kept)
     return training
+
+
+def _is_whole(cell: Config, claim: Claim) -> bool:
+    """Whether all of a cell is to be trained: nothing of it is held by finished runs, or was left by one that died."""
+    run = claim.run
+    if run is None or claim.parents:
+        return False
+    begun = (SPOOL, _span_name(cell.seed, cell.restarts))
+    return run.checkpoints is None or not any((run.checkpoints / name).is_dir() for name in begun)
+
+
+def _mates(queue: Sequence[Config], place: int, waiting: Sequence[int]) -> list[int]:
+    """Which of the waiting cells differ from one in their learning rate alone, as many as a stack may hold."""
+    cell = queue[place]
+    mates = [other for other in waiting if queue[other].stack_hash == cell.stack_hash]
+    if not mates:
+        return []
+    layers = configuration.recipe(cell, configuration.check(cell)).layers
+    size = cell.restarts * parameter_count(layers) * np.dtype(cell.dtype).itemsize
+    return mates[: max(0, STACK_BYTES // size - 1)]
+
+
+def _settle_stack(
+    cells: Sequence[Config],
+    claims: Sequence[Claim],
+    workers: int | None,
+    show: "Callable[[Step], None]",
+    on_finish: Finish | None,
+    judge: "Judge | None",
+) -> list[Training]:
+    """Train cells that differ in their learning rate alone as one stack, and keep each as the run it is."""
+    dataset = configuration.check(cells[0])
+    rates = tuple(cell.learning_rate for cell in cells)
+    recipe = replace(configuration.recipe(cells[0], dataset), learning_rate=rates)
+    rows = [np.arange(place * recipe.restarts, (place + 1) * recipe.restarts) for place in range(len(cells))]
+    with contextlib.ExitStack() as runs:
+        kept = [runs.enter_context(claim.run) for claim in claims if claim.run]
+
+        def note(record: Record) -> None:
+            for one, own in zip(kept, rows, strict=True):
+                one.record(replace(record, metrics={name: values[own] for name, values in record.metrics.items()}))
+
+        folder = f"{_span_name(recipe.seed, recipe.restarts)}-{len(cells)}-rates"  # of the first cell
+        whole = _train_on(recipe, dataset.splits, workers or cells[0].workers, kept[0], folder, note, show, show)
+        trainings = []
+        for cell, one, own in zip(cells, kept, rows, strict=True):
+            training = replace(only(whole, own), recipe=replace(recipe, learning_rate=cell.learning_rate))
+            one.finish(training, judgement=judged(judge, cell, training) if judge else None)
+            trainings.append(training)
+    for cell, training, one in zip(cells, trainings, kept, strict=True):
+        if on_finish:
+            on_finish(cell, training, one)
+    return trainings
 
 
 def stored_training(cell: Config, run: "StoredRun") -> Training:
@@ -245,19 +321,8 @@ def _train(
 
     def trained(seed: int, restarts: int) -> Training:
         part, told = replace(recipe, seed=seed, restarts=restarts), show if note else None
-        threads: Any = workers or cell.workers
-        if kept.checkpoints is None:
-            return _drain(iterate(part, dataset.splits, threads, show), note, told)
-        folder = kept.checkpoints / f"{seed}-{restarts}"
-        start = checkpoints.latest(folder, _say)
-        more: dict[str, Any] = {"save": partial(_save, folder), "save_seconds": kept.checkpoint_seconds}
-        if start is not None:
-            _say(f"{cell.name}: goes on from epoch {int(start['epoch'])}")
-            try:
-                return _drain(iterate(part, dataset.splits, threads, show, start=start, **more), note, told)
-            except ValueError as error:  # put by by a version that trained otherwise
-                _say(f"{cell.name}: starts from the beginning, since {error}")
-        return _drain(iterate(part, dataset.splits, threads, show, **more), note, told)
+        folder = _span_name(seed, restarts)
+        return _train_on(part, dataset.splits, workers or cell.workers, kept, folder, note, told, show)
 
     parts = [trained(*span) for span in spans]
     if not reused:
@@ -272,6 +337,35 @@ def _train(
             again = trained(int(training.seeds[best]), 1)
             training.initial.flat[best], training.final.flat[best] = again.initial.flat[0], again.final.flat[0]
     return training, reused
+
+
+def _span_name(seed: int, restarts: int) -> str:
+    return f"{seed}-{restarts}"
+
+
+def _train_on(
+    recipe: Recipe,
+    splits: Splits,
+    threads: Any,
+    kept: "CellRun",
+    folder: str,
+    note: Callable[[Record], None] | None,
+    told: "Callable[[Step], None] | None",
+    show: "Callable[[Step], None]",
+) -> Training:
+    """Train to the end, from the checkpoint in a folder of the run's where there is one, and leave others there."""
+    if kept.checkpoints is None:
+        return _drain(iterate(recipe, splits, threads, show), note, told)
+    path = kept.checkpoints / folder
+    start = checkpoints.latest(path, _say)
+    more: dict[str, Any] = {"save": partial(_save, path), "save_seconds": kept.checkpoint_seconds}
+    if start is not None:
+        _say(f"{kept.name}: goes on from epoch {int(start['epoch'])}")
+        try:
+            return _drain(iterate(recipe, splits, threads, show, start=start, **more), note, told)
+        except ValueError as error:  # put by by a version that trained otherwise
+            _say(f"{kept.name}: starts from the beginning, since {error}")
+    return _drain(iterate(recipe, splits, threads, show, **more), note, told)
 
 
 def _save(folder: Path, snapshot: Mapping[str, np.ndarray]) -> None:
@@ -332,10 +426,10 @@ Step = Record | int | None  # a record, restarts that have gone through one more
 
 
 @contextlib.contextmanager
-def _shown_progress(cells: Sequence[Config], wanted: bool) -> Iterator[Callable[[int, Step], None]]:
-    """Yield what is called with the cell's place and each step of its training, from any thread."""
+def _shown_progress(cells: Sequence[Config], wanted: bool) -> Iterator[Callable[[Sequence[int], Step], None]]:
+    """Yield what is called with the places of cells and each step of their training, from any thread."""
     if not wanted:
-        yield lambda place, step: None
+        yield lambda places, step: None
     elif sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -347,57 +441,64 @@ def _shown_progress(cells: Sequence[Config], wanted: bool) -> Iterator[Callable[
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(_place(cells, 0), total=1.0, state="")
+            task = bar.add_task(_place(cells, [0]), total=1.0, state="")
 
-            def draw(place: int, state: str, share: float) -> None:
-                bar.update(task, description=_place(cells, place), state=state, completed=share)
+            def draw(places: Sequence[int], state: str, share: float) -> None:
+                bar.update(task, description=_place(cells, places), state=state, completed=share)
 
             yield _Meter(cells, draw, BAR_SECONDS, -math.inf).note
     else:
         began = time.monotonic()
 
-        def write(place: int, state: str, share: float) -> None:
+        def write(places: Sequence[int], state: str, share: float) -> None:
             left = (time.monotonic() - began) * (1 - share) / max(share, 1e-9)
-            print(f"{_place(cells, place)}: {state}, about {left:.0f} s left", file=sys.stderr, flush=True)
+            print(f"{_place(cells, places)}: {state}, about {left:.0f} s left", file=sys.stderr, flush=True)
 
         yield _Meter(cells, write, LINE_SECONDS, began).note
 
 
-def _place(cells: Sequence[Config], place: int) -> str:
-    return f"{place + 1}/{len(cells)} {cells[place].name}" if len(cells) > 1 else cells[place].name
+def _place(cells: Sequence[Config], places: Sequence[int]) -> str:
+    first = places[0]
+    rates = f" with {len(places)} learning rates" if len(places) > 1 else ""
+    return f"{first + 1}/{len(cells)} {cells[first].name}{rates}" if len(cells) > 1 else cells[first].name
 
 
 class _Meter:
-    """Counts epochs of restarts and shows the running cell every so many seconds."""
+    """Counts epochs of restarts and shows the running cells every so many seconds."""
 
     def __init__(
-        self, cells: Sequence[Config], show: Callable[[int, str, float], None], seconds: float, last: float
+        self, cells: Sequence[Config], show: Callable[[Sequence[int], str, float], None], seconds: float, last: float
     ) -> None:
         self._cells, self._show, self._seconds, self._last = cells, show, seconds, last
-        self._work = np.cumsum([0, *(cell.epochs * cell.restarts for cell in cells)])
-        self._done, self._loss = 0, ""
+        self._work = [cell.epochs * cell.restarts for cell in cells]
+        self._ended: set[int] = set()
+        self._running, self._loss = 0, ""
         self._lock = threading.Lock()
 
-    def note(self, place: int, step: Step) -> None:
-        """Take a step of the cell at `place` into account."""
-        cell = self._cells[place]
+    def note(self, places: Sequence[int], step: Step) -> None:
+        """Take a step of the cells at `places`, which train as one stack, into account."""
+        cell = self._cells[places[0]]
+        restarts = cell.restarts * len(places)
         with self._lock:
             if isinstance(step, Record):
                 losses = step.metrics.get("train/loss", np.array([np.nan]))
                 finite = losses[np.isfinite(losses)]
                 self._loss = f", train/loss {finite.mean():.4g}" if len(finite) else ", diverged"
-                self._done = max(self._done, self._work[place] + step.epoch * cell.restarts)
+                self._running = max(self._running, step.epoch * restarts)
             elif step is None:
-                self._done = self._work[place + 1]
+                self._ended |= set(places)
+                self._running = 0
             else:
-                self._done = min(self._done + step, self._work[place + 1])
+                self._running = min(self._running + step, cell.epochs * restarts)
             now = time.monotonic()
             if step is None or now - self._last < self._seconds:
                 return
             self._last = now
-            many = f"{cell.restarts} restarts, " if cell.restarts > 1 else ""
-            epoch = (self._done - self._work[place]) // cell.restarts
-            self._show(place, f"{many}epoch {epoch}/{cell.epochs}{self._loss}", self._done / self._work[-1])
+            many = f"{restarts} restarts, " if restarts > 1 else ""
+            done = self._running + sum(self._work[place] for place in self._ended)
+            self._show(
+                places, f"{many}epoch {self._running // restarts}/{cell.epochs}{self._loss}", done / sum(self._work)
+            )
 
 
 # --- what came of it ---------------------------------------------------------------------------------------------
