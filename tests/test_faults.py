@@ -10,10 +10,15 @@ import os
 import random
 import shutil
 import signal
+import socket
 import sqlite3
+import subprocess
 import sys
+import tempfile
 import time
+import urllib.request
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -175,3 +180,234 @@ def test_sweeps_that_are_killed_fifty_times_end_as_one_that_was_not(start, undis
     with capsys.disabled():
         print(f"\nsqlite: {struck.total()} kills over {rounds} sweeps, all of them whole in the end")
         print("\n".join(f"  {count:3} {where}" for where, count in struck.most_common()))
+
+
+@pytest.mark.fault
+def test_eight_processes_that_start_a_sweep_at_once_on_a_fresh_store_train_every_cell_once(
+    start, undisturbed, tmp_path, capsys
+):
+    logs = [tmp_path / f"log{number}" for number in range(8)]
+    processes = [start(*sweep(local(tmp_path)), log=log) for log in logs]
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 8, [log.read_text() for log in logs]
+    assert standing(local(tmp_path)) == undisturbed[0]
+    assert len(tracking.find(local(tmp_path), status=None)) == 3
+    assert len(tracking.find(local(tmp_path), "sweep", status=None)) == 1
+    with capsys.disabled():
+        print("\neight processes at once on a fresh store: one sweep, every cell trained once")
+
+
+@pytest.mark.slow
+def test_two_people_who_start_the_same_sweep_share_it(start, undisturbed, empty_store, tmp_path):
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    logs = [tmp_path / f"log{number}" for number in range(2)]
+    processes = [start(*sweep(local(tmp_path)), log=log) for log in logs]
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0], [log.read_text() for log in logs]
+    assert standing(local(tmp_path)) == undisturbed[0]
+    assert len(tracking.find(local(tmp_path), status=None)) == 3
+    assert all(log.read_text().count("test/accuracy") == 3 for log in logs)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_sweep_that_is_told_to_end_says_so_and_goes_on(start, undisturbed, empty_store, tmp_path, number):
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    draw = random.Random(3)
+    stopped = 0
+    for _ in range(6):
+        process = start(*sweep(local(tmp_path)), log=tmp_path / "log")
+        process.join(draw.uniform(0.3, undisturbed[1] / 2))
+        if process.is_alive():
+            os.kill(process.pid, number)
+        process.join()
+        assert process.exitcode in (0, 128 + number), (tmp_path / "log").read_text()
+        stopped += process.exitcode != 0
+        assert not left_open(local(tmp_path))
+    assert stopped
+    assert "descentlab: stopped" in (tmp_path / "log").read_text()
+    assert "Traceback" not in (tmp_path / "log").read_text()
+    process = start(*sweep(local(tmp_path)), log=tmp_path / "log")
+    process.join()
+    assert standing(local(tmp_path)) == undisturbed[0]
+
+
+# --- a full disk -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of few megabytes in memory."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)], capture_output=True)
+    if done.returncode:
+        pytest.skip(f"no file system may be mounted here: {done.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_a_sweep_in_one_line_and_it_goes_on_when_there_is_room(
+    start, undisturbed, empty_store, small_disk, tmp_path
+):
+    shutil.copy(empty_store, small_disk / "mlflow.db")
+    option = local(small_disk)
+    free = shutil.disk_usage(small_disk).free
+    with (small_disk / "ballast").open("wb") as ballast:
+        ballast.write(bytes(max(0, free - 1_500_000)))
+    process = start(*sweep(option), log=tmp_path / "log")
+    process.join()
+    said = [line for line in (tmp_path / "log").read_text().splitlines() if "error" in line or "full" in line]
+    assert process.exitcode in (1, 2), (tmp_path / "log").read_text()
+    assert "Traceback" not in (tmp_path / "log").read_text()
+    assert any("disk is full" in line or "No space left" in line for line in said), (tmp_path / "log").read_text()
+    with contextlib.closing(sqlite3.connect(small_disk / "mlflow.db")) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    (small_disk / "ballast").unlink()
+    process = start(*sweep(option), log=tmp_path / "log")
+    process.join()
+    assert process.exitcode == 0, (tmp_path / "log").read_text()
+    assert standing(option) == undisturbed[0]
+    assert not left_open(option)
+
+
+# --- a server --------------------------------------------------------------------------------------------------------
+
+
+class Server:
+    """An MLflow server that can be killed and started again at the same address."""
+
+    def __init__(self, backend, folder, port):
+        self.backend, self.folder, self.port = backend, folder, port
+        self.option = Option("server", {"uri": f"http://127.0.0.1:{port}", "experiment": "tests", "patience": 4})
+        self.process = None
+
+    def start(self):
+        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
+        command += ["--workers", "1", "--artifacts-destination", str(self.folder / "artifacts")]
+        quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        environment = {**os.environ, **quiet, "MLFLOW_BACKEND_STORE_URI": self.backend}
+        with (self.folder / "server.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                command, env=environment, cwd=self.folder, stdout=log, stderr=log, start_new_session=True
+            )
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=5).close()
+                return
+            time.sleep(0.2)
+        raise AssertionError((self.folder / "server.log").read_text())
+
+    def kill(self):
+        if self.process:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def served(option):
+    """The words of the sweep on a server."""
+    return ["tracking=server", *sweep(option)]
+
+
+@pytest.mark.fault
+def test_a_sweep_whose_server_dies_ends_with_what_to_do_and_goes_on(start, undisturbed, empty_store, tmp_path, capsys):
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    server = Server(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path, free_port())
+    server.start()
+    try:
+        process = start(*served(server.option), log=tmp_path / "log")
+        while not tracking.find(server.option, status=None):
+            time.sleep(0.2)
+        server.kill()
+        process.join()
+        said = (tmp_path / "log").read_text()
+        assert process.exitcode == 2, said
+        assert "does not answer; waiting for up to 4 s more" in said
+        assert "has not answered for 4 s; start the server again, then the same command goes on" in said
+        assert "Traceback" not in said
+        server.start()
+        process = start(*served(server.option), log=tmp_path / "log")
+        while not tracking.find(server.option, status="FINISHED"):
+            time.sleep(0.1)
+        server.kill()  # for a moment only
+        time.sleep(1)
+        server.start()
+        process.join()
+        said = (tmp_path / "log").read_text()
+        if process.exitcode:
+            process = start(*served(server.option), log=tmp_path / "log")
+            process.join()
+        assert process.exitcode == 0, said
+        assert standing(server.option) == undisturbed[0]
+        assert not left_open(server.option)
+    finally:
+        server.kill()
+    with capsys.disabled():
+        print("\na server that dies: waited for, ended with status 2 and what to do, gone on with to the same bits")
+
+
+@pytest.fixture
+def postgres(tmp_path):
+    """The address of a PostgreSQL of the test's own."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if not found:
+        pytest.skip("PostgreSQL is not installed")
+    folder, port = Path(tempfile.mkdtemp(prefix="descentlab-")), free_port()
+    if os.getuid() == 0:
+        shutil.chown(folder, "postgres", "postgres")
+    user = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.getuid() == 0 else {}
+
+    def call(*words):
+        subprocess.run([str(word) for word in words], check=True, capture_output=True, cwd=folder, **user)
+
+    call(found[-1] / "initdb", "-D", folder / "data", "-A", "trust", "-U", "descentlab", "-E", "UTF8")
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}"
+    call(found[-1] / "pg_ctl", "-D", folder / "data", "-l", folder / "log", "-o", options, "-w", "start")
+    try:
+        call(found[-1] / "createdb", "-h", "127.0.0.1", "-p", port, "-U", "descentlab", "mlflow")
+        yield f"postgresql://descentlab@127.0.0.1:{port}/mlflow"
+    finally:
+        call(found[-1] / "pg_ctl", "-D", folder / "data", "-m", "immediate", "stop")
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.fault
+def test_sweeps_on_a_server_over_postgresql_that_are_killed_twenty_times_end_as_one_that_was_not(
+    start, undisturbed, postgres, tmp_path, capsys
+):
+    server = Server(postgres, tmp_path, free_port())
+    server.start()
+    draw, kills, rounds = random.Random(4), 0, 0
+    try:
+        while kills < 20:
+            option = replace(server.option, numbers={**server.option.numbers, "experiment": f"tests-{rounds}"})
+            rounds += 1
+            for _ in range(8):
+                process = start(*served(option), log=tmp_path / "log")
+                process.join(draw.uniform(0.2, undisturbed[1]))
+                process.kill()
+                process.join()
+                if process.exitcode == 0:
+                    break
+                assert process.exitcode == -signal.SIGKILL, (tmp_path / "log").read_text()
+                kills += 1
+            process = start(*served(option), log=tmp_path / "log")
+            process.join()
+            assert process.exitcode == 0, (tmp_path / "log").read_text()
+            assert standing(option) == undisturbed[0]
+            assert not left_open(option)
+    finally:
+        server.kill()
+    with capsys.disabled():
+        print(f"\nserver over PostgreSQL: {kills} kills over {rounds} sweeps, all of them whole in the end")

@@ -12,8 +12,8 @@ import pytest
 from test_tracking import cell, children
 
 from descentlab.harness import config as configs
-from descentlab.harness import results, sweeps, tracking
-from descentlab.harness.config import InputError
+from descentlab.harness import planning, results, sweeps, tracking
+from descentlab.harness.config import InputError, Option
 from descentlab.harness.tracking import claims, contents, find, patience, runs
 from descentlab.harness.tracking import store as stores
 
@@ -456,3 +456,48 @@ def test_a_stack_that_was_cut_short_goes_on_from_its_checkpoint_to_the_same_bits
     _, alone = sweep(option, replace(cells[1], resume=False))
     assert stacks == [(0.1, 0.5), (0.1, 0.5), (0.5,)]
     assert_same_training(together[1], alone[0])
+
+
+# --- plan and status -------------------------------------------------------------------------------------------------
+
+
+def test_a_plan_says_what_is_there_and_what_the_rest_would_take(option):
+    cells = [cell(restarts=2), cell(restarts=4), cell(activation="relu")]
+    before = planning.plan(cells, Option("local", {"uri": str(stores.home() / "nowhere.db")}))
+    assert "cells     3: 0 there already, 0 partly, 3 to do\nrestarts  9: 0 there already, 9 to train" in before
+    assert "from a few epochs timed now (for 3 of 3)" in before
+    assert "computed from the sizes" in before
+    sweep(option, cells[0])
+    told = planning.plan(cells, option)
+    assert "cells     3: 1 there already, 1 partly, 1 to do\nrestarts  9: 4 there already, 5 to train" in told
+    assert "finished cells of the same kind (for 1 of 2); a few epochs timed now (for 1 of 2)" in told
+    assert "measured on kept cells (for 2 of 2)" in told
+    anew = planning.plan([replace(cells[0], resume=False)], option)
+    assert "restarts  2: 0 there already, 2 to train" in anew
+    assert "nothing is trained" in planning.plan(cells[:1], option)
+
+
+def test_the_status_counts_what_is_planned_done_running_failed_and_diverged(option, monkeypatch):
+    arms = [cell(activation=name, restarts=1) for name in ("tanh", "relu", "elu", "silu", "gelu")]
+    whole = runs._TrackedCell.finish
+
+    def finish(self, training, **more):
+        if self.name.startswith("relu"):
+            raise ValueError("no")
+        if self.name.startswith("elu"):
+            raise KeyboardInterrupt
+        return whole(self, training, **more)
+
+    monkeypatch.setattr(runs._TrackedCell, "finish", finish)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(option, *arms, label="mine")
+    monkeypatch.setattr(runs._TrackedCell, "finish", whole)
+    last = find(option, sweep="last", status=None)[0].tags["sweep"]
+    gone(option, arms[3], **{"sweep": last})
+    gone(option, arms[4], **claims.owner(), sweep=last)
+    header, row, *_ = planning.status([], option).splitlines()
+    assert header.split()[-7:] == ["planned", "done", "running", "failed", "killed", "to", "do"]
+    assert row.split()[-6:] == ["5", "1", "1", "1", "2", "3"]
+    assert "mine" in row
+    with pytest.raises(InputError, match="status takes"):
+        planning.status(["limit=x"], option)

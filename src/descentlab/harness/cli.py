@@ -45,6 +45,8 @@ USAGE = """descentlab: how small neural networks learn, measured over stacked re
 
 usage: descentlab [KEY=VALUE ...]             train one configuration
        descentlab -m KEY=A,B [KEY=VALUE ...]  train every combination
+       descentlab plan [-m] [KEY=VALUE ...]   what that would train, what is there already, time and disk
+       descentlab status [sweep=last]         how far sweeps are: planned, done, running, failed, diverged
        descentlab ui [port=N]                 serve the tracked runs in MLflow, on this machine only
        descentlab replay RUN_ID               repeat a tracked run and say whether the bits agree
        descentlab check [activation=A]        compare hand-derived slopes and gradients with differences
@@ -533,7 +535,29 @@ def _housekeeping(name: str) -> Callable[[list[str]], int]:
     return command
 
 
+def _plan(words: list[str]) -> int:
+    """What the command with these words would train, and what that would take."""
+    from descentlab.harness import planning
+
+    flags, overrides = _flags(words)
+    if set(flags) - {"sweep", "config_dir"}:
+        raise InputError(f"{shown(' '.join(words))}: plan takes overrides, -m and --config-dir")
+    cells = compose(overrides, sweep="sweep" in flags, config_dir=flags.get("config_dir"))
+    print(planning.plan(cells, cells[0].tracking))
+    return 0
+
+
+def _status(words: list[str]) -> int:
+    from descentlab.harness import planning
+
+    store = [word for word in words if word.startswith("tracking")]
+    print(planning.status([word for word in words if word not in store], _tracking(store)))
+    return 0
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "plan": _plan,
+    "status": _status,
     "check": _check,
     "ui": _ui,
     "replay": _replay,
@@ -569,6 +593,7 @@ def _command_words(words: Sequence[str]) -> list[str]:
     filters = ["sweep=last", *(f"status={status}" for status in ("FINISHED", "FAILED", "KILLED"))]
     filters += [f"{key}=" for key in ("name", *GROUPS[:-1], "output", "learning_rate", "epochs", "seed", "restarts")]
     known = {
+        "status": ["sweep=last", "limit=all"],
         "list": ["sweeps", "summaries", "deleted", "limit=all", *filters],
         "export": filters,
         "delete": ["--yes", *filters],

@@ -68,7 +68,7 @@ def begin(parts: Mapping[str, Sequence[Config]], tracker: "Tracker", label: str 
     Raises:
         InputError: a cell that cannot run.
     """
-    planned = {part: _planned(_different(cells)) for part, cells in parts.items()}
+    planned = {part: _planned(different(cells)) for part, cells in parts.items()}
     fresh = not all(cell.resume for cells in parts.values() for cell in cells)
     if note := tracker.begin(planned, label, fresh):
         _say(note)
@@ -103,7 +103,7 @@ def run(
         InputError: a cell that cannot run, when none has been trained; or a store that is lost.
         CellsFailed: at the end, where cells of several failed. The error of a single cell comes through as it is.
     """
-    queue = _different(cells)
+    queue = different(cells)
     planned = _planned(queue, judge)
     if part is None:
         begin({"": cells}, tracker, label)
@@ -263,8 +263,8 @@ def stored_training(cell: Config, run: "StoredRun") -> Training:
     return read_training(run.table, run.arrays, recipe, float(run.tags.get("wall_seconds", "nan")))
 
 
-def _different(cells: Sequence[Config]) -> list[Config]:
-    """Equal cells once, under the first one's name and settings."""
+def different(cells: Sequence[Config]) -> list[Config]:
+    """Cells without repetition; of equal ones the first one's name and settings."""
     first = {cell.hash: cell for cell in reversed(cells)}
     return list({cell.hash: first[cell.hash] for cell in cells}.values())
 

@@ -8,10 +8,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from descentlab.harness.config import Config, flattened, shown
 from descentlab.harness.tracking.contents import DIGEST_LENGTH, recorded
+
+if TYPE_CHECKING:
+    from descentlab.harness.tracking.store import StoredRun
 
 MOST_NAMED = 6  # values of a key that a difference lists
 
@@ -28,6 +31,11 @@ class Planned:
     def key(self) -> str:
         """What one finished run stands for: all that alters results, the data's values included."""
         return f"{self.config.hash}-{self.digest[:DIGEST_LENGTH]}"
+
+
+def key_of(run: "StoredRun") -> str:
+    """The key that a stored run was trained for."""
+    return f"{run.tags.get('config_hash', '')}-{run.tags.get('data_digest', run.digest)}"
 
 
 Parts = Mapping[str, Sequence[Planned]]  # "" is the only part of a command's sweep

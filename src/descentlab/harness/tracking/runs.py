@@ -33,7 +33,7 @@ from descentlab.harness.tracking.claims import Claim, owner
 from descentlab.harness.tracking.contents import DIGEST_LENGTH
 from descentlab.harness.tracking.interrupts import terminable
 from descentlab.harness.tracking.patience import PatientClient
-from descentlab.harness.tracking.plans import Parts, Planned, member, member_tag
+from descentlab.harness.tracking.plans import Parts, Planned, key_of, member, member_tag
 from descentlab.harness.tracking.store import (
     EXPERIMENT,
     Store,
@@ -676,7 +676,7 @@ class _StoreTracker(Tracker):
         one_by_one = [[f"tags.config_hash = '{one}'"] for one in hashes] if len(hashes) <= FEW_KEYS else [[]]
         found = [run for more in one_by_one for run in search(self.store, [*tests, *more])]
         judges = {cell.key: cell.judge for cell in cells}
-        return {_key(run): run for run in found if judges.get(_key(run)) == run.tags.get("judge", "")}
+        return {key_of(run): run for run in found if judges.get(key_of(run)) == run.tags.get("judge", "")}
 
     def adopt(self, run: StoredRun, sweep: str, place: int, name: str) -> None:
         """Make a finished run a member of a sweep, with its place and name there."""
@@ -693,11 +693,11 @@ class _StoreTracker(Tracker):
         while True:
             with store_errors(self.store.uri), self.store.exclusive():
                 runs = search(self.store, ["tags.level = 'cell'", f"tags.cell_hash = '{cell.config.cell_hash}'"])
-                runs = [run for run in runs if _key(run).endswith(f"-{digest}")]
+                runs = [run for run in runs if key_of(run).endswith(f"-{digest}")]
                 if fresh:
                     runs = [run for run in runs if member_tag(sweep) in run.tags]
                 finished = [run for run in runs if run.status == "FINISHED"]
-                same = [run for run in runs if _key(run) == cell.key and run.tags.get("judge", "") == cell.judge]
+                same = [run for run in runs if key_of(run) == cell.key and run.tags.get("judge", "") == cell.judge]
                 stands = [run for run in same if run.status == "FINISHED"]
                 if stands:
                     members = [run for run in stands if member_tag(sweep) in run.tags]
@@ -753,11 +753,6 @@ class _StoreTracker(Tracker):
         except BaseException as error:
             self.mark(run_id, error)
             raise
-
-
-def _key(run: StoredRun) -> str:
-    """What a finished run stands for, as `Planned.key`."""
-    return f"{run.tags.get('config_hash', '')}-{run.tags.get('data_digest', run.digest)}"
 
 
 def _new_sweep() -> str:
