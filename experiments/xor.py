@@ -13,8 +13,10 @@ steps at one rate per activation and loss. Solved is a net whose four answers li
 level is the one within 4 % of the highest; anything else is between levels.
     Every one of the 27 000 ends gets a certificate (analysis/minima.py): polish in float64, exact Hessian. Where the
 polish finds another level, training was unfinished, and that is what the restart's outcome says; what stands at the
-polished point is said beside it. Best of k: chosen by training loss, which is what there is; it is solved where any of
-the k is, with probability 1 - (1 - p)^k, and the band is that of Wilson's interval of p.
+polished point is said beside it. Ends at infinity are known by their largest weight; the few whose largest weight is
+none of those that grow pass for flat minima or remain unfinished. Best of k: chosen by training loss, which is what
+there is; it is solved where any of the k is, with probability 1 - (1 - p)^k, and the band is that of Wilson's interval
+of p.
 
 Cost: about six minutes on two cores, a third of it for certificates.
 
@@ -170,7 +172,11 @@ def level_table(restarts: pd.DataFrame) -> pd.DataFrame:
 
 
 def outcome_table(restarts: pd.DataFrame) -> pd.DataFrame:
-    """What was certified, per net, level and outcome: restarts, and the range of what speaks for it."""
+    """What was certified, per net, level and outcome: restarts, and what speaks for it.
+
+    none_lower is the share of ends around which no random step lowers the loss: of those that stand on a kink, which
+    have no Hessian, the local minima.
+    """
     keys = ["loss", "net", "loss_level", "outcome", "polished"]
     table = restarts.groupby(keys, sort=False).agg(
         restarts=("seed", "size"),
@@ -182,7 +188,7 @@ def outcome_table(restarts: pd.DataFrame) -> pd.DataFrame:
         zero_modes=("zero_modes", "median"),
         by_symmetry=("symmetry_modes", "median"),
         kinks=("kinks", "median"),
-        lower_nearby=("lower_nearby", "median"),
+        none_lower=("lower_nearby", lambda shares: (shares == 0).mean()),
     )
     return table.reset_index()
 
