@@ -324,6 +324,11 @@ def test_random_words_are_composed_or_refused_and_nothing_else(key, value):
     assert len(line.splitlines()) == 1
 
 
+def test_a_command_that_is_nearly_one_is_asked_about(run):
+    assert refused(run, "uii").endswith(" (did you mean ui?)")
+    assert refused(run, "lst").endswith(" (did you mean list?)")
+
+
 def test_a_bad_value_is_refused_before_any_store_is_made(run, tmp_path):
     refused(run, "descent.batch_size=5000", f"tracking.uri={tmp_path}/runs.db")
     assert not (tmp_path / "runs.db").exists()

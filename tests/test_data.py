@@ -312,6 +312,8 @@ def test_a_csv_file_may_be_compressed(write):
         ("a,b\n1,2\n3,nan\n", "row 3, column 2: 'nan' is not a finite number"),
         ("1,2\ninf,4\n", "row 2, column 1: 'inf' is not a finite number"),
         ("1,2\n\n3,4\n", "row 2 has 0 columns"),
+        ("\n1,2\n3,4\n", "row 1 is empty"),
+        ("a,b\n\n3,4\n", "row 2 is empty"),
         ("1;2\n3;4\n", "row 2, column 1: '3;4' is not a number"),
         ("", "holds no rows"),
         ("a,b\n", "holds no rows"),

@@ -249,6 +249,7 @@ def test_an_export_that_cannot_be_written_is_refused_and_leaves_nothing(option, 
         ([str(tmp_path / "all.xlsx")], "ends in .csv or .parquet"),
         ([str(tmp_path / "none" / "all.csv")], "cannot be written"),
         (["a.csv", "b.csv"], "export writes one file"),
+        (["~nobody-here/a.csv"], "home directory"),
         (["limit=3"], "unknown key"),
     ):
         with pytest.raises(InputError, match=message):

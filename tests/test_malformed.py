@@ -215,7 +215,7 @@ YAML = [
 ]
 
 
-@in_bulk(50, 2000)
+@in_bulk(40, 300)
 def test_option_files_are_data_and_never_run(examples, tmp_path, monkeypatch):
     folder = tmp_path / "own" / "activation"
     folder.mkdir(parents=True)

@@ -451,6 +451,8 @@ def _slowly(path: Path, body: list[str], header: int) -> Iterator[list[float]]:
             fields = next(csv.reader([line], strict=True), [])
         except csv.Error as error:
             raise InputError(f"{path}: row {row}: {error}") from error
+        if not fields and width is None:
+            raise InputError(f"{path}: row {row} is empty")
         width = width or len(fields)
         if len(fields) != width:
             raise InputError(f"{path}: row {row} has {len(fields)} columns, the rows before it have {width}")

@@ -447,7 +447,10 @@ def export(words: Sequence[str], option: Option) -> str:
         InputError: for another kind of file, or one that cannot be written.
     """
     files = [word for word in words if "=" not in word]
-    path = Path(files[0]).expanduser() if files else None
+    try:
+        path = Path(files[0]).expanduser() if files else None
+    except RuntimeError as error:  # of ~nobody
+        raise InputError(f"export: {shown(files[0])}: {error}") from error
     if len(files) > 1 or (path is not None and path.suffix not in (".csv", ".parquet")):
         raise InputError(f"{shown(' '.join(files))}: export writes one file that ends in .csv or .parquet")
     wanted = _wanted([word for word in words if "=" in word], "export")
