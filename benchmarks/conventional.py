@@ -39,7 +39,7 @@ def rate_of(activation: str, loss: str, descent: str) -> float:
 @hydra.main(version_base="1.3", config_path="../conf", config_name="config")
 def main(cfg: DictConfig) -> None:
     """One job: one configuration with one seed."""
-    print(f"job {time.perf_counter():.6f}", file=sys.stderr, flush=True)
+    print(f"job {time.perf_counter():.6f} {time.process_time():.6f}", file=sys.stderr, flush=True)
     cfg.learning_rate = rate_of(cfg.activation.name, cfg.loss.name, cfg.descent.name)
     cell = configuration.resolve(OmegaConf.to_container(cfg))
     dataset = configuration.check(cell)
@@ -158,4 +158,4 @@ def _flat(values: dict, prefix: str = "") -> dict:
 
 if __name__ == "__main__":
     main()
-    print(f"end {time.perf_counter():.6f}", file=sys.stderr, flush=True)
+    print(f"end {time.perf_counter():.6f} {time.process_time():.6f}", file=sys.stderr, flush=True)

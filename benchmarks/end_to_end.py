@@ -54,14 +54,15 @@ def sweep(store: str, seeds: Sequence[int], restarts: int, epochs: int, quick: b
 
 
 def _mark(what: str) -> None:
-    print(f"{what} {time.perf_counter():.6f}", file=sys.stderr, flush=True)
+    print(f"{what} {time.perf_counter():.6f} {time.process_time():.6f}", file=sys.stderr, flush=True)
 
 
-def _seconds(commands: Sequence[Sequence[str]], environment: dict[str, str], scale: float) -> tuple[float, float]:
+def _seconds(commands: Sequence[Sequence[str]], environment: dict[str, str], scale: float) -> dict[str, float]:
     """Run commands side by side.
 
     Returns:
-        Wall seconds, and what they would be if each had `scale` times the jobs: starting up happens once.
+        Seconds of the clock (`wall`), and what they (`seconds`) and the processor's (`processor`) would be if each
+        command had `scale` times the jobs: starting up happens once.
     """
     began = time.perf_counter()
     running = [
@@ -69,15 +70,17 @@ def _seconds(commands: Sequence[Sequence[str]], environment: dict[str, str], sca
                          text=True)
         for words in commands
     ]  # fmt: skip
-    work = 0.0
+    work = processor = 0.0
     for process in running:
         _, errors = process.communicate()
         marks = [line.split() for line in errors.splitlines() if line.startswith(("job ", "end "))]
         if process.returncode or not marks or marks[-1][0] != "end":
             raise SystemExit(f"{' '.join(process.args)}: failed\n{errors[-2000:]}")
-        work = max(work, float(marks[-1][1]) - float(marks[0][1]))
+        (first, busy), (last, used) = (map(float, marks[place][1:]) for place in (0, -1))
+        work = max(work, last - first)
+        processor += used + (used - busy) * (scale - 1)
     wall = time.perf_counter() - began
-    return wall, wall + work * (scale - 1)
+    return {"wall": wall, "seconds": wall + work * (scale - 1), "processor": processor}
 
 
 def measure(quick: bool) -> dict[str, Any]:
@@ -104,17 +107,15 @@ def measure(quick: bool) -> dict[str, Any]:
                 for own in seeds
             ]  # fmt: skip
             environment = one | {"CONVENTIONAL_STORE": store, "CONVENTIONAL_TRAINER": trainer}
-            wall, scaled = _seconds(commands, environment, scale)
-            result["ways"][way] = {"wall": wall, "seconds": scaled, "seeds": processes}
+            result["ways"][way] = {"seeds": processes, **_seconds(commands, environment, scale)}
         me = [sys.executable, str(Path(__file__).resolve()), *(["--quick"] if quick else []), "--epochs", str(epochs)]
         store = f"{folder}/batched.db"
         _make_store(f"sqlite:///{store}", "descentlab")
         commands = [[*me, "--sweep", store, "--seeds", *own] for own in seeds]
-        wall, scaled = _seconds(commands, one, scale)
-        result["ways"]["batched logging"] = {"wall": wall, "seconds": scaled, "seeds": processes}
+        result["ways"]["batched logging"] = {"seeds": processes, **_seconds(commands, one, scale)}
         store = f"{folder}/stacked.db"
-        wall, _ = _seconds([[*me, "--sweep", store, "--restarts", str(restarts)]], {}, 1)
-        result["ways"]["stacked"] = {"wall": wall, "seconds": wall, "seeds": restarts}
+        whole = _seconds([[*me, "--sweep", store, "--restarts", str(restarts)]], {}, 1)
+        result["ways"]["stacked"] = {"seeds": restarts, **whole}
         if "conventional" in result["ways"]:
             result["disagreement"] = _disagreement(f"sqlite:///{folder}/torch.db", store)
     if result.get("disagreement", 0.0) > TOLERANCE:
