@@ -245,8 +245,8 @@ DRAWN = {"speed": draw_speed, "growth": growth.draw}
 def publish(part: str, result: Result) -> None:
     """Write a part's JSON and figure, and its tables into the documentation between their marks."""
     RESULTS.mkdir(exist_ok=True)
-    rounded = json.loads(json.dumps(result), parse_float=lambda text: float(f"{float(text):.5g}"))
-    (RESULTS / f"{part}.json").write_text(json.dumps(rounded, indent=1) + "\n", encoding="utf-8")
+    result = json.loads(json.dumps(result), parse_float=lambda text: float(f"{float(text):.5g}"))
+    (RESULTS / f"{part}.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     if part in DRAWN:
         DRAWN[part](result, DOCS / "images" / f"{part}.png")
     page = DOCS / "performance.md"
