@@ -128,6 +128,26 @@ def test_every_activation_keeps_the_bits_of_a_lone_run(activation, dtype):
 
 
 @every_dtype
+@every_descent
+@pytest.mark.parametrize("layers", [(5, 7, 1), (5, 3, 2), (5, 1, 2), (5, 2, 3, 2), (5, 2)])
+def test_tiny_networks_keep_the_bits_of_a_lone_run(layers, descent, dtype, monkeypatch):
+    assert memory.tiny(layers)
+    data = splits(classes, outputs=2) if layers[-1] == 2 else splits(regression)
+    form = {"loss": "categorical_cross_entropy", "output": "softmax"}
+    if layers[-1] == 1:
+        form = {"loss": "mean_squared_error", "output": "linear", "task": "regression"}
+    stacked = recipe(layers=layers, **form, update="adam", descent=descent, dtype=dtype, epochs=2, diagnostics="full")
+    lone = train_recipe(dataclasses.replace(stacked, seed=5), data)
+    together = assert_restarts_equal_their_lone_runs(dataclasses.replace(stacked, restarts=9), data, (0, 5))
+    monkeypatch.setattr(memory, "REDUCED", 0)  # term by term, as stacks of thousands are
+    assert_same_bits(train_recipe(dataclasses.replace(stacked, restarts=9), data), 5, lone)
+    monkeypatch.setattr(memory, "TINY", 0)  # matrix by matrix: the same numbers, other last bits
+    tolerance = 1e-8 if dtype == "float64" else 2e-3
+    general = train_recipe(dataclasses.replace(stacked, restarts=9), data)
+    np.testing.assert_allclose(together.final.flat, general.final.flat, rtol=tolerance, atol=tolerance)
+
+
+@every_dtype
 @pytest.mark.parametrize(("loss", "output"), FORMS)
 def test_every_loss_keeps_the_bits_of_a_lone_run(loss, output, dtype):
     stacked = recipe(loss=loss, output=output, dtype=dtype, restarts=7, epochs=2)

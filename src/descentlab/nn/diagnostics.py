@@ -115,7 +115,7 @@ def _measure_split(
             if start:
                 total.flat += part.flat
             for layer, error in enumerate([*(d[..., :-1] for d in trace.delta), delta]):
-                squares = np.square(error, dtype=np.float64).sum(axis=-1)  # (R, B)
+                squares = np.square(np.ascontiguousarray(error, dtype=np.float64)).sum(axis=-1)  # (R, B)
                 delta_norms[layer] += _sum(np.sqrt(squares))
                 if activity is not None:
                     activity.delta_squares[layer] += _sum(squares)

@@ -9,12 +9,14 @@ order of summation means other last bits, and a restart must not depend on the c
 * The first layer's weights are stored (in, out), because its inputs are batch-major; all others (out, in). z and a
   are feature-major, (n, B) in memory, but for a lone hidden layer, which stands between the two. This keeps products
   out of BLAS's slow A B^T form.
+* Tiny networks lie restart-last, (P, R), and all R matrices are multiplied at once.
 * z of the output layer is (K, R, B) in memory, so that reductions over the K outputs add whole rows of restarts.
 """
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 from numpy import ndarray
@@ -24,6 +26,8 @@ from descentlab.nn.activations import Activation
 BLOCK_SAMPLES = 448  # samples a block: larger blocks fall out of the cache, smaller ones pay more calls
 CHUNK_BYTES = 1_500_000  # parameters, gradients and buffers of the restarts that are trained together
 WIDE = 8000  # parameters from which a gradient beside them costs more than one call of BLAS per restart and layer
+TINY = 64  # parameters up to which whole stacks are multiplied number by number: a call per matrix costs more
+REDUCED = 10_000  # numbers in a result up to which tiny products are formed at once and then added up
 THREAD_WORK = 250_000  # multiplications a step that a thread must be given: below, threads only wait for Python's lock
 
 
@@ -53,7 +57,7 @@ class Parameters:
     @classmethod
     def empty(cls, layers: Sequence[int], restarts: int, dtype: str) -> "Parameters":
         """Parameters of R networks, not yet set."""
-        return cls(layers, np.empty((restarts, parameter_count(layers)), dtype=dtype))
+        return cls(layers, np.empty((restarts, parameter_count(layers)), dtype, order="F" if tiny(layers) else "C"))
 
     @classmethod
     def stacked(cls, arrays: Mapping[str, ndarray]) -> "Parameters":
@@ -106,6 +110,32 @@ def parameter_count(layers: Sequence[int]) -> int:
     return sum((n_in + 1) * n_out for n_in, n_out in pairwise(layers))
 
 
+def tiny(layers: Sequence[int]) -> bool:
+    """Whether networks of this shape lie restart-last; three outputs would add up in an order that R decides."""
+    return parameter_count(layers) <= TINY and layers[-1] <= 2
+
+
+def multiply_number_by_number(a: ndarray, b: ndarray, out: ndarray) -> None:
+    """np.matmul for tiny matrices of many restarts: one term of the sums after the other, for all restarts at once.
+
+    Args:
+        a: (R, m, k), or (m, k) shared.
+        b: (R, k, n), or (k, n) shared.
+        out: (R, m, n).
+    """
+    left = a.T[:, :, None] if a.ndim == 3 else a.T[:, :, None, None]  # (k, m, 1, R)
+    right = b.transpose(1, 2, 0)[:, None] if b.ndim == 3 else b[:, None, :, None]  # (k, 1, n, R)
+    total = out.transpose(1, 2, 0)  # (m, n, R)
+    if 1 < total.size < REDUCED:  # fewer calls, the same order of summation
+        np.add.reduce(np.multiply(left, right, order="C"), axis=0, out=total)
+        return
+    np.multiply(left[0], right[0], out=total)
+    if len(left) > 1:
+        term = np.empty_like(total)
+        for x, y in zip(left[1:], right[1:], strict=True):
+            total += np.multiply(x, y, out=term)
+
+
 def input_table(inputs: ndarray, dtype: str) -> ndarray:
     """Inputs (N, n_0) as a table (N, n_0 + 1) whose last column of ones carries the first layer's biases."""
     table = np.ones((inputs.shape[0], inputs.shape[1] + 1), dtype=dtype)
@@ -130,7 +160,8 @@ def chunks(restarts: int, layers: Sequence[int], samples: int, dtype: str, worke
     """
     block = min(samples, BLOCK_SAMPLES)
     numbers = 2 * parameter_count(layers) + block * (sum(layers) + 3 * max(layers[1:]))
-    count = -(-restarts * numbers * np.dtype(dtype).itemsize // CHUNK_BYTES)
+    room = CHUNK_BYTES * (3 if tiny(layers) else 1)  # a stack that streams through the cache wants few calls
+    count = -(-restarts * numbers * np.dtype(dtype).itemsize // room)
     worthwhile = restarts * samples * parameter_count(layers) // THREAD_WORK
     threads = max(1, min(workers, worthwhile))
     count = min(restarts, -(-count // threads) * threads)
@@ -138,8 +169,11 @@ def chunks(restarts: int, layers: Sequence[int], samples: int, dtype: str, worke
     return [slice(start, stop) for start, stop in pairwise(edges)]
 
 
-def output_buffer(outputs: int, restarts: int, samples: int, dtype: str) -> ndarray:
+def output_buffer(layers: Sequence[int], restarts: int, samples: int, dtype: str) -> ndarray:
     """Room for something of the output layer, (R, B, K), in its memory order."""
+    outputs = layers[-1]
+    if tiny(layers):
+        return np.zeros((outputs, samples, restarts), dtype=dtype).T
     if samples == 1:  # (K, R) would add up K numbers in another order where R is 1
         return np.zeros((restarts, 1, outputs), dtype=dtype)
     return np.zeros((outputs, restarts, samples), dtype=dtype).transpose(1, 2, 0)
@@ -192,7 +226,9 @@ class Trace:
             for layer, n in enumerate(layers[1:-1]):
                 count = restarts * samples * (n + 1)
                 flat = room[layer % kept][:count] if kept else np.zeros(count, dtype=kind)
-                if len(layers) > 3:
+                if tiny(layers):
+                    made.append(flat.reshape(n + 1, samples, restarts).T)
+                elif len(layers) > 3:
                     made.append(flat.reshape(restarts, n + 1, samples).mT)
                 else:
                     made.append(flat.reshape(restarts, samples, n + 1))
@@ -203,7 +239,8 @@ class Trace:
         self.delta = buffers(dtype, None if kept else 2)
         self.slope = buffers("bool" if activation.slope_is_mask else dtype, None if kept else 1)
         self.z_units, self.delta_units = [[buffer[..., :-1] for buffer in kind] for kind in (self.z, self.delta)]
-        self.z_output = output_buffer(layers[-1], restarts, samples, dtype)
+        self.z_output = output_buffer(layers, restarts, samples, dtype)
+        self.multiply = multiply_number_by_number if tiny(layers) else np.matmul
         if samples == 1:
             self._pairs = [
                 (np.zeros((restarts, 2, n_out), dtype=dtype), np.zeros((restarts, 2, n_in + 1), dtype=dtype))
@@ -255,11 +292,16 @@ class Workspace:
         """
         restarts, samples = rows.shape
         if rows.shape not in self._batches:
+            order: Literal["F", "C"] = "F" if tiny(self.layers) else "C"
             self._batches[restarts, samples] = (
-                np.empty((restarts, samples, inputs.shape[1]), dtype=self.dtype),
-                output_buffer(targets.shape[1], restarts, samples, self.dtype),
+                np.empty((restarts, samples, inputs.shape[1]), self.dtype, order=order),
+                output_buffer(self.layers, restarts, samples, self.dtype),
             )
         x, y = self._batches[restarts, samples]
+        if tiny(self.layers):
+            np.take(inputs.T, rows.T, axis=1, out=x.T, mode="clip")
+            np.take(targets.T, rows.T, axis=1, out=y.T, mode="clip")
+            return x, y
         np.take(inputs, rows, axis=0, out=x, mode="clip")  # the default mode checks bounds and costs 2.5 times as much
         if y.flags.c_contiguous:
             np.take(targets, rows, axis=0, out=y, mode="clip")

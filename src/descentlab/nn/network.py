@@ -53,10 +53,11 @@ def forward(network: Network, parameters: Parameters, inputs: ndarray, trace: Tr
     """
     a = inputs
     for layer, z in enumerate(trace.z):
-        np.matmul(a, parameters.theta_T[layer], out=trace.z_units[layer])  # (R, B, n_l)
+        trace.multiply(a, parameters.theta_T[layer], out=trace.z_units[layer])  # (R, B, n_l)
         a = network.activation.value(z, trace.a[layer])
         a[..., -1] = 1.0
-    return np.matmul(a, parameters.theta_T[-1], out=trace.z_output)  # (R, B, K)
+    trace.multiply(a, parameters.theta_T[-1], out=trace.z_output)  # (R, B, K)
+    return trace.z_output
 
 
 def backward(
@@ -81,12 +82,12 @@ def backward(
     for layer in reversed(range(len(parameters.theta))):
         a = trace.a[layer - 1] if layer else inputs  # (R, B, n_in + 1)
         if layer:  # before W moves
-            np.matmul(delta, parameters.W[layer], out=trace.delta_units[layer - 1])  # (R, B, n_in)
+            trace.multiply(delta, parameters.W[layer], out=trace.delta_units[layer - 1])  # (R, B, n_in)
         if gradient is None:
             subtract_product(parameters.theta[layer], delta, a)
         else:
             left, right = (delta, a) if delta.shape[-2] > 1 else trace.paired(layer, delta, a)
-            np.matmul(left.mT, right, out=gradient.theta[layer])  # (R, n_out, n_in + 1)
+            trace.multiply(left.mT, right, out=gradient.theta[layer])  # (R, n_out, n_in + 1)
         if layer:
             back = trace.delta[layer - 1]  # (R, B, n_in + 1)
             back *= network.activation.slope(trace.z[layer - 1], a, trace.slope[layer - 1])
