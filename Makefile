@@ -23,7 +23,7 @@ report: .venv/.ready ## verdicts and figures of the experiments in reports/, dra
 test: .venv/.ready-dev ## run the tests; ARGS="-m 'not slow'" leaves the long ones out
 	$(python) -m pytest $(ARGS)
 
-fault: .venv/.ready-dev ## the long tests of what breaks: damaged files and malformed words by the thousand
+fault: .venv/.ready-dev ## the long tests of what breaks: damaged files, malformed words, sweeps killed at random moments
 	$(python) -m pytest -m fault $(ARGS)
 
 ui: .venv/.ready ## serve the tracked runs in the MLflow UI, to this machine only

@@ -501,3 +501,20 @@ def test_the_status_counts_what_is_planned_done_running_failed_and_diverged(opti
     assert "mine" in row
     with pytest.raises(InputError, match="status takes"):
         planning.status(["limit=x"], option)
+
+
+def test_a_runs_files_are_on_the_disk_before_it_counts(option, monkeypatch):
+    seen = set()
+    whole = os.fsync
+
+    def fsync(number):
+        path = os.readlink(f"/proc/self/fd/{number}")  # noqa: PTH115
+        if "mlartifacts" in path:
+            (run,) = find(option, status=None)
+            seen.add((os.path.basename(path), run.status))  # noqa: PTH119
+        whole(number)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    sweep(option, cell())
+    assert {("curves.parquet", "RUNNING"), ("final.npz", "RUNNING"), ("checksums.json", "RUNNING")} <= seen
+    assert {status for _, status in seen} == {"RUNNING"}

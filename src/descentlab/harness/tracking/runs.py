@@ -44,6 +44,7 @@ from descentlab.harness.tracking.store import (
     search,
     shown,
     store_errors,
+    to_disk,
 )
 
 if TYPE_CHECKING:
@@ -567,6 +568,7 @@ class _StoreTracker(Tracker):
 
     def conclude(self, run_id: str, ended: int) -> None:
         """Let a written run stand, unless another process has given it up meanwhile and trains it anew."""
+        to_disk(self.client.get_run(run_id).info.artifact_uri)  # before the database says that they are there
         with self.store.exclusive():
             status = self.client.get_run(run_id).info.status
             if status == "RUNNING":

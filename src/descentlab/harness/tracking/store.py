@@ -367,10 +367,7 @@ class StoredRun:
 
     def _folder(self) -> Path | None:
         """Where the artifacts lie, if that is on this machine."""
-        parts = urlsplit(self._artifacts)
-        if parts.scheme in ("", "file"):
-            return Path(unquote(parts.path) if parts.scheme else self._artifacts)
-        return None
+        return _local(self._artifacts)
 
     def _path(self, name: str) -> Path | None:
         folder = self._folder()
@@ -381,6 +378,23 @@ class StoredRun:
         with contextlib.suppress(MlflowException, OSError):
             return Path(self._store.client.download_artifacts(self.run_id, name, _fetched()))
         return None
+
+
+def _local(artifacts: str) -> Path | None:
+    """The folder behind an artifact address, if it is on this machine."""
+    parts = urlsplit(artifacts)
+    if parts.scheme in ("", "file"):
+        return Path(unquote(parts.path) if parts.scheme else artifacts)
+    return None
+
+
+def to_disk(artifacts: str) -> None:
+    """See to it that a run's files outlive a power cut, where they are on this machine."""
+    folder = _local(artifacts)
+    for path in sorted(folder.rglob("*")) if folder else []:
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
 
 
 @functools.cache
