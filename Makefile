@@ -6,7 +6,7 @@ pip := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt $(pyt
 
 studies := vanishing_gradients order_to_chaos dying_relu activation_cost initial_spread student_teacher xor one_layer linear_control notebook_restarts local_minima barriers
 
-.PHONY: help setup sweep report test fault ui run lint bench clean
+.PHONY: help setup sweep report test fault ui server run lint bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -28,6 +28,9 @@ fault: .venv/.ready-dev ## the long tests of what breaks: damaged files, malform
 
 ui: .venv/.ready ## serve the tracked runs in the MLflow UI, to this machine only
 	$(python) -m descentlab ui $(ARGS)
+
+server: .venv/.ready-server ## serve a shared store on PostgreSQL, to this machine only: docs/scale.md
+	$(python) -m descentlab server $(ARGS)
 
 run: .venv/.ready ## a single run: make run ARGS="activation=tanh restarts=20"
 	$(python) -m descentlab $(ARGS)
@@ -54,10 +57,16 @@ $(shell [ -x $(python) ] && [ ! -e .venv/.unfinished ] && [ "$$(cat .venv/.ready
 	@$(pip) --editable .
 	@pwd -P >$@ && rm .venv/.unfinished
 
+.venv/.ready-server: .venv/.ready
+	@echo "Installing what a shared store needs into .venv"
+	@touch .venv/.unfinished
+	@$(pip) --editable '.[server]'
+	@touch $@ && rm .venv/.unfinished
+
 .venv/.ready-dev: .venv/.ready
 	@echo "Installing the development tools into .venv"
 	@touch .venv/.unfinished
-	@$(pip) --editable '.[dev]'
+	@$(pip) --editable '.[dev,server]'
 	@touch $@ && rm .venv/.unfinished
 
 # Peers live apart from the project's own environment; where they cannot be had, the bench says so and goes on.

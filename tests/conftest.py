@@ -1,5 +1,7 @@
+import contextlib
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -52,3 +54,48 @@ def store(empty_store, tmp_path):
     path.parent.mkdir()
     shutil.copy(empty_store, path)
     return Option("local", {"uri": f"sqlite:///{path}", "experiment": "tests", "children": "auto"})
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory):
+    """A folder with a running PostgreSQL, and the address of its database."""
+    pytest.importorskip("psycopg", reason="PostgreSQL's driver is not installed: pip install 'descentlab[server]'")
+    from descentlab.harness.config import InputError
+    from descentlab.harness.tracking import servers
+
+    folder = Path(tempfile.mkdtemp(prefix="descentlab-tests-"))  # the user postgres cannot enter pytest's folders
+    folder.chmod(0o755)
+    try:
+        with contextlib.ExitStack() as stack:
+            try:
+                uri = stack.enter_context(servers.postgres(folder))
+            except InputError as error:
+                if "needs PostgreSQL" in str(error) or "no user postgres" in str(error):
+                    pytest.skip(str(error))
+                raise
+            yield folder, uri
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_uri(database):
+    """The address of a real PostgreSQL database with MLflow's tables, of this process's tests."""
+    from descentlab.harness.config import Option
+    from descentlab.harness.tracking import store
+
+    _, uri = database
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "home", lambda: database[0] / "clone")
+        store.open_store(Option("local", {"uri": uri, "experiment": "made by the fixture"}))
+    return uri
+
+
+@pytest.fixture(scope="session")
+def server_uri(database, postgres_uri):
+    """The address of a real MLflow server over that database; give each test an experiment of its own."""
+    from descentlab.harness.tracking import servers
+
+    folder, _ = database
+    with servers.shared_store(folder, database=postgres_uri) as served:
+        yield served.address

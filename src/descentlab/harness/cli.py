@@ -31,6 +31,7 @@ from descentlab.harness.config import (
     shown,
     tell_apart,
     unknown,
+    without_password,
 )
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ usage: descentlab [KEY=VALUE ...]             train one configuration
        descentlab plan [-m] [KEY=VALUE ...]   what that would train, what is there already, time and disk
        descentlab status [sweep=last]         how far sweeps are: planned, done, running, failed, diverged
        descentlab ui [port=N]                 serve the tracked runs in MLflow, on this machine only
+       descentlab server [port=N]             serve a shared store on PostgreSQL (docs/scale.md)
        descentlab replay RUN_ID               repeat a tracked run and say whether the bits agree
        descentlab check [activation=A]        compare hand-derived slopes and gradients with differences
 
@@ -117,7 +119,7 @@ def _dispatch(words: list[str]) -> int:
         import yaml
 
         documents = [f"# hash {cell.hash}\n{yaml.safe_dump(cell.as_dict(), sort_keys=False)}" for cell in cells]
-        print("---\n".join(documents), end="")
+        print(without_password("---\n".join(documents)), end="")
     return 0
 
 
@@ -470,16 +472,44 @@ def _tracking(overrides: Sequence[str]) -> "Option":
     return compose(overrides, sweep=False)[0].tracking
 
 
+def _port(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= 65535:
+        raise refusal("port", text, "must be a whole number from 1 to 65535")
+    return int(text)
+
+
+def _server(words: list[str]) -> int:
+    from descentlab.harness.tracking import serve_shared
+    from descentlab.harness.tracking.store import home
+
+    known = ("port", "folder", "hosts", "origins", "auth")
+    given = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if key not in known or not equals or not value:
+            raise InputError(f"{shown(word)}: must be {', '.join(f'{name}=' for name in known)}{nearest(key, known)}")
+        given[key] = value
+    if given.get("auth", "none") not in ("none", "basic"):
+        raise unknown("auth", given["auth"], ("none", "basic"))
+    database = os.environ.get("DESCENTLAB_DATABASE") or None  # not a word: it may hold a password
+    if database and not re.match(r"postgresql(\+\w+)?://.", database):
+        raise InputError(f"DESCENTLAB_DATABASE={shown(database)}: must start with postgresql://")
+    serve_shared(
+        Path(given.get("folder", home() / "server")).absolute(),
+        database,
+        _port(given.get("port", "5000")),
+        hosts=[name for name in given.get("hosts", "").split(",") if name],
+        origins=[name for name in given.get("origins", "").split(",") if name],
+        passwords=given.get("auth") == "basic",
+    )
+    return 0
+
+
 def _ui(words: list[str]) -> int:
     from descentlab.harness.tracking import serve_ui
 
     ports = [word for word in words if word.startswith("port=")]
-    port = None
-    if ports:
-        text = ports[-1].removeprefix("port=")
-        if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= 65535:
-            raise refusal("port", text, "must be a whole number from 1 to 65535")
-        port = int(text)
+    port = _port(ports[-1].removeprefix("port=")) if ports else None
     serve_ui(_tracking([word for word in words if word not in ports]), port)
     return 0
 
@@ -559,6 +589,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "plan": _plan,
     "status": _status,
     "check": _check,
+    "server": _server,
     "ui": _ui,
     "replay": _replay,
     **{name: _housekeeping(name) for name in ("list", "show", "compare", "export", "delete", "restore")},

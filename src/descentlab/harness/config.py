@@ -57,7 +57,13 @@ def shown(value: Any, length: int = 80) -> str:
     else:
         text = str(value)
     text = "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+    text = without_password(text)
     return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def without_password(text: str) -> str:
+    """A text without the user and password that an address in it may hold."""
+    return re.sub(r"(?<=://)[^\s/]\S*@|(?<=[?&]password=)[^\s&]*", "", text)
 
 
 def refusal(key: str, value: Any, valid: str) -> InputError:

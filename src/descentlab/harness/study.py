@@ -262,7 +262,8 @@ def _run(
         for key, configs in cells.items():
             sweeps.run(configs, tracker, judge=parts[key].judge, part=key)
         tracker.flush()
-        settings = {"study": name, "form": "quick" if quick else "full", "overrides": " ".join(overrides)}
+        words = " ".join(word for word in overrides if not word.startswith("tracking"))  # may hold a password
+        settings = {"study": name, "form": "quick" if quick else "full", "overrides": words}
         before = _cut_short(tracker, settings) if first.tracking.name != "none" else None
         with tracker.summary(name, settings) as summary:
             sweeps_of = {key: part_id(tracker.sweep, key) for key in cells}

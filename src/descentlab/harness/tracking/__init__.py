@@ -19,7 +19,7 @@ from descentlab.harness.tracking.patience import StoreLost
 from descentlab.harness.tracking.plans import Planned, part_id
 from descentlab.harness.tracking.replaying import Replay, replay
 from descentlab.harness.tracking.runs import CellRun, FinishedRun, SummaryRun, Tracker, open_tracker
-from descentlab.harness.tracking.serving import addresses, serve_ui, ui
+from descentlab.harness.tracking.serving import addresses, serve_shared, serve_ui, ui
 from descentlab.harness.tracking.store import StoredRun, find, get, store_uri
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "open_tracker",
     "part_id",
     "replay",
+    "serve_shared",
     "serve_ui",
     "store_uri",
     "ui",

@@ -59,6 +59,7 @@ FLUSH_POINTS = 20  # of those that came since the last flush
 CHILD_POINTS = 20  # likewise of a restart's losses and scores
 CHILD_LAYER_POINTS = 2  # likewise of norms per layer; a row costs 0.1 ms, and a sweep has many restarts
 FIGURE_POINTS = 400  # likewise that its figure shows
+DATASET_TRIES = 3
 FLUSH_SECONDS = 60.0  # a longer cell shows its means while it trains
 QUEUED_CELLS = 2  # cells that may wait to be written, weights and all
 
@@ -159,7 +160,7 @@ class _TrackedCell(CellRun):
         client, run_id = self._tracker.client, self.run_id
         client.log_batch(run_id, params=[Param(key, value) for key, value in contents.params(self._config).items()])
         if dataset is not None:
-            client.log_inputs(run_id, datasets=[_dataset_input(dataset)])
+            _log_dataset(client, str(run_id), dataset)
         client.log_text(run_id, self._config_text(), "config.json")
 
     def _config_text(self) -> str:
@@ -320,6 +321,19 @@ class _TrackedCell(CellRun):
                 self._tracker.mark(str(self.run_id), error)
 
         self._tracker.submit(self, job).result()
+
+
+def _log_dataset(client: Any, run_id: str, dataset: "Dataset") -> None:
+    """Say what a run is trained on; MLflow loses a race between two runs that are the first on a dataset."""
+    from mlflow.exceptions import MlflowException
+
+    for left in reversed(range(DATASET_TRIES)):
+        try:
+            client.log_inputs(run_id, datasets=[_dataset_input(dataset)])
+            return
+        except MlflowException as error:
+            if not left or "constraint" not in str(error).lower():
+                raise
 
 
 def _dataset_input(dataset: "Dataset") -> Any:

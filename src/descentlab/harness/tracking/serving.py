@@ -1,32 +1,25 @@
-"""MLflow's UI on this machine, and the addresses in it that are worth opening."""
+"""Until Ctrl-C: MLflow's UI, with the addresses in it that are worth opening, or a shared store."""
 
 import contextlib
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from descentlab.harness.config import InputError, Option
-from descentlab.harness.tracking.interrupts import terminable
+from descentlab.harness.config import Option
 from descentlab.harness.tracking.plans import member_tag
+from descentlab.harness.tracking.servers import mlflow_server, shared_store
 from descentlab.harness.tracking.store import (
     SWEEP_LENGTH,
     Store,
     StoredRun,
     find,
     last_sweep,
-    one_line,
     quoted,
     reading,
+    shown,
     store_uri,
 )
 
@@ -144,62 +137,8 @@ def ui(option: Option, port: int | None = None) -> Iterator[str]:
     if uri.startswith("http"):
         yield uri
         return
-    port = _free_port(port)
-    base = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    with terminable(), tempfile.TemporaryDirectory(prefix="descentlab-") as folder:
-        log = Path(folder) / "server.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                command,
-                env={**os.environ, "MLFLOW_BACKEND_STORE_URI": uri},  # not on the command line: it may hold a password
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        try:
-            _wait_for(base, process, log)
-            yield base
-        finally:
-            _end(process)
-
-
-def _free_port(port: int | None) -> int:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port or 0))
-        except (OSError, OverflowError) as error:
-            raise InputError(f"port={port}: cannot be listened on ({one_line(error)})") from error
-        return probe.getsockname()[1]
-
-
-def _wait_for(base: str, process: subprocess.Popen, log: Path) -> None:
-    import urllib.request
-
-    deadline = time.monotonic() + 120
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(OSError):
-            opener.open(f"{base}/health", timeout=5).close()
-            return
-        time.sleep(0.1)
-    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    raise InputError(f"the UI's server did not start: {lines[-1].strip() if lines else 'no message'}")
-
-
-def _end(process: subprocess.Popen) -> None:
-    """End the server and its workers."""
-    for end in ("SIGTERM", "SIGKILL"):
-        with contextlib.suppress(ProcessLookupError):
-            if hasattr(os, "killpg"):
-                os.killpg(process.pid, getattr(signal, end))
-            else:
-                process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=10)
-            return
+    with mlflow_server(uri, port) as served:
+        yield served.address
 
 
 def serve_ui(option: Option, port: int | None = None, open: bool = False) -> None:
@@ -221,3 +160,23 @@ def serve_ui(option: Option, port: int | None = None, open: bool = False) -> Non
             webbrowser.open(next(iter(found.values())))
         with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()
+
+
+def serve_shared(folder: Path, database: str | None, port: int, **how: Any) -> None:
+    """Serve a shared store on 127.0.0.1 until Ctrl-C, and print how to use it.
+
+    Args:
+        folder: of artifacts, and of the database unless one is named.
+        database: address of a PostgreSQL of one's own.
+        port: to listen on.
+        how: further arguments of `shared_store`.
+    """
+    print("starting ...", flush=True)
+    with contextlib.suppress(KeyboardInterrupt), shared_store(folder, port, database, **how) as served:
+        base = served.address
+        print(f"database:  {shown(database) if database else folder / 'postgres'}")
+        print(f"artifacts: {folder / 'artifacts'}")
+        print(f"sweep into it with: descentlab tracking=server tracking.uri={base} KEY=VALUE ...")
+        print(f"look at it with:    descentlab ui tracking=server tracking.uri={base}")
+        print("Ctrl-C ends it; what it keeps stays.", flush=True)
+        served.wait()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from descentlab.harness.config import InputError, Option
+from descentlab.harness.config import without_password as shown
 from descentlab.harness.tracking import checksums
 from descentlab.harness.tracking.contents import clone, plain
 from descentlab.harness.tracking.plans import member_tag
@@ -36,6 +37,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # silent ones; `p
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
 
 EXPERIMENT = "descentlab"
+DATABASE_LOCK = 0x6465736365  # a number of our own
 SWEEP_LENGTH = len("20260131-235959-1f2e")  # of a tracker's own sweep id; a study appends the names of its parts
 NOTE = """**descentlab**: how small fully connected networks learn.
 
@@ -64,12 +66,26 @@ def store_uri(option: Option) -> str:
         path = Path(str(uri))
     elif str(uri).startswith("sqlite:///"):
         path = Path(unquote(str(uri).removeprefix("sqlite:///")))
-    elif re.match(r"(https?|postgresql(\+\w+)?)://.", str(uri)):
+    elif re.match(r"postgresql(\+\w+)?://.", str(uri)):
         return str(uri)
+    elif re.match(r"https?://.", str(uri)):
+        return _signed_in(str(uri))
     else:
         scheme = str(uri).split("://", maxsplit=1)[0]
         raise InputError(f"tracking.uri={scheme}://...: must start with sqlite:///, http://, https:// or postgresql://")
     return _sqlite_uri(path.absolute())
+
+
+def _signed_in(uri: str) -> str:
+    """A server's address without the user and password it may hold, which go where MLflow looks for them.
+
+    In the address they would be in every message of its client, and in every process that is started with it.
+    """
+    user, _, _ = urlsplit(uri).netloc.rpartition("@")
+    if user:
+        name, _, password = user.partition(":")
+        os.environ |= {"MLFLOW_TRACKING_USERNAME": unquote(name), "MLFLOW_TRACKING_PASSWORD": unquote(password)}
+    return uri.replace(f"//{user}@", "//", 1) if user else uri
 
 
 def _sqlite_uri(path: Path) -> str:
@@ -81,9 +97,13 @@ def _sqlite_path(uri: str) -> Path | None:
 
 
 @contextlib.contextmanager
-def _exclusive(path: Path) -> Iterator[None]:
-    """Hold the lock beside a store; SQLite's own kind, which works everywhere and dies with its holder."""
-    connection = sqlite3.connect(path.with_name(f"{path.name}.lock"), timeout=300, isolation_level=None)
+def exclusive(path: Path, seconds: float = 300) -> Iterator[None]:
+    """Hold the lock beside a path; SQLite's own kind, which works everywhere and dies with its holder.
+
+    Raises:
+        sqlite3.Error: if it is not to be had, or another holds it all the while.
+    """
+    connection = sqlite3.connect(path.with_name(f"{path.name}.lock"), timeout=seconds, isolation_level=None)
     try:
         connection.execute("BEGIN EXCLUSIVE")
         yield
@@ -109,7 +129,7 @@ def _create_store(path: Path) -> None:
     """Create a migrated sqlite store in write-ahead mode, whole or not at all: it gets its name at the end."""
     with _file_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _exclusive(path):
+        with exclusive(path):
             if _is_there(path):  # another process was faster
                 return
             for unfinished in path.parent.glob(f"{glob.escape(path.name)}*.new*"):
@@ -163,12 +183,9 @@ def one_line(error: BaseException) -> str:
     """What went wrong in one line, without SQLAlchemy's statement and links."""
     text = str(error).strip().splitlines()
     line = text[0].strip() if text else ""
-    return re.sub(r"^\((?:sqlite3|psycopg)\.\w+\) ", "", line) or type(error).__name__
-
-
-def shown(uri: str) -> str:
-    """An address without the user and password it may hold."""
-    return re.sub(r"//[^/@]*@", "//", uri)
+    if "error code 401" in line:
+        return "not let in; MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD must hold a user of the server"
+    return shown(re.sub(r"^\((?:sqlite3|psycopg)\.\w+\) ", "", line)) or type(error).__name__
 
 
 @contextlib.contextmanager
@@ -214,7 +231,7 @@ class Store:
         if path is None:
             yield
             return
-        with _file_errors(path), _exclusive(path):
+        with _file_errors(path), exclusive(path):
             yield
 
 
@@ -239,25 +256,32 @@ def open_store(option: Option, experiment: str = EXPERIMENT, create: bool = True
         _check_file(path)
     elif uri.startswith("http"):
         _reach(uri)
+    elif not check_database(uri) and not create:
+        raise InputError(f"tracking.uri={shown(uri)}: there is no store yet; a tracked run creates it")
     client_class = _client_class()
     with store_errors(uri):
-        client = client_class(uri)
-        found = client.get_experiment_by_name(name)
+        with _exclusive_database(uri) if uri.startswith("postgresql") else contextlib.nullcontext():
+            client = client_class(uri)  # makes the tables
+            found = client.get_experiment_by_name(name)
         if found is None and create:
-            with _exclusive(path) if path else contextlib.nullcontext():
-                found = client.get_experiment_by_name(name) or _create_experiment(client, name, path)
+            with exclusive(path) if path else contextlib.nullcontext():
+                found = client.get_experiment_by_name(name) or _create_experiment(client, uri, name)
     if found is not None and found.lifecycle_stage == "deleted":
         raise InputError(
             f"tracking.experiment={name}: deleted in this store; choose another name, or restore it with"
             f" `mlflow experiments restore --experiment-id {found.experiment_id}`"
         )
+    if found is not None:
+        _check_artifacts(uri, name, found.artifact_location)
     return Store(client, uri, name, found.experiment_id if found else None)
 
 
-def _create_experiment(client: "MlflowClient", name: str, path: Path | None) -> Any:
+def _create_experiment(client: "MlflowClient", uri: str, name: str) -> Any:
     from mlflow.exceptions import MlflowException
 
-    location = (path.parent / "mlartifacts").as_uri() if path else None  # fixed for good at this moment
+    path = _sqlite_path(uri)
+    folder = None if uri.startswith("http") else (path.parent if path else home()) / "mlartifacts"
+    location = folder.as_uri() if folder else None  # fixed for good at this moment; a server has its own
     tags = {"mlflow.note.content": NOTE, "mlflow.experimentKind": "custom_model_development"}
     try:
         client.create_experiment(name, artifact_location=location, tags=tags)
@@ -265,6 +289,59 @@ def _create_experiment(client: "MlflowClient", name: str, path: Path | None) -> 
         if client.get_experiment_by_name(name) is None:
             raise
     return client.get_experiment_by_name(name)
+
+
+def _check_artifacts(uri: str, name: str, location: str) -> None:
+    """Refuse an experiment whose artifacts cannot be had this way; what created it, server or not, decided that."""
+    parts = urlsplit(location)
+    if parts.scheme == "mlflow-artifacts" and not uri.startswith("http"):
+        raise InputError(
+            f"tracking.experiment={name}: its server keeps the artifacts; name the server in tracking.uri, or another"
+            " experiment"
+        )
+    folder = Path(unquote(parts.path))
+    if parts.scheme in ("", "file") and uri.startswith("http") and not folder.is_dir():
+        raise InputError(f"tracking.experiment={name}: keeps its artifacts in {folder}, which is not on this machine")
+
+
+def _engine(uri: str) -> Any:
+    from sqlalchemy import create_engine
+    from sqlalchemy.pool import NullPool
+
+    try:
+        return create_engine(uri, poolclass=NullPool, connect_args={"connect_timeout": 10})
+    except ImportError as error:
+        raise InputError(
+            f"tracking.uri={shown(uri)}: needs PostgreSQL's driver: pip install 'descentlab[server]' ({error})"
+        ) from error
+
+
+def check_database(uri: str) -> bool:
+    """Whether a PostgreSQL database has MLflow's tables.
+
+    MLflow's own client would try again for minutes where none answers.
+
+    Raises:
+        InputError: if it does not answer, does not let us in, or has tables of something else.
+    """
+    from sqlalchemy import inspect
+
+    engine = _engine(uri)
+    with store_errors(uri), engine.connect() as connection:
+        tables = inspect(connection).get_table_names()
+    if tables and "experiments" not in tables:
+        raise InputError(f"tracking.uri={shown(uri)}: is a database, but not one of MLflow's")
+    return bool(tables)
+
+
+@contextlib.contextmanager
+def _exclusive_database(uri: str) -> Iterator[None]:
+    """Hold a lock in a PostgreSQL database; of several first users one makes MLflow's tables."""
+    from sqlalchemy import text
+
+    with _engine(uri).connect() as connection:
+        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": DATABASE_LOCK})
+        yield
 
 
 def _reach(uri: str) -> None:
