@@ -518,3 +518,13 @@ def test_a_runs_files_are_on_the_disk_before_it_counts(option, monkeypatch):
     sweep(option, cell())
     assert {("curves.parquet", "RUNNING"), ("final.npz", "RUNNING"), ("checksums.json", "RUNNING")} <= seen
     assert {status for _, status in seen} == {"RUNNING"}
+
+
+def test_a_sweep_that_goes_on_shows_how_far_it_is(option, trained, monkeypatch, capsys):
+    monkeypatch.setattr(sweeps, "LINE_SECONDS", 0.0)
+    cells = [cell(restarts=2), cell(restarts=2, seed=40)]
+    sweep(option, cells[0])
+    with tracking.open_tracker(option) as tracker:
+        sweeps.run(cells, tracker)
+    assert len(trained) == 2
+    assert "2/2 " in capsys.readouterr().err

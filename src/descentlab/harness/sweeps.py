@@ -143,7 +143,7 @@ def run(
                 else:
                     places.remove(mate)
             stack = [taken for taken in claims if _is_whole(queue[taken], claims[taken])]
-            for together in [stack, *([taken] for taken in claims if taken not in stack)]:
+            for together in [*([stack] if stack else []), *([taken] for taken in claims if taken not in stack)]:
                 some = [queue[taken] for taken in together]
                 note = partial(show, together)
                 try:
