@@ -11,7 +11,7 @@ np.seterr(over="raise", invalid="raise")  # a trainer that means to overflow say
 
 
 def pytest_collection_modifyitems(config, items):
-    """Leave the long fault tests out, unless `-m` or the command line asks for them by name."""
+    """Leave the long fault tests out, unless `-m` asks for them."""
     if "fault" in config.option.markexpr:
         return
     left = [item for item in items if not item.get_closest_marker("fault")]

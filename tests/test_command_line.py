@@ -522,6 +522,7 @@ def test_shell_completion_knows_groups_options_and_keys(run, monkeypatch):
         ("descentlab list s", "sweep=last", "limit=all"),
         ("descentlab delete --", "--yes", "sweep=last"),
         ("descentlab check act", "activation=", "loss="),
+        ("descentlab plan activation=", "activation=relu", "compare"),
     ],
 )
 def test_shell_completion_knows_commands_and_what_they_take(run, monkeypatch, line, expected, not_expected):

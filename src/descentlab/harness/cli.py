@@ -607,7 +607,9 @@ def _complete(words: list[str], config_dir: str | None) -> None:
     if words[0].startswith("query="):
         line = os.environ.get("COMP_LINE", "").split(" ")[1:] or [""]
         print("\n".join(_command_words(line)))
-        if line[0] in COMMANDS:
+        if line[0] == "plan" and len(line) > 1:  # its words are those of a run
+            os.environ["COMP_LINE"] = " ".join(["descentlab", *line[1:]])
+        elif line[0] in COMMANDS:
             return
     version.setbase("1.3")
     hydra = Hydra.create_main_hydra2("descentlab", _search_path(_folders(config_dir)))
