@@ -90,6 +90,13 @@ def test_the_same_sweep_again_trains_nothing_and_gives_the_same_bits(option, tra
     assert len(find(option, status=None)) == 2
 
 
+def test_progress_is_shown_of_a_sweep_that_has_nothing_left_to_train(option):
+    cells = [cell(), cell(activation="relu")]
+    for _ in range(2):
+        with tracking.open_tracker(option) as tracker:
+            sweeps.run(cells, tracker, progress=True)
+
+
 def test_of_more_restarts_the_new_ones_are_trained_and_the_old_run_stays(option, trained, tmp_path, capsys):
     sweep(option, cell(restarts=2))
     (old,) = find(option)
