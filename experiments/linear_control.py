@@ -19,7 +19,7 @@ write the same map anew.
 Y^T X / N = U S V^T the start is W1 = sqrt(u_0) V^T and W2 = sqrt(u_0) U, no biases, u_0 = .001. One step at rate eta is
 eta / K of Saxe's time, since the loss is a mean over K outputs, halved: T = K / eta steps.
 
-Cost: about two minutes on two cores, most of it for the certificates of the widest nets.
+Cost: about three minutes on two cores, half of it for the certificates of the widest nets.
 
 Departures from Saxe et al.: steps of .002 T / s_1 in place of a flow; digits in place of a made-up hierarchy.
 """
