@@ -14,11 +14,9 @@ import socket
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import time
 import urllib.request
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -357,57 +355,27 @@ def test_a_sweep_whose_server_dies_ends_with_what_to_do_and_goes_on(start, undis
         print("\na server that dies: waited for, ended with status 2 and what to do, gone on with to the same bits")
 
 
-@pytest.fixture
-def postgres(tmp_path):
-    """The address of a PostgreSQL of the test's own."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    if not found:
-        pytest.skip("PostgreSQL is not installed")
-    folder, port = Path(tempfile.mkdtemp(prefix="descentlab-")), free_port()
-    if os.getuid() == 0:
-        shutil.chown(folder, "postgres", "postgres")
-    user = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.getuid() == 0 else {}
-
-    def call(*words):
-        subprocess.run([str(word) for word in words], check=True, capture_output=True, cwd=folder, **user)
-
-    call(found[-1] / "initdb", "-D", folder / "data", "-A", "trust", "-U", "descentlab", "-E", "UTF8")
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder}"
-    call(found[-1] / "pg_ctl", "-D", folder / "data", "-l", folder / "log", "-o", options, "-w", "start")
-    try:
-        call(found[-1] / "createdb", "-h", "127.0.0.1", "-p", port, "-U", "descentlab", "mlflow")
-        yield f"postgresql://descentlab@127.0.0.1:{port}/mlflow"
-    finally:
-        call(found[-1] / "pg_ctl", "-D", folder / "data", "-m", "immediate", "stop")
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 @pytest.mark.fault
 def test_sweeps_on_a_server_over_postgresql_that_are_killed_twenty_times_end_as_one_that_was_not(
-    start, undisturbed, postgres, tmp_path, capsys
+    start, undisturbed, server_uri, tmp_path, capsys
 ):
-    server = Server(postgres, tmp_path, free_port())
-    server.start()
     draw, kills, rounds = random.Random(4), 0, 0
-    try:
-        while kills < 20:
-            option = replace(server.option, numbers={**server.option.numbers, "experiment": f"tests-{rounds}"})
-            rounds += 1
-            for _ in range(8):
-                process = start(*served(option), log=tmp_path / "log")
-                process.join(draw.uniform(0.2, undisturbed[1]))
-                process.kill()
-                process.join()
-                if process.exitcode == 0:
-                    break
-                assert process.exitcode == -signal.SIGKILL, (tmp_path / "log").read_text()
-                kills += 1
+    while kills < 20:
+        option = Option("server", {"uri": server_uri, "experiment": f"faults-{rounds}"})
+        rounds += 1
+        for _ in range(8):
             process = start(*served(option), log=tmp_path / "log")
+            process.join(draw.uniform(0.2, undisturbed[1]))
+            process.kill()
             process.join()
-            assert process.exitcode == 0, (tmp_path / "log").read_text()
-            assert standing(option) == undisturbed[0]
-            assert not left_open(option)
-    finally:
-        server.kill()
+            if process.exitcode == 0:
+                break
+            assert process.exitcode == -signal.SIGKILL, (tmp_path / "log").read_text()
+            kills += 1
+        process = start(*served(option), log=tmp_path / "log")
+        process.join()
+        assert process.exitcode == 0, (tmp_path / "log").read_text()
+        assert standing(option) == undisturbed[0]
+        assert not left_open(option)
     with capsys.disabled():
         print(f"\nserver over PostgreSQL: {kills} kills over {rounds} sweeps, all of them whole in the end")

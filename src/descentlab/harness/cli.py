@@ -586,12 +586,12 @@ def _status(words: list[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "plan": _plan,
-    "status": _status,
     "check": _check,
-    "server": _server,
     "ui": _ui,
     "replay": _replay,
+    "server": _server,
+    "plan": _plan,
+    "status": _status,
     **{name: _housekeeping(name) for name in ("list", "show", "compare", "export", "delete", "restore")},
 }
 
