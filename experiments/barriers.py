@@ -15,7 +15,7 @@ ten independent values.
     Slices show the training loss around an end, along two random directions whose units have the norms of the network's
 (Li et al. 2018), and on the plane through three ends, raw and matched to the first (Garipov et al. 2018).
 
-Cost: two to three minutes on two cores beside what training takes where it is not tracked yet.
+Cost: two to three minutes on two cores, and two more for training where it is not tracked yet.
 
 Departures from Entezari et al. 2022: units are matched by their weights and not by simulated annealing on the loss,
 MNIST at 10 x 10 pixels, widths to 250 in place of 2^10 and more. Garipov et al. look for a curve of low loss between
@@ -45,7 +45,7 @@ HALVED_FROM = 25  # width
 FITTED_FROM = 5  # width from which the power law is fitted
 BLOCKS = 10
 SLICED = (5, 25, 100)  # widths of which slices are drawn
-GRID = 31  # points of a slice along each axis
+GRID = 25  # points of a slice along each axis
 REACH = 1.0  # of a random slice, in norms of the weights
 MARGIN = 0.3  # of a plane beyond its three ends, as a share of their extent
 

@@ -20,7 +20,7 @@ restarts, the better the best, and the lower that share.
 correlations and fit, are ten independent values.
     The test set is finite, and no correlation with its mean losses can be expected above the root of their reliability.
 
-Cost: one to two minutes on two cores.
+Cost: two to three minutes on two cores.
 
 Departures from Choromanska et al. 2015: 8000 training rows in place of 60 000, a 1-point rule in place of looking at
 histograms, widths to 250 in place of 500. Where MNIST is missing, and in the quick form, digits stand in for it, with
