@@ -2,6 +2,8 @@
 
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 import urllib.error
@@ -10,9 +12,10 @@ import urllib.request
 import pytest
 from test_tracking import cell, children, keep, trained
 
-from descentlab.harness import results, tracking
+from descentlab.harness import cli, results, tracking
 from descentlab.harness.config import InputError, Option, shown
 from descentlab.harness.tracking import servers
+from descentlab.harness.tracking import store as stores
 
 PASSWORD = "Tr0ub4dor-and-3"
 
@@ -129,12 +132,81 @@ def test_a_foreign_host_or_page_is_turned_away(server_uri):
     assert status({"Origin": server_uri, **json}, b'{"name": "from its own page"}') == 200
 
 
+def everything_under(folder):
+    return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.slow
+def test_passwords_are_in_nothing_that_is_written(postgres_uri, tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("MLFLOW_AUTH_ADMIN_PASSWORD", PASSWORD)
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
+    folder = tmp_path / "shared"
+    direct = postgres_uri.replace("postgres@", f"postgres:{PASSWORD}@")
+    with servers.shared_store(folder, database=direct, passwords=True) as served:
+        host = served.address.removeprefix("http://")
+        addresses = [served.address, f"http://admin:{PASSWORD}@{host}"]
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", f"wrong{PASSWORD}")
+        refused = [cli.main(sweep_words(served.address, "secret"))]
+        refused += [cli.main([f"tracking.url={addresses[1]}"])]
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
+        answers = [cli.main(sweep_words(served.address, "secret"))]
+        monkeypatch.delenv("MLFLOW_TRACKING_PASSWORD")
+        answers += [cli.main(sweep_words(addresses[1], "secret", "seed=5"))]
+        answers += [cli.main(sweep_words(addresses[1], "secret", "--cfg", "job"))]
+        answers += [cli.main(sweep_words(f'"{direct}"', "secret direct"))]
+        server_log = served._log.read_bytes()
+    said = capfd.readouterr()
+    assert refused == [2, 2], said.err
+    assert answers == [0, 0, 0, 0], said.err
+    assert "not let in" in said.err
+    assert PASSWORD not in said.out + said.err
+    assert PASSWORD.encode() not in server_log + everything_under(folder)
+    assert PASSWORD not in everything_in(postgres_uri)
+
+
+def everything_in(uri):
+    """All rows of all tables, as text."""
+    import psycopg
+
+    with psycopg.connect(uri) as connection:
+        names = connection.execute("SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'")
+        names = [name for (name,) in names.fetchall()]
+        rows = [row for name in names for row in connection.execute(f'SELECT t::text FROM "{name}" t').fetchall()]
+    assert len(rows) > 100
+    return "\n".join(text for (text,) in rows)
+
+
 @pytest.mark.parametrize(
     "text", [f"http://u:{PASSWORD}@h:1/x", f"x=postgresql://u:{PASSWORD}@h", f"a://u:p/{PASSWORD}@h"]
 )
 def test_messages_leave_passwords_out(text):
     assert PASSWORD not in shown(text)
     assert shown("sqlite:////home/me@work/runs.db") == "sqlite:////home/me@work/runs.db"
+
+
+@pytest.mark.slow
+def test_the_command_serves_until_ctrl_c_and_its_runs_stay(database, tmp_path):
+    folder = database[0].parent / f"{database[0].name}-command"
+    port = servers._free_port(None)
+    words = [sys.executable, "-m", "descentlab", "server", f"port={port}", f"folder={folder}"]
+    try:
+        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            said = []
+            while not said or (said[-1] and not said[-1].startswith("Ctrl-C")):
+                said.append(process.stdout.readline())
+            assert f"tracking.uri=http://127.0.0.1:{port} " in "".join(said), process.stderr.read()
+            with pytest.raises(InputError, match="is being served already"), servers.postgres(folder):
+                pass
+            keep(option(f"http://127.0.0.1:{port}", "stays"), cell())
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=60) == ("", "")
+        assert process.returncode == 0
+        with servers.postgres(folder) as uri:
+            client = stores.open_store(option(uri, "elsewhere")).client
+            found = client.get_experiment_by_name("stays")
+            assert len(client.search_runs([found.experiment_id], "tags.level = 'cell'")) == 1
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.mark.parametrize(

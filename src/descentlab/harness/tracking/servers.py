@@ -351,6 +351,7 @@ def _sign_in(uri: str, folder: Path, private: Path) -> dict[str, str]:
         "default_permission": "EDIT",
         "database_uri": uri.replace("%", "%%"),
         "admin_username": "admin",
+        "auth_cache_ttl_seconds": "60",  # else every request pays for the slow hash of a password
         "authorization_function": "mlflow.server.auth:authenticate_request_basic_auth",
     }
     lines = ["[mlflow]", *(f"{key} = {value}" for key, value in settings.items())]
