@@ -115,7 +115,8 @@ def _measure_split(
             if start:
                 total.flat += part.flat
             for layer, error in enumerate([*(d[..., :-1] for d in trace.delta), delta]):
-                squares = np.square(np.ascontiguousarray(error, dtype=np.float64)).sum(axis=-1)  # (R, B)
+                wide = error.astype(np.float64, order="K" if stop - start > 1 else "C")  # else R would decide the order
+                squares = np.square(wide, out=wide).sum(axis=-1)  # (R, B)
                 delta_norms[layer] += _sum(np.sqrt(squares))
                 if activity is not None:
                     activity.delta_squares[layer] += _sum(squares)
