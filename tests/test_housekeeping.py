@@ -305,6 +305,22 @@ def test_what_still_runs_is_deleted_only_when_it_is_named(option, ids):
         client.update_run(ids["relu"], "FINISHED")
 
 
+def test_a_cell_that_another_sweep_counts_too_stays_with_it(option, ids):
+    client = tracking.store.open_store(option).client
+    for sweep in ("one", "later"):
+        client.set_tag(ids["tanh"], f"sweep/{sweep}", "0 tanh")
+    try:
+        text = housekeeping.delete(["sweep=one"], option)
+        assert "left alone: 1 cell that other sweeps count too" in text
+        rows = housekeeping.list_runs(["sweeps"], option).splitlines()
+        assert [row.split()[3] for row in rows if row.startswith(("one", "later"))] == ["2", "1"]
+        assert {line[:8] for line in listed(text)} == {ids[name][:8] for name in ("relu", "summary")}
+        assert ids["tanh"][:8] in housekeeping.delete([ids["tanh"]], option)
+    finally:
+        for sweep in ("one", "later"):
+            client.delete_tag(ids["tanh"], f"sweep/{sweep}")
+
+
 @pytest.mark.parametrize(
     "words", [[], ["--yes"], ["limit=1", "--yes"], ["--force", "sweep=one"], ["", "--yes"], ["=", "--yes"]]
 )

@@ -191,7 +191,7 @@ def list_runs(words: Sequence[str], option: Option) -> str:
         raise InputError(f"{shown(kind)}: list takes one of {', '.join(kinds)}{nearest(kind, kinds)}, then filters")
     wanted = _wanted(words[1:] if words and words[0] == kind else words, "list")
     found = wanted.runs(option, "summary" if kind == "summaries" else "cell", deleted=kind == "deleted")
-    rows = _sweep_rows(found) if kind == "sweeps" else [_row(run) for run in found]
+    rows = _sweep_rows(found, wanted.sweep is None) if kind == "sweeps" else [_row(run) for run in found]
     place = _size_of_store(option)
     if not rows:
         some = "such " if any("=" in word for word in words) else ""
@@ -238,17 +238,23 @@ def _final(run: StoredRun, metric: str) -> float:
     return np.nan if run.tags.get("outcome") == "diverged" else run.metrics.get(metric, np.nan)
 
 
-def _sweep_rows(runs: Sequence[StoredRun]) -> list[dict[str, str]]:
+def _sweep_rows(runs: Sequence[StoredRun], adopted: bool) -> list[dict[str, str]]:
+    """A row per sweep; with `adopted`, each counts the cells that another has trained for it too."""
     sweeps: dict[str, list[StoredRun]] = {}
     for run in runs:
-        sweeps.setdefault(run.tags.get("sweep", ""), []).append(run)
-    rows = []
+        for sweep in {run.tags.get("sweep", "")} | (_sweeps_of(run) if adopted else set()):
+            sweeps.setdefault(sweep, []).append(run)
+    began = {}  # by the cells that it has trained itself, where there are any
     for sweep, cells in sweeps.items():
+        began[sweep] = min((cell.tags.get("sweep") != sweep, cell.started) for cell in cells)[1]
+    rows = []
+    for sweep in sorted(sweeps, key=lambda sweep: (began[sweep], sweep), reverse=True):
+        cells = sweeps[sweep]
         ended = {status: sum(cell.status == status for cell in cells) for status in STATUSES}
         rows.append(
             {
                 "sweep": sweep,
-                "started": _when(min(cell.started for cell in cells)),
+                "started": _when(began[sweep]),
                 "cells": str(len(cells)),
                 **{status.lower(): str(count or "") for status, count in ended.items()},
                 "restarts": str(sum(int(cell.params.get("restarts", 0)) for cell in cells)),
@@ -505,9 +511,10 @@ def delete(words: Sequence[str], option: Option) -> str:
     flags = [word for word in words if word.startswith("-")]
     if strange := [flag for flag in flags if flag not in ("--yes", "--dry-run")]:
         raise InputError(f"{shown(strange[0])}: delete takes --yes or --dry-run")
-    tops, restarts = _doomed([word for word in words if word not in flags], "delete", option, deleted=False)
+    tops, restarts, shared = _doomed([word for word in words if word not in flags], "delete", option, deleted=False)
+    stay = [f"left alone: {_many(shared, 'cell')} that other sweeps count too; named by id they go"] if shared else []
     if not tops:
-        return "nothing to delete"
+        return "\n".join([*stay, "nothing to delete"])
     rows = [_doomed_row(run, len(nested)) for run, nested in zip(tops, restarts, strict=True)]
     lines = _table(rows[:LISTED], ("run", "status", "level", "name", "started"), ("~name", "started", "status"))
     lines += [f"... and {len(tops) - LISTED} more"] if len(tops) > LISTED else []
@@ -520,18 +527,18 @@ def delete(words: Sequence[str], option: Option) -> str:
     what += " tracking=server" if option.name == "server" else ""
     what += f" tracking.uri={shown(uri, 1000)}" if uri not in (None, "", "auto") and "@" not in str(uri) else ""
     if "--yes" not in flags or "--dry-run" in flags:
-        return "\n".join([*lines, "", f"would delete {counted}; to do it: descentlab delete {what} --yes"])
+        return "\n".join([*lines, "", *stay, f"would delete {counted}; to do it: descentlab delete {what} --yes"])
     upkeep.delete(option, [*nested, *tops])  # the cell last: were this interrupted, it would still name what is left
     back = f"To take it back: descentlab restore {what}"
     place = upkeep.sizes(option)[0]
     database = "DATABASE, on the server's machine" if place.startswith("http") else place
     room = f"To give its room back for good: mlflow gc --tracking-uri {place} --backend-store-uri {database}"
-    return "\n".join([*lines, "", f"deleted {counted}", back, room])
+    return "\n".join([*lines, "", *stay, f"deleted {counted}", back, room])
 
 
 def restore(words: Sequence[str], option: Option) -> str:
     """Bring deleted runs back with their restarts; words as for `delete`."""
-    tops, restarts = _doomed(words, "restore", option, deleted=True)
+    tops, restarts, _ = _doomed(words, "restore", option, deleted=True)
     if not tops:
         return "nothing to restore"
     nested = [run for found in restarts for run in found]
@@ -541,21 +548,35 @@ def restore(words: Sequence[str], option: Option) -> str:
 
 def _doomed(
     words: Sequence[str], command: str, option: Option, deleted: bool
-) -> tuple[list[StoredRun], list[list[StoredRun]]]:
-    """The runs that words name, and the restarts nested in each; those that are deleted, or those that are not."""
-    if not words or any(word.startswith("-") for word in words):
-        raise InputError(f"{command}: needs ids of runs or filters, as in: descentlab {command} sweep=last")
+) -> tuple[list[StoredRun], list[list[StoredRun]], int]:
+    """The runs that words name, deleted or not, the restarts nested in each, and how many stay for another sweep."""
+    if not words or any(word.startswith("-") for word in words) or (deleted and "sweep=last" in words):
+        raise InputError(
+            f"{command}: needs ids of runs or filters, as in: descentlab {command} sweep=ID; list has them"
+        )
+    shared = 0
     found = [get(option, word) for word in words if "=" not in word]
     for run in found:
         if run.deleted != deleted:
             raise InputError(f"run_id={run.run_id}: is {'already' if run.deleted else 'not'} deleted")
     if filters := [word for word in words if "=" in word]:
         wanted = _wanted(filters, command)
-        for level in ("cell",) if wanted.where else ("cell", "summary"):
+        for level in ("cell",) if wanted.where else ("cell", "summary", "sweep"):
             chosen = wanted.runs(option, level, deleted=deleted)  # what still runs is meant only if it is named
-            found += [run for run in chosen if run.status != "RUNNING" or deleted or wanted.status == "RUNNING"]
+            chosen = [run for run in chosen if run.status != "RUNNING" or deleted or wanted.status == "RUNNING"]
+            if wanted.sweep and not deleted:
+                asked = {run.tags.get("sweep", "") for run in chosen}
+                elsewhere = [run for run in chosen if _sweeps_of(run) - asked]
+                shared += len(elsewhere)
+                chosen = [run for run in chosen if run not in elsewhere]
+            found += chosen
     tops = list({run.run_id: run for run in found}.values())
-    return tops, [upkeep.restarts_of(option, run, deleted) for run in tops]
+    return tops, [upkeep.restarts_of(option, run, deleted) for run in tops], shared
+
+
+def _sweeps_of(run: StoredRun) -> set[str]:
+    """The sweeps that count a cell as theirs."""
+    return {key.removeprefix("sweep/") for key in run.tags if key.startswith("sweep/")}
 
 
 def _doomed_row(run: StoredRun, nested: int) -> dict[str, str]:
