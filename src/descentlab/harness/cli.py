@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from descentlab.harness.config import (
     GROUPS,
+    LAUNCHER,
     Config,
     InputError,
     by_rate,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 USER_CONF = "DESCENTLAB_CONF"
 MOST_CELLS = 100_000
+CHOICES = (*GROUPS, "experiment", LAUNCHER)  # folders of conf/, one option of which is chosen
 FLAGS = ("-m", "--multirun", "--cfg", "--config-dir", "--shell-completion", "-sc", "--version", "--help", "-h")
 USAGE = """descentlab: how small neural networks learn, measured over stacked restarts.
 
@@ -71,6 +73,7 @@ examples: descentlab activation=tanh restarts=20
           descentlab activation=leaky_relu activation.negative_slope=0.2 update=adam learning_rate=0.001
           descentlab data=xor network.hidden=2 descent=batch learning_rate=4 epochs=2000 restarts=100
           descentlab -m activation=sigmoid,relu loss=mean_squared_error,categorical_cross_entropy restarts=30
+          descentlab -m activation=sigmoid,relu restarts=30 hydra/launcher=local hydra.launcher.workers=2
 """
 
 
@@ -255,8 +258,8 @@ class _Composer:
         """The plain nested values of one cell."""
         raw = copy.deepcopy(self._compose(values).raw)
         for key, value in values.items():
-            if key not in (*GROUPS, "experiment"):
-                *path, last = key.split(".")
+            if key not in CHOICES:
+                *path, last = key.removeprefix("hydra.").split(".")
                 place: Any = raw
                 for part in path:
                     place = place.setdefault(part, {})
@@ -305,21 +308,21 @@ class _Composer:
 
     def _checked(self, key: str, value: Any) -> Any:
         """A value as it is; a key or an option that is not there is refused."""
-        if key in (*GROUPS, "experiment"):
+        if key in CHOICES:
             names = _options_of(key, self.folders)
             if key == "experiment" and value is None:
                 return None
             if value not in names:
                 raise unknown(key, value, names)
             return str(value)
-        group, _, number = key.partition(".")
-        if key not in keys() and not (group in (*GROUPS, "output_initializer") and number):
-            valid = [*keys(), "experiment"]
+        group, _, number = key.replace(LAUNCHER.replace("/", "."), LAUNCHER, 1).partition(".")
+        if key not in keys() and not (group in (*GROUPS, "output_initializer", LAUNCHER) and number):
+            valid = [*keys(), "experiment", LAUNCHER]
             raise refusal(key, value, f"unknown key; not one of {', '.join(valid)}{nearest(key, valid)}")
         return value
 
     def _compose(self, values: Mapping[str, Any]) -> "_Composed":
-        choices = {key: value for key, value in values.items() if key in (*GROUPS, "experiment")}
+        choices = {key: value for key, value in values.items() if key in CHOICES}
         words = tuple(f"{key}={'null' if value is None else value}" for key, value in sorted(choices.items()))
         if words not in self._composed:
             self._composed[words] = _composed(self.loader, words)
@@ -356,9 +359,10 @@ def _composed(loader: Any, words: Sequence[str]) -> _Composed:
         config = loader.load_configuration("config", list(words), RunMode.RUN, from_shell=False)
         params = dict(config.hydra.sweeper.get("params") or {})
         raw: Any = OmegaConf.to_container(config, resolve=False)
+        launcher = raw.pop("hydra")["launcher"]
     except Exception as error:  # whatever Hydra, OmegaConf or the YAML reader say about a file of the user's own
         raise InputError(f"configuration: {_first_line(error)}") from error
-    raw.pop("hydra")
+    raw["launcher"] = {"name": "none"} if "_target_" in launcher else launcher  # Hydra's own, where none is chosen
     arms = raw.pop("arms", None) or []
     if not isinstance(arms, list) or not all(isinstance(arm, list) for arm in arms):
         raise refusal("arms", arms, "must be a list of override lists")
@@ -436,17 +440,18 @@ def _choices(folders: Sequence[Path]) -> str:
     lines = ["groups and their options (* default):"]
     text = (folders[0] / "config.yaml").read_text(encoding="utf-8")
     defaults = dict(re.findall(r"^  - (\w+): (\w+)", text, re.MULTILINE))
-    for group in (*GROUPS, "experiment"):
+    for group in CHOICES:
         names = _options_of(group, folders)
         marked = [name + "*" if defaults.get(group) == name else name for name in names]
-        lines += _wrapped(f"  {group:<12} ", " ".join(marked))
+        lines += _wrapped(f"  {group:<14} ", " ".join(marked))
         owners: dict[str, list[str]] = {}
         for name in names if group != "experiment" else []:
             files = [path for folder in folders for path in [folder / group / f"{name}.yaml"] if path.is_file()]
             for number in re.findall(r"^(\w+):", files[0].read_text(encoding="utf-8", errors="replace"), re.MULTILINE):
                 owners.setdefault(number, []).append(name)
         owners.pop("name", None)
-        texts = [f"{group}.{number} ({', '.join(own)})" if len(own) <= 3 else f"{group}.{number}"
+        dotted = group.replace("/", ".")
+        texts = [f"{dotted}.{number} ({', '.join(own)})" if len(own) <= 3 else f"{dotted}.{number}"
                  for number, own in owners.items()]  # fmt: skip
         lines += _wrapped(" " * 17, "; ".join(texts)) if texts else []
     body = text.split("\n\n", 1)[1].rstrip().splitlines()

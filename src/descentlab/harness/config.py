@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from descentlab.nn.trainer import Recipe
 
 GROUPS = ("activation", "loss", "initializer", "descent", "update", "data", "tracking")
-# What a run is called, where it is kept, on how many threads it ran, and whether earlier ones may stand for it.
-HASHED_NOT = ("name", "tracking", "workers", "resume")
+# What a run is called, where it is kept, by whom and on how many threads it ran, and whether earlier ones stand for it.
+HASHED_NOT = ("name", "tracking", "launcher", "workers", "resume")
+LAUNCHER = "hydra/launcher"  # on the command line and in conf/; its numbers are hydra.launcher.workers, ...
 LARGEST = 10**9  # of any count; a million epochs is already a slip of the finger
 
 
@@ -220,6 +221,27 @@ _STORE: Schema = {
     "checkpoint_seconds": (number(0), 600.0),
 }
 TRACKING: Mapping[str, Schema] = {"local": _STORE, "server": _STORE, "none": {}}
+_CORES: Schema = {"cores": (whole(1, 1024), 1)}
+_WORD = text("must be auto or a word without spaces", r"\S+")
+LAUNCHERS: Mapping[str, Schema] = {
+    "none": {},
+    "local": {"workers": (whole(1, 1024), 2), **_CORES},
+    "cluster": {
+        "address": (text("must be local, auto, or the address of a Ray cluster: host:6379", r"\S+"), "local"),
+        "workers": (whole(1, 10_000, "auto"), "auto"),
+        **_CORES,
+    },
+    "slurm": {
+        "cluster": (choice("slurm", "local"), "slurm"),
+        "workers": (whole(1, 10_000), 10),
+        **_CORES,
+        "minutes": (whole(1, 10**6), 60),
+        "memory": (number(0, above=True), 2.0),
+        "partition": (_WORD, "auto"),
+        "account": (_WORD, "auto"),
+        "folder": (text("must be auto, or a folder that every node sees"), "auto"),
+    },
+}
 
 
 @cache
@@ -227,6 +249,8 @@ def schemas(group: str) -> Mapping[str, Schema]:
     """What the options of a group are, and which numbers each takes: option -> key -> (check, default)."""
     if group == "tracking":
         return TRACKING
+    if group == LAUNCHER:
+        return LAUNCHERS
     if group == "data":
         from descentlab.harness import data
 
@@ -261,18 +285,20 @@ def _option(group: str, given: Any, own: Mapping[str, Schema] | None = None) -> 
     for key, value in given.items():
         if key != "name" and key not in known[name]:
             raise _foreign(group, name, key, value, known)
-    numbers = {key: check(f"{group}.{key}", given.get(key, default)) for key, (check, default) in known[name].items()}
+    dotted = group.replace("/", ".")
+    numbers = {key: check(f"{dotted}.{key}", given.get(key, default)) for key, (check, default) in known[name].items()}
     return Option(name, numbers)
 
 
 def _foreign(group: str, name: str, key: str, value: Any, known: Mapping[str, Schema]) -> InputError:
     """The error for a number that the chosen option does not have."""
     owners = [option for option, schema in known.items() if key in schema]
+    dotted = group.replace("/", ".")
     if owners:
-        return refusal(f"{group}.{key}", value, f"belongs to {group}={' or '.join(owners)}, not to {group}={name}")
+        return refusal(f"{dotted}.{key}", value, f"belongs to {group}={' or '.join(owners)}, not to {group}={name}")
     own = sorted(known[name])
     takes = f"{group}={name} takes {', '.join(own)}{nearest(key, own)}" if own else f"{group}={name} takes no numbers"
-    return refusal(f"{group}.{key}", value, f"unknown key; {takes}")
+    return refusal(f"{dotted}.{key}", value, f"unknown key; {takes}")
 
 
 # --- the configuration -------------------------------------------------------------------------------------------
@@ -293,6 +319,7 @@ class Config:
         dtype, log_every, diagnostics: as in nn.trainer.Recipe.
         workers: threads, or auto.
         resume: whether runs that the store already holds stand for this one.
+        launcher: what the cells of its sweep are trained by; none is this process.
     """
 
     name: str
@@ -317,6 +344,7 @@ class Config:
     diagnostics: str
     workers: int | str
     resume: bool = True
+    launcher: Option = field(default_factory=lambda: Option("none"))
 
     def as_dict(self) -> dict[str, Any]:
         """Nested plain values, which `resolve` takes back to an equal Config."""
@@ -326,6 +354,7 @@ class Config:
             **{group: getattr(self, group).as_dict() for group in groups},
             "network": {"hidden": list(self.hidden)},
             **{key: getattr(self, key) for key in RUN if key != "name"},
+            **({"launcher": self.launcher.as_dict()} if self.launcher.name != "none" else {}),
         }
 
     @property
@@ -355,7 +384,7 @@ def resolve(raw: Mapping[str, Any]) -> Config:
 
     Args:
         raw: plain nested values: an option per group (a mapping with its `name`, or the name alone), network.hidden and
-            the keys of RUN. `output_initializer` may be left out.
+            the keys of RUN. `output_initializer` and `launcher` may be left out.
 
     Raises:
         InputError: for whatever is wrong with it.
@@ -372,6 +401,7 @@ def resolve(raw: Mapping[str, Any]) -> Config:
     from descentlab.harness import data
 
     options = {group: _option(group, raw[group]) for group in GROUPS}
+    options["launcher"] = _option(LAUNCHER, raw.get("launcher", "none"))
     options["data"], task = data.with_task(options["data"])
     if options["loss"].name == "auto":
         options["loss"] = Option(default_loss(task))
@@ -427,7 +457,7 @@ def _flat_run(raw: Mapping[str, Any]) -> dict[str, Any]:
     given = {"resume": True} | {key: value for key, value in raw.items() if key != "network"}  # no kept run has it
     given |= {f"network.{key}": value for key, value in network.items()}
     for key, value in given.items():
-        if key not in keys() and key != "output_initializer":
+        if key not in keys() and key not in ("output_initializer", "launcher"):
             valid = keys()
             raise refusal(key, value, f"unknown key; not one of {', '.join(valid)}{nearest(key, valid)}")
     for key in keys():
@@ -535,7 +565,7 @@ def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         if isinstance(value, Mapping):
             flat |= flattened(value, f"{prefix}{key}.")
-        elif prefix + key not in HASHED_NOT and not prefix.startswith("tracking."):
+        elif prefix + key not in HASHED_NOT and not prefix.startswith(("tracking.", "launcher.")):
             flat[prefix + key] = value
     return flat
 

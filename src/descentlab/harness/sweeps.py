@@ -7,6 +7,7 @@ and its own seed. So a sweep that was killed goes on, and one with more restarts
 
 import contextlib
 import math
+import socket
 import sys
 import threading
 import time
@@ -21,9 +22,10 @@ import numpy as np
 from numpy import ndarray
 
 from descentlab.harness import config as configuration
-from descentlab.harness.config import Config, shown
+from descentlab.harness import launchers
+from descentlab.harness.config import LAUNCHER, Config, InputError, Option, refusal, shown
 from descentlab.harness.judges import judged
-from descentlab.harness.tracking import Claim, FinishedRun, Planned, StoreLost, part_id
+from descentlab.harness.tracking import CellRun, Claim, FinishedRun, Planned, StoreLost, open_tracker, part_id
 from descentlab.harness.tracking.contents import SPOOL, all_weights, joined, only, ranking, read_spooled, read_training
 from descentlab.nn import checkpoints
 from descentlab.nn.memory import parameter_count
@@ -31,7 +33,7 @@ from descentlab.nn.trainer import Recipe, Record, Splits, Training, iterate
 
 if TYPE_CHECKING:
     from descentlab.harness.judges import Judge
-    from descentlab.harness.tracking import CellRun, StoredRun, Tracker
+    from descentlab.harness.tracking import StoredRun, Tracker
 
 LINE_SECONDS = 5.0  # between lines of progress where no terminal draws a bar
 BUSY_SECONDS = 1.0  # between looks at cells that another process trains
@@ -66,8 +68,13 @@ def begin(parts: Mapping[str, Sequence[Config]], tracker: "Tracker", label: str 
             standard error says what differs.
 
     Raises:
-        InputError: a cell that cannot run.
+        InputError: a cell that cannot run, or a launcher that cannot.
     """
+    launched = [cell.launcher for cells in parts.values() for cell in cells]
+    if any(other != launched[0] for other in launched):
+        raise refusal(LAUNCHER, launched[0].name, "must be the same in all cells of a sweep, with the same numbers")
+    for launcher in launched[:1]:
+        launchers.check(launcher)
     planned = {part: _planned(different(cells)) for part, cells in parts.items()}
     fresh = not all(cell.resume for cells in parts.values() for cell in cells)
     if note := tracker.begin(planned, label, fresh):
@@ -83,6 +90,7 @@ def run(
     judge: "Judge | None" = None,
     part: str | None = None,
     label: str = "",
+    at: Sequence[int] | None = None,
 ) -> list[Training]:
     """Train every cell that the store does not hold yet; all are checked first, and equal ones are one.
 
@@ -95,6 +103,7 @@ def run(
         judge: says what restarts ended in (`judges`).
         part: of the sweep that the tracker has begun; None begins one of these cells alone.
         label: as for `begin`, where this begins it.
+        at: the cells' places in their part, where they are some of those that it misses; None for all of it.
 
     Returns:
         One Training per cell, in their order; equal cells share one.
@@ -109,20 +118,24 @@ def run(
         begin({"": cells}, tracker, label)
     fresh = not all(cell.resume for cell in cells)
     sweep = part_id(tracker.sweep, part or "")
-    standing = {} if fresh else tracker.standing(planned)
+    numbered = at or range(len(queue))
+    standing = {} if fresh or at else tracker.standing(planned)
     _say_standing(planned, standing)
+    elsewhere = [
+        place for place, cell in enumerate(planned) if cell.config.launcher.name != "none" and cell.key not in standing
+    ]
     trained: dict[str, Training] = {}
     failures: list[tuple[Config, Exception]] = []
     busy: dict[str, str] = {}  # hash -> who trains it
 
     def take(place: int) -> Claim:
         if found := standing.get(planned[place].key):
-            tracker.adopt(found, sweep, place, queue[place].name)
+            tracker.adopt(found, sweep, numbered[place], queue[place].name)
             return Claim(finished=found)
-        return tracker.claim(planned[place], configuration.check(queue[place]), sweep, place, fresh)
+        return tracker.claim(planned[place], configuration.check(queue[place]), sweep, numbered[place], fresh)
 
     with _shown_progress(queue, progress) as show:
-        places = deque(range(len(queue)))
+        places = deque(place for place in range(len(queue)) if place not in elsewhere)
         while places:
             place = places.popleft()
             cell = queue[place]
@@ -157,11 +170,24 @@ def run(
                     if len(queue) == 1 or isinstance(error, StoreLost):
                         raise
                     failures += [(one, error) for one in some]
-                    names = ", ".join(one.name for one in some)
-                    print(f"descentlab: {names}: failed: {type(error).__name__}: {shown(error)}", file=sys.stderr)
+                    if not at:  # a worker's parent says it
+                        _say_failed(some, error)
                 show(together, None)
                 for one in some:
                     busy.pop(one.hash, None)
+    if elsewhere:
+        missing = [planned[place] for place in elsewhere]
+        with contextlib.closing(_fan_out(missing, elsewhere, tracker, part or "", judge, progress)) as ends:
+            for cell, outcome in ends:
+                if isinstance(outcome, Exception):
+                    if len(queue) == 1 or isinstance(outcome, StoreLost):
+                        raise outcome
+                    failures.append((cell, outcome))
+                    _say_failed([cell], outcome)
+                    continue
+                trained[cell.hash], kept = outcome
+                if on_finish:
+                    on_finish(cell, trained[cell.hash], kept)
     if failures:
         raise CellsFailed(failures, [trained.get(cell.hash) for cell in cells])
     return [trained[cell.hash] for cell in cells]
@@ -277,6 +303,10 @@ def _planned(cells: Sequence[Config], judge: "Judge | None" = None) -> list[Plan
 
 def _say(text: str) -> None:
     print(f"descentlab: {text}", file=sys.stderr, flush=True)
+
+
+def _say_failed(cells: Sequence[Config], error: Exception) -> None:
+    _say(f"{', '.join(cell.name for cell in cells)}: failed: {type(error).__name__}: {shown(error)}")
 
 
 def _say_standing(cells: Sequence[Planned], standing: "Mapping[str, StoredRun]") -> None:
@@ -417,6 +447,144 @@ def _drain(
         for told in (note, show):
             if told:
                 told(record)
+
+
+# --- other processes ---------------------------------------------------------------------------------------------
+
+
+def _fan_out(
+    cells: Sequence[Planned],
+    at: Sequence[int],
+    tracker: "Tracker",
+    part: str,
+    judge: "Judge | None",
+    progress: bool,
+) -> Generator[tuple[Config, tuple[Training, CellRun] | Exception], None, None]:
+    """Have cells trained by their launcher's workers, and yield each as it ends: what came of it, or why nothing did.
+
+    A worker claims, trains and keeps a cell as a lone process does; what is left of one that dies is marked here.
+
+    Args:
+        cells: that the store does not hold.
+        at: their places in the part.
+        tracker: has begun the sweep.
+        part: of the sweep.
+        judge: as for `run`.
+        progress: as for `run`.
+    """
+    configs = [cell.config for cell in cells]
+    launcher, left = configs[0].launcher, set(range(len(cells)))
+    try:
+        with launchers.opened(launcher) as workers, _shown_count(configs, progress) as show:
+            groups = _groups(configs, workers.room)
+            works = [
+                partial(
+                    _in_worker,
+                    [cells[place] for place in group],
+                    [at[place] for place in group],
+                    tracker.sweep,
+                    part,
+                    judge,
+                    launcher.numbers["cores"],
+                )
+                for group in groups
+            ]
+            for number, found in workers.results(works):
+                group = groups[number]
+                left -= set(group)
+                show(group)
+                if isinstance(found, launchers.WorkerLost):
+                    tracker.bury([cells[place] for place in group])
+                outcomes = [found] * len(group) if isinstance(found, Exception) else found
+                for cell, outcome in zip((configs[place] for place in group), outcomes, strict=True):
+                    if isinstance(outcome, Exception):
+                        yield cell, outcome
+                        continue
+                    training, run_id = outcome
+                    kept = CellRun(cell.name)
+                    kept.run_id, kept.finished = run_id, True
+                    yield cell, (replace(training, recipe=configuration.recipe(cell, configuration.check(cell))), kept)
+    finally:
+        tracker.bury([cells[place] for place in left])
+
+
+def _groups(cells: Sequence[Config], workers: int) -> list[list[int]]:
+    """Places of the cells that a worker is given at once, to train as one stack; no worker is left without for it."""
+    most = math.ceil(len(cells) / workers)
+    waiting, groups = list(range(len(cells))), []
+    while waiting:
+        place = waiting.pop(0)
+        groups.append([place, *_mates(cells, place, waiting)[: most - 1]])
+        waiting = [other for other in waiting if other not in groups[-1]]
+    return groups
+
+
+def _in_worker(
+    planned: Sequence[Planned], at: Sequence[int], sweep: str, part: str, judge: "Judge | None", cores: int
+) -> list[tuple[Training, str | None] | Exception]:
+    """In a worker: claim, train and keep some cells of a sweep; each one's training (without recipe) and run, or error.
+
+    Raises:
+        InputError: where the data is not what it is for the parent.
+    """
+    cells = [replace(one.config, launcher=Option("none")) for one in planned]
+    for cell, one in zip(cells, planned, strict=True):
+        if configuration.check(cell).digest != one.digest:
+            where = socket.gethostname()
+            raise InputError(f"data={cell.data.name}: has other values on {where} than where the sweep began")
+    runs: dict[str, str | None] = {}
+
+    def note(cell: Config, training: Training, kept: CellRun) -> None:
+        runs[cell.hash] = kept.run_id
+
+    errors: dict[str, Exception] = {}
+    trainings: Sequence[Training | None]
+    with open_tracker(cells[0].tracking) as tracker:
+        tracker.sweep = sweep
+        try:
+            trainings = run(cells, tracker, False, cores, note, judge, part, at=at)
+        except CellsFailed as error:
+            trainings, errors = error.trainings, {cell.hash: launchers.portable(one) for cell, one in error.failures}
+    return [
+        errors[cell.hash] if training is None else (replace(training, recipe=None), runs[cell.hash])  # type: ignore[arg-type]
+        for cell, training in zip(cells, trainings, strict=True)  # a recipe is made of functions, which do not travel
+    ]
+
+
+@contextlib.contextmanager
+def _shown_count(cells: Sequence[Config], wanted: bool) -> Iterator[Callable[[Sequence[int]], None]]:
+    """Yield what is called with the places of cells that have ended."""
+    work = [cell.epochs * cell.restarts for cell in cells]
+    ended: list[int] = []
+    began = last = time.monotonic()
+
+    def state() -> tuple[str, float]:
+        return f"{len(ended)}/{len(cells)} cells", sum(work[place] for place in ended) / sum(work)
+
+    if wanted and sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), TimeElapsedColumn())
+        with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(state()[0], total=1.0)
+
+            def draw(places: Sequence[int]) -> None:
+                ended.extend(places)
+                bar.update(task, description=state()[0], completed=state()[1])
+
+            yield draw
+        return
+
+    def write(places: Sequence[int]) -> None:
+        nonlocal last
+        ended.extend(places)
+        now, (text, share) = time.monotonic(), state()
+        if wanted and now - last >= LINE_SECONDS:
+            last = now
+            print(f"{text}, about {(now - began) * (1 - share) / share:.0f} s left", file=sys.stderr, flush=True)
+
+    yield write
 
 
 # --- how far it is -----------------------------------------------------------------------------------------------

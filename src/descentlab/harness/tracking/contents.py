@@ -126,8 +126,11 @@ def params(config: Config) -> dict[str, str]:
 
 
 def recorded(config: Config) -> dict[str, Any]:
-    """The configuration as it is kept; where and how it was tracked is no part of it (and may hold a password)."""
-    return {key: value for key, value in config.as_dict().items() if key != "resume"} | {"tracking": {"name": "none"}}
+    """The configuration as it is kept; where it was tracked and trained is no part of it (and may hold a password)."""
+    left_out = ("resume", "launcher")
+    return {key: value for key, value in config.as_dict().items() if key not in left_out} | {
+        "tracking": {"name": "none"}
+    }
 
 
 def is_score(metric: str) -> bool:

@@ -468,6 +468,9 @@ class Tracker:
         """
         return Claim(run=self.cell(cell.config, dataset))
 
+    def bury(self, cells: Sequence[Planned]) -> None:
+        """Mark the runs of some cells whose processes are gone, before anyone wants to train them again."""
+
     @contextlib.contextmanager
     def summary(
         self, name: str, config: Mapping[str, Any] | None = None, tags: Mapping[str, str] | None = None
@@ -735,6 +738,16 @@ class _StoreTracker(Tracker):
             for run in ours:
                 if self._open[run.run_id].ended:
                     del self._open[run.run_id]
+
+    def bury(self, cells: Sequence[Planned]) -> None:
+        """Mark the runs of some cells whose processes are gone, before anyone wants to train them again."""
+        keys = {cell.key for cell in cells}
+        if not keys:
+            return
+        with contextlib.suppress(Exception), self.store.exclusive():  # else who claims them next will find them
+            for run in search(self.store, ["tags.level = 'cell'", "attributes.status = 'RUNNING'"]):
+                if key_of(run) in keys and (reason := claims.given_up(run.tags, run.started)):
+                    self._end(run.run_id, "KILLED", reason)
 
     @contextlib.contextmanager
     def summary(
