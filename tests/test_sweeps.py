@@ -535,3 +535,17 @@ def test_a_sweep_that_goes_on_shows_how_far_it_is(option, trained, monkeypatch, 
         sweeps.run(cells, tracker)
     assert len(trained) == 2
     assert "2/2 " in capsys.readouterr().err
+
+
+def test_of_a_cell_that_two_processes_trained_at_once_the_earliest_run_counts(option):
+    config = cell(restarts=1)
+    dataset = configs.check(config)
+    (training,) = sweep(option, config)[1]
+    first = find(option)[0]
+    with tracking.open_tracker(option) as tracker:  # as on a server, where nothing keeps a second one from starting
+        with tracker._opened(tracking.Planned(config, dataset.digest), dataset, first.tags["sweep"], 0) as run:
+            run.finish(training)
+        tracker.flush()
+        assert len(find(tracker)) == 2
+        assert [one.run_id for one in find(tracker, sweep=first.tags["sweep"])] == [first.run_id]
+        assert len(results.restarts(tracker, sweep="last")) == 1
