@@ -252,6 +252,7 @@ class _Run:
         decay = recipe.weight_decay * (rates if update.takes_scaled else 1.0)
         plain = update.apply is subtract and not recipe.weight_decay
         in_place = plain and subtracts_in_place(recipe.layers, self.steps[0][1])
+        scales = {size: scale / size for size in {stop - start for start, stop in self.steps}}
         for start, stop in self.steps:
             chunk.step += 1
             if order is None:
@@ -259,9 +260,9 @@ class _Run:
             else:
                 x, y = workspace.gather(self.inputs, self.targets, order[:, start:stop])
             if in_place:
-                descend(self.network, parameters, x, y, scale / (stop - start), workspace)
+                descend(self.network, parameters, x, y, scales[stop - start], workspace)
                 continue
-            slope = gradient(self.network, parameters, x, y, scale / (stop - start), workspace).flat
+            slope = gradient(self.network, parameters, x, y, scales[stop - start], workspace).flat
             if recipe.weight_decay:
                 slope += decay * (parameters.flat * parameters.weight_mask)
             update.apply(parameters.flat, slope, chunk.state, rate, chunk.step)
