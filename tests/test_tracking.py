@@ -116,6 +116,15 @@ def test_the_default_store_of_an_installed_wheel_lies_in_the_working_directory(m
     assert home() == tmp_path
 
 
+def test_connections_to_a_file_wait_for_the_disk_at_checkpoints_only(option):
+    from sqlalchemy import create_engine, text
+
+    uri = stores.open_store(option).uri
+    with create_engine(uri).connect() as connection:
+        assert connection.execute(text("PRAGMA journal_mode")).scalar() == "wal"
+        assert connection.execute(text("PRAGMA synchronous")).scalar() == 1  # NORMAL
+
+
 def test_telemetry_and_the_job_runner_are_off():
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
     assert os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"

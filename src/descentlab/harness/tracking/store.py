@@ -174,9 +174,26 @@ def _client_class() -> "type[MlflowClient]":
 
     from mlflow import MlflowClient
 
+    _spare_syncs()
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # prints a traceback for every locked file
     logging.getLogger("alembic").setLevel(logging.WARNING)
     return MlflowClient
+
+
+@functools.cache
+def _spare_syncs() -> None:
+    """Let SQLite wait for the disk at its checkpoints and not at every one of the six commits of a restart.
+
+    In write-ahead mode a power cut then costs the last commits and never the file; a cell whose end is among them is
+    run again by a resumed sweep.
+    """
+    from sqlalchemy import Engine, event
+
+    def spare(connection: Any, record: Any) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous=NORMAL")
+
+    event.listen(Engine, "connect", spare)
 
 
 def one_line(error: BaseException) -> str:
