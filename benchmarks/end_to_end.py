@@ -76,9 +76,12 @@ def _seconds(commands: Sequence[Sequence[str]], environment: dict[str, str], sca
         marks = [line.split() for line in errors.splitlines() if line.startswith(("job ", "end "))]
         if process.returncode or not marks or marks[-1][0] != "end":
             raise SystemExit(f"{' '.join(process.args)}: failed\n{errors[-2000:]}")
-        (first, busy), (last, used) = (map(float, marks[place][1:]) for place in (0, -1))
-        work = max(work, last - first)
-        processor += used + (used - busy) * (scale - 1)
+        times = [[float(number) for number in mark[1:]] for mark in marks]  # clock, processor
+        first = 1 if len(times) > 2 else 0  # the first job of several also opens what all use: taken as the second
+        second = times[first + 1] if first else times[first]
+        clock, used = (times[-1][k] - 2 * times[first][k] + second[k] for k in (0, 1))
+        work = max(work, clock)
+        processor += times[-1][1] + used * (scale - 1)
     wall = time.perf_counter() - began
     return {"wall": wall, "seconds": wall + work * (scale - 1), "processor": processor}
 

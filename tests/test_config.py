@@ -13,7 +13,19 @@ from hypothesis import strategies as st
 
 from descentlab.harness import data
 from descentlab.harness.cli import conf_folder
-from descentlab.harness.config import GROUPS, HASHED_NOT, RUN, Config, InputError, check, keys, recipe, resolve, schemas
+from descentlab.harness.config import (
+    GROUPS,
+    HASHED_NOT,
+    LAUNCHER,
+    RUN,
+    Config,
+    InputError,
+    check,
+    keys,
+    recipe,
+    resolve,
+    schemas,
+)
 from descentlab.harness.config import tell_apart as named_apart
 from descentlab.nn.activations import ACTIVATIONS, OUTPUTS
 from descentlab.nn.descent import DESCENTS
@@ -448,18 +460,19 @@ def documented():
     # key -> (default, whether in the hash) as docs/configuration.md has it
     text = (Path(__file__).parents[1] / "docs" / "configuration.md").read_text()
     return {key: (default, hashed == "yes") for key, default, hashed in re.findall(
-        r"^\| `([\w.]+)` \| `([^`]*)` \| (yes|no) \|", text, re.MULTILINE
+        r"^\| `([\w./]+)` \| `([^`]*)` \| (yes|no) \|", text, re.MULTILINE
     )}  # fmt: skip
 
 
 def test_the_documentation_lists_every_key_its_default_and_whether_it_is_hashed():
     listed = documented()
-    numbers = {f"{group}.{key}": schema for group in GROUPS for schema in schemas(group).values() for key in schema}
-    assert set(listed) == {*keys(), *numbers}
+    groups = {group.replace("/", "."): group for group in (*GROUPS, LAUNCHER)}
+    numbers = {f"{dotted}.{key}" for dotted, group in groups.items() for one in schemas(group).values() for key in one}
+    assert set(listed) == {*keys(), *numbers, LAUNCHER}
     for key, (default, hashed) in listed.items():
-        assert hashed == (key.split(".")[0] not in HASHED_NOT and key != "data.path"), key
-        group, _, number = key.partition(".")
-        if group in GROUPS and number:
+        assert hashed == (key.split(".")[0] not in (*HASHED_NOT, LAUNCHER, "hydra") and key != "data.path"), key
+        dotted, _, number = key.rpartition(".")
+        if group := groups.get(dotted):
             assert default in {str(schema[number][1]) for schema in schemas(group).values() if number in schema}, key
 
 
