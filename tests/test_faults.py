@@ -26,6 +26,7 @@ import pytest
 from descentlab.harness import cli, tracking
 from descentlab.harness.config import Option
 
+WRITING = "while the rows of a cell and of its restarts were written"
 CELLS = ["data=xor", "network.hidden=2", "descent=batch", "restarts=3", "epochs=2000", "activation=tanh,relu,sigmoid"]
 
 
@@ -113,9 +114,9 @@ def phase(folder):
     if any(levels.get(run) == "sweep" for run, status in runs.items() if status == "RUNNING"):
         return "while the sweep was recorded"
     if any(run in written or run in parents.values() for run in running):
-        return "while a cell was written"
+        return WRITING
     if running:
-        return "while a cell was trained"
+        return "while a cell was trained, or its files were made"
     return (
         "between cells, or at the start"
         if any(level == "cell" for level in levels.values())
@@ -153,6 +154,10 @@ def kill_often(start, undisturbed, empty_store, tmp_path, kills, seed):
         for _ in range(8):
             process = start(*sweep(local(folder)), log=folder / "log")
             process.join(draw.uniform(0, whole))
+            if draw.random() < 0.4:  # few moments fall into the short time that writing rows takes: aim at it
+                while process.is_alive() and phase(folder) != WRITING:
+                    process.join(0.002)
+                process.join(draw.uniform(0, 0.1))
             process.kill()
             process.join()
             if process.exitcode == 0:
