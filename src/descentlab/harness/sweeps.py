@@ -134,7 +134,7 @@ def run(
             return Claim(finished=found)
         return tracker.claim(planned[place], configuration.check(queue[place]), sweep, numbered[place], fresh)
 
-    with _shown_progress(queue, progress) as show:
+    with _shown_progress(queue, progress and len(elsewhere) < len(queue)) as show:
         places = deque(place for place in range(len(queue)) if place not in elsewhere)
         while places:
             place = places.popleft()
