@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -39,9 +40,18 @@ def free_port():
         return probe.getsockname()[1]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _a_token_of_the_tests_own():
+    """Ray's clusters listen on every interface: they ask for a token, here one that nobody's home keeps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        yield
+
+
 @pytest.fixture(scope="module")
 def cluster():
-    """The address of a Ray cluster that was started by someone else, on loopback."""
+    """The address of a Ray cluster that was started by someone else."""
     needs("ray")
     folder = tempfile.mkdtemp(prefix="ray-")  # a socket's path may have 107 characters
     port = free_port()
