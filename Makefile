@@ -20,8 +20,8 @@ sweep: .venv/.ready ## the main job: the grid and two comparisons, after the oth
 report: .venv/.ready ## verdicts and figures of the experiments in reports/, drawn anew from the tracked runs
 	$(python) -m descentlab.harness.report $(ARGS)
 
-test: .venv/.ready-dev ## run the tests; ARGS="-m 'not slow'" leaves the long ones out
-	$(python) -m pytest $(ARGS)
+test: .venv/.ready-dev ## run the tests, on up to four cores; ARGS="-m 'not slow'" leaves the long ones out
+	$(python) -m pytest --numprocesses auto --maxprocesses 4 $(ARGS)
 
 fault: .venv/.ready-dev ## the long tests of what breaks: damaged files, malformed words, sweeps killed at random moments
 	$(python) -m pytest -m fault $(ARGS)
