@@ -3,7 +3,7 @@
 Claims:
     * Of restarts: sigmoid outputs under squared error from N(0, 1) saturate, and most nets have an output that never
       answers (below .5 on every test image); each such output costs its class, a tenth of the accuracy. From N(0, 1/n)
-      none is stuck, and none under cross-entropy from N(0, 1). (Auer, Herbster & Warmuth 1995: a single such neuron
+      fewer are, and fewer under cross-entropy from N(0, 1). (Auer, Herbster & Warmuth 1995: a single such neuron
       can have exponentially many minima. What is stuck here is a restart's outcome; it is not called a minimum.)
     * Of minima: cross-entropy with weight decay is convex. There is one minimum, and a restart can prove by its own
       gradient how near it is.
