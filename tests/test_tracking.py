@@ -646,10 +646,13 @@ def test_a_killed_process_leaves_no_run_behind_as_running(option, number):
 
 
 def test_closing_gives_the_signals_back(option):
-    before = signal.getsignal(signal.SIGTERM)
-    with tracking.open_tracker(option):
-        assert signal.getsignal(signal.SIGTERM) != before
-    assert signal.getsignal(signal.SIGTERM) == before
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a database of the whole run may have its own use for it
+    try:
+        with tracking.open_tracker(option):
+            assert signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 # --- the other trackers and runs ---------------------------------------------------------------------------------
