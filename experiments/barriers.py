@@ -51,7 +51,7 @@ MARGIN = 0.3  # of a plane beyond its three ends, as a share of their extent
 
 PARTS = {
     "local_minima": Part(None, needs="DESCENTLAB_MNIST", full_only=True),
-    "local_minima_digits": Part(None, ["restarts=10", "epochs=2", "log_every=2"], in_place_of="local_minima"),
+    "local_minima_digits": Part(None, ["restarts=6", "epochs=2", "log_every=2"], in_place_of="local_minima"),
 }
 
 

@@ -69,7 +69,7 @@ CURVE = (1, 2, 3, 5, 7, 10, 14, 20, 28, 40, 56, 80)
 
 PARTS = {
     "local_minima": Part(None, needs="DESCENTLAB_MNIST", full_only=True),
-    "local_minima_digits": Part(None, ["restarts=10", "epochs=2", "log_every=2"], in_place_of="local_minima"),
+    "local_minima_digits": Part(None, ["restarts=6", "epochs=2", "log_every=2"], in_place_of="local_minima"),
 }
 
 
