@@ -54,7 +54,7 @@ class Part:
     Attributes:
         arms: override lists, one per cell; None for those that the file of conf/experiment/ lists.
         quick: overrides of the quick form.
-        few: which of the arms the quick form runs; None for all.
+        few: which of the arms, or of the cells where the settings list the arms, the quick form runs; None for all.
         tuned: whether each arm's learning rate is chosen by `--tune` and read from experiments/arms/.
         needs: environment variable without which the part is skipped, with a line that says so.
         full_only: whether the quick form leaves the part out.
@@ -249,9 +249,11 @@ def _run(
         if part.in_place_of in cells:
             continue
         arms = _tuned_arms(key) if part.tuned else part.arms
-        if quick and part.few and arms is not None:
-            arms = arms[part.few]
-        cells[key] = cli.compose([*(part.quick if quick else ()), *overrides], key, arms)
+        few = part.few if quick and part.few else slice(None)
+        if arms is not None:
+            cells[key] = cli.compose([*(part.quick if quick else ()), *overrides], key, arms[few])
+        else:
+            cells[key] = cli.compose([*(part.quick if quick else ()), *overrides], key)[few]
     for cell in chain.from_iterable(cells.values()):
         configuration.check(cell)
     if not quick:
