@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy import ndarray
 
-from descentlab.nn.activations import OUTPUTS, Output
+from descentlab.nn.activations import OUTPUTS, Output, logistic
 
 TASKS = ("regression", "binary", "multiclass")
 
@@ -69,9 +69,8 @@ def _binary_value(z: ndarray, y: ndarray) -> ndarray:
 
 
 def _binary_error(z: ndarray, y: ndarray) -> ndarray:
-    a = OUTPUTS["sigmoid"].value(z)
-    a -= y
-    return a
+    logistic(z, z)
+    return np.subtract(z, y, z)
 
 
 def _binary_error_derivative(z: ndarray, y: ndarray, dz: ndarray) -> ndarray:

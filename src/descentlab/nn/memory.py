@@ -13,8 +13,8 @@ order of summation means other last bits, and a restart must not depend on the c
 * z of the output layer is (K, R, B) in memory, so that reductions over the K outputs add whole rows of restarts.
 """
 
-from collections.abc import Mapping, Sequence
-from functools import cached_property, lru_cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property, lru_cache, partial
 from itertools import pairwise
 from typing import Literal
 
@@ -28,7 +28,10 @@ CHUNK_BYTES = 1_500_000  # parameters, gradients and buffers of the restarts tha
 WIDE = 8000  # parameters from which a gradient beside them costs more than one call of BLAS per restart and layer
 TINY = 64  # parameters up to which whole stacks are multiplied number by number: a call per matrix costs more
 REDUCED = 10_000  # numbers in a result up to which tiny products are formed at once and then added up
+FEW = 5  # terms that are added up sooner one by one than by a reduction
 THREAD_WORK = 250_000  # multiplications a step that a thread must be given: below, threads only wait for Python's lock
+
+Call = Callable[[], object]  # an operation on given arrays, bound once and then done in every step: views cost time
 
 
 class Parameters:
@@ -115,25 +118,37 @@ def tiny(layers: Sequence[int]) -> bool:
     return parameter_count(layers) <= TINY and layers[-1] <= 2
 
 
-def multiply_number_by_number(a: ndarray, b: ndarray, out: ndarray) -> None:
-    """np.matmul for tiny matrices of many restarts: one term of the sums after the other, for all restarts at once.
+def product(a: ndarray, b: ndarray, out: ndarray) -> list[Call]:
+    """The calls that leave the stacked matrix product a b in `out`: BLAS's.
 
     Args:
         a: (R, m, k), or (m, k) shared.
-        b: (R, k, n), or (k, n) shared.
+        b: (R, k, n).
         out: (R, m, n).
     """
+    return [partial(np.matmul, a, b, out)]
+
+
+def product_number_by_number(a: ndarray, b: ndarray, out: ndarray) -> list[Call]:
+    """`product` for tiny matrices of many restarts: one term of the sums after the other, for all restarts at once."""
+    if out.strides[-2] < out.strides[-1]:  # go through memory in its order
+        a, b, out = b.mT, a.mT, out.mT
     left = a.T[:, :, None] if a.ndim == 3 else a.T[:, :, None, None]  # (k, m, 1, R)
     right = b.transpose(1, 2, 0)[:, None] if b.ndim == 3 else b[:, None, :, None]  # (k, 1, n, R)
     total = out.transpose(1, 2, 0)  # (m, n, R)
-    if 1 < total.size < REDUCED:  # fewer calls, the same order of summation
-        np.add.reduce(np.multiply(left, right, order="C"), axis=0, out=total)
-        return
-    np.multiply(left[0], right[0], out=total)
-    if len(left) > 1:
-        term = np.empty_like(total)
-        for x, y in zip(left[1:], right[1:], strict=True):
-            total += np.multiply(x, y, out=term)
+    calls: list[Call]
+    if 1 < len(left) and total.size < REDUCED:  # fewer calls, the same order of summation
+        terms = np.empty((len(left), *total.shape), total.dtype)
+        calls = [partial(np.multiply, left, right, terms)]
+        if total.size > 1 and len(left) > FEW:
+            return [*calls, partial(np.add.reduce, terms, 0, None, total)]
+        calls.append(partial(np.add, terms[0], terms[1], total))
+        return calls + [partial(np.add, total, term, total) for term in terms[2:]]
+    term = np.empty_like(total)
+    calls = [partial(np.multiply, left[0], right[0], total)]
+    for x, y in zip(left[1:], right[1:], strict=True):
+        calls += [partial(np.multiply, x, y, term), partial(np.add, total, term, total)]
+    return calls
 
 
 def input_table(inputs: ndarray, dtype: str) -> ndarray:
@@ -184,8 +199,8 @@ def subtracts_in_place(layers: Sequence[int], samples: int) -> bool:
     return parameter_count(layers) >= WIDE and len(Workspace.blocks(samples)) == 1
 
 
-def subtract_product(theta: ndarray, delta: ndarray, a: ndarray) -> None:
-    """theta[r] -= delta[r]^T a[r] within BLAS, which reads and writes theta once.
+def subtract_product(theta: ndarray, delta: ndarray, a: ndarray) -> Iterator[Call]:
+    """The calls that do theta[r] -= delta[r]^T a[r] within BLAS, which reads and writes theta once.
 
     Args:
         theta: (R, n_out, n_in + 1), a layer of Parameters.
@@ -199,7 +214,7 @@ def subtract_product(theta: ndarray, delta: ndarray, a: ndarray) -> None:
         right = a[row] if a.ndim == 3 else a
         if not into.flags.f_contiguous:  # BLAS's order; any other would be copied, and the copy changed
             into, left, right = into.T, right, left
-        gemm(-1.0, left.T, right.T, trans_b=True, beta=1.0, c=into, overwrite_c=True)
+        yield partial(gemm, -1.0, left.T, right.T, trans_b=True, beta=1.0, c=into, overwrite_c=True)
 
 
 class Trace:
@@ -211,7 +226,10 @@ class Trace:
     Attributes:
         z, a, delta, slope: per hidden layer (R, B, n_l + 1). z is a where the slope is computed from the value.
         z_units, delta_units: the same without that column, (R, B, n_l).
+        elements: per hidden layer z, a, delta and slope as element-wise functions go over them, contiguous.
+        ones: the columns of ones that such a function overwrites.
         z_output: (R, B, K).
+        product: `product(a, b, out)`, the calls that multiply matrices of this trace.
     """
 
     def __init__(
@@ -240,22 +258,29 @@ class Trace:
         self.slope = buffers("bool" if activation.slope_is_mask else dtype, None if kept else 1)
         self.z_units, self.delta_units = [[buffer[..., :-1] for buffer in kind] for kind in (self.z, self.delta)]
         self.z_output = output_buffer(layers, restarts, samples, dtype)
-        self.multiply = multiply_number_by_number if tiny(layers) else np.matmul
+        self.product = product_number_by_number if tiny(layers) else product
+        self.ones = [a[..., -1] for a in self.a]
+        shown = slice(None)
+        if tiny(layers):  # the ones lie behind the units, and stay
+            shown = slice(-1)
+            for ones in self.ones:
+                ones[...] = 1.0
+            self.ones = []
+        z, a, delta, slope = [[one[..., shown] for one in kind] for kind in (self.z, self.a, self.delta, self.slope)]
+        self.elements = list(zip(a if self.z is self.a else z, a, delta, slope, strict=True))
         if samples == 1:
             self._pairs = [
                 (np.zeros((restarts, 2, n_out), dtype=dtype), np.zeros((restarts, 2, n_in + 1), dtype=dtype))
                 for n_in, n_out in pairwise(layers)
             ]
 
-    def paired(self, layer: int, delta: ndarray, a: ndarray) -> tuple[ndarray, ndarray]:
-        """One sample's delta (R, 1, n_out) and a (R, 1, n_in + 1), each with a second sample of zeros.
-
-        The product of the pairs is the outer product, and BLAS forms it four times as fast as a broadcast would.
-        """
-        left, right = self._pairs[layer]
-        left[:, :1] = delta
-        right[:, :1] = a
-        return left, right
+    def outer(self, layer: int, delta: ndarray, a: ndarray, out: ndarray) -> Iterator[Call]:
+        """The calls that leave delta^T a (R, n_out, n_in + 1) in `out`, for delta (R, B, n_out), a (R, B, n_in + 1)."""
+        if delta.shape[-2] == 1:  # with a second sample of zeros BLAS is four times as fast as a broadcast
+            left, right = self._pairs[layer]
+            yield from (partial(np.copyto, left[:, :1], delta), partial(np.copyto, right[:, :1], a))
+            delta, a = left, right
+        yield from self.product(delta.mT, a, out)
 
 
 class Workspace:
@@ -268,7 +293,7 @@ class Workspace:
         self.dtype = dtype
         self._traces: dict[tuple[int, int, bool], Trace] = {}
         self._gradients: dict[tuple[str, int], Parameters] = {}
-        self._batches: dict[tuple[int, int], tuple[ndarray, ndarray]] = {}
+        self._batches: dict[tuple[int, int | None], tuple[ndarray, ndarray]] = {}
 
     def trace(self, restarts: int, samples: int, kept: bool = False) -> Trace:
         """The trace for this many restarts and samples; `kept` if delta and slope of all layers are to be looked at."""
@@ -284,31 +309,34 @@ class Workspace:
             self._gradients[key] = Parameters.empty(self.layers, restarts, self.dtype)
         return self._gradients[key]
 
-    def gather(self, inputs: ndarray, targets: ndarray, rows: ndarray) -> tuple[ndarray, ndarray]:
-        """The batch of each restart: rows (R, B) of inputs (N, n_0 + 1) and of targets (N, K).
-
-        Returns:
-            (R, B, n_0 + 1) and (R, B, K), buffers that are good until the next call.
-        """
-        restarts, samples = rows.shape
-        if rows.shape not in self._batches:
+    def batch(self, samples: int, restarts: int | None = None) -> tuple[ndarray, ndarray]:
+        """Room for a batch of inputs (R, B, n_0 + 1) and targets (R, B, K); (B, ...) where all restarts share it."""
+        key = (samples, restarts)
+        if key not in self._batches:
             order: Literal["F", "C"] = "F" if tiny(self.layers) else "C"
-            self._batches[restarts, samples] = (
-                np.empty((restarts, samples, inputs.shape[1]), self.dtype, order=order),
-                output_buffer(self.layers, restarts, samples, self.dtype),
-            )
-        x, y = self._batches[restarts, samples]
+            inputs = np.empty((restarts or 1, samples, self.layers[0] + 1), self.dtype, order=order)
+            targets = output_buffer(self.layers, restarts or 1, samples, self.dtype)
+            self._batches[key] = (inputs, targets) if restarts else (inputs[0], targets[0])
+        return self._batches[key]
+
+    def gather(self, inputs: ndarray, targets: ndarray, rows: ndarray | slice) -> None:
+        """Fill `batch` with rows (R, B), or with rows that all restarts share, of the tables (N, n_0 + 1), (N, K)."""
+        if isinstance(rows, slice):
+            x, y = self.batch(rows.stop - rows.start)
+            np.copyto(x, inputs[rows])
+            np.copyto(y, targets[rows])
+            return
+        x, y = self.batch(rows.shape[1], len(rows))
         if tiny(self.layers):
             inputs.T.take(rows.T, axis=1, out=x.T, mode="clip")
             targets.T.take(rows.T, axis=1, out=y.T, mode="clip")
-            return x, y
+            return
         rows = np.ascontiguousarray(rows)
         inputs.take(rows, axis=0, out=x, mode="clip")  # the default mode checks bounds and costs 2.5 times as much
         if y.flags.c_contiguous:
             targets.take(rows, axis=0, out=y, mode="clip")
         else:
             targets.T.take(rows, axis=1, out=y.transpose(2, 0, 1), mode="clip")
-        return x, y
 
     @staticmethod
     @lru_cache

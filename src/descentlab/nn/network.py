@@ -10,14 +10,18 @@ Shapes are the textbook's, (R, B, n) for activations and (R, n_out, n_in + 1) fo
 transposed in memory, which `memory` decides and nothing here depends on.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy import ndarray
 
 from descentlab.nn.activations import OUTPUTS, Activation
 from descentlab.nn.losses import Form, Loss
-from descentlab.nn.memory import Parameters, Trace, Workspace, input_table, subtract_product
+from descentlab.nn.memory import Call, Parameters, Trace, Workspace, input_table, subtract_product
+
+Error = Callable[[ndarray, ndarray], ndarray]
 
 
 @dataclass(frozen=True)
@@ -51,22 +55,24 @@ def forward(network: Network, parameters: Parameters, inputs: ndarray, trace: Tr
     Returns:
         z of the output layer, (R, B, K), a buffer of the trace.
     """
-    a = inputs
-    for layer, z in enumerate(trace.z):
-        trace.multiply(a, parameters.theta_T[layer], out=trace.z_units[layer])  # (R, B, n_l)
-        a = network.activation.value(z, trace.a[layer])
-        a[..., -1] = 1.0
-    trace.multiply(a, parameters.theta_T[-1], out=trace.z_output)  # (R, B, K)
+    for call in _forward(network, parameters, inputs, trace):
+        call()
     return trace.z_output
 
 
+def _forward(network: Network, parameters: Parameters, inputs: ndarray, trace: Trace) -> Iterator[Call]:
+    a = inputs
+    for layer, (z, value, *_) in enumerate(trace.elements):
+        yield from trace.product(a, parameters.theta_T[layer], trace.z_units[layer])  # (R, B, n_l)
+        yield partial(network.activation.value, z, value)
+        if trace.ones:
+            yield partial(trace.ones[layer].fill, 1.0)
+        a = trace.a[layer]
+    yield from trace.product(a, parameters.theta_T[-1], trace.z_output)  # (R, B, K)
+
+
 def backward(
-    network: Network,
-    parameters: Parameters,
-    inputs: ndarray,
-    trace: Trace,
-    delta: ndarray,
-    gradient: Parameters | None,
+    network: Network, parameters: Parameters, inputs: ndarray, trace: Trace, delta: ndarray, gradient: Parameters
 ) -> None:
     """Propagate the output error back; leave delta[l] of the hidden layers in the trace.
 
@@ -76,21 +82,33 @@ def backward(
         inputs: as given to `forward`.
         trace: as left by `forward`.
         delta: (R, B, K), the error at the output.
-        gradient: receives sum over samples of delta[l] (a[l-1], 1)^T for every layer; with None that sum is
-            subtracted from the parameters.
+        gradient: receives sum over samples of delta[l] (a[l-1], 1)^T for every layer.
     """
+    for call in _backward(network, parameters, inputs, trace, delta, gradient):
+        call()
+
+
+def _backward(
+    network: Network,
+    parameters: Parameters,
+    inputs: ndarray,
+    trace: Trace,
+    delta: ndarray,
+    gradient: Parameters | None,
+) -> Iterator[Call]:
+    """As `backward`; with no gradient its sum is subtracted from the parameters."""
     for layer in reversed(range(len(parameters.theta))):
         a = trace.a[layer - 1] if layer else inputs  # (R, B, n_in + 1)
         if layer:  # before W moves
-            trace.multiply(delta, parameters.W[layer], out=trace.delta_units[layer - 1])  # (R, B, n_in)
+            yield from trace.product(delta, parameters.W[layer], trace.delta_units[layer - 1])  # (R, B, n_in)
         if gradient is None:
-            subtract_product(parameters.theta[layer], delta, a)
+            yield from subtract_product(parameters.theta[layer], delta, a)
         else:
-            left, right = (delta, a) if delta.shape[-2] > 1 else trace.paired(layer, delta, a)
-            trace.multiply(left.mT, right, out=gradient.theta[layer])  # (R, n_out, n_in + 1)
+            yield from trace.outer(layer, delta, a, gradient.theta[layer])
         if layer:
-            back = trace.delta[layer - 1]  # (R, B, n_in + 1)
-            back *= network.activation.slope(trace.z[layer - 1], a, trace.slope[layer - 1])
+            z, value, back, slope = trace.elements[layer - 1]
+            yield partial(network.activation.slope, z, value, slope)
+            yield partial(np.multiply, back, slope, back)
             delta = trace.delta_units[layer - 1]
 
 
@@ -115,33 +133,52 @@ def gradient(
     Returns:
         The gradient in the shape of the parameters; a buffer of the workspace, good until the next call.
     """
-    restarts = len(parameters)
-    total = workspace.gradient(restarts)
-    for start, stop in workspace.blocks(inputs.shape[-2]):
-        x, y = inputs[..., start:stop, :], targets[..., start:stop, :]
-        trace = workspace.trace(restarts, stop - start)
-        delta = network.form.error(forward(network, parameters, x, trace), y)
-        delta *= scale
-        part = workspace.gradient(restarts, "block") if start else total
-        backward(network, parameters, x, trace, delta, part)
-        if start:
-            total.flat += part.flat
-    return total
+    for call in gradient_calls(network, parameters, inputs, targets, scale, workspace):
+        call()
+    return workspace.gradient(len(parameters))
 
 
-def descend(
+def gradient_calls(
     network: Network,
     parameters: Parameters,
     inputs: ndarray,
     targets: ndarray,
     scale: float | ndarray,
     workspace: Workspace,
-) -> None:
-    """Subtract from the parameters what `gradient` would return, layer by layer, with no room for a gradient."""
-    trace = workspace.trace(len(parameters), inputs.shape[-2])
-    delta = network.form.error(forward(network, parameters, inputs, trace), targets)
-    delta *= scale
-    backward(network, parameters, inputs, trace, delta, None)
+    subtracted: bool = False,
+) -> list[Call]:
+    """What `gradient` does, for the same arrays again and again: a small network's step is mostly Python's.
+
+    Args:
+        network: and all that follows as given to `gradient`; what the arrays hold may change from call to call.
+        parameters: of R networks.
+        inputs: of a batch.
+        targets: of a batch.
+        scale: of the gradient.
+        workspace: the buffers.
+        subtracted: subtract the gradient from the parameters, layer by layer, with no room for it; in one block only.
+
+    Returns:
+        Calls that leave the gradient in `workspace.gradient(R)`.
+    """
+    restarts = len(parameters)
+    total = workspace.gradient(restarts)
+    calls: list[Call] = []
+    for start, stop in workspace.blocks(inputs.shape[-2]):
+        x, y = inputs[..., start:stop, :], targets[..., start:stop, :]
+        trace = workspace.trace(restarts, stop - start)
+        part = workspace.gradient(restarts, "block") if start else total
+        calls += _forward(network, parameters, x, trace)
+        calls.append(partial(_scaled_error, network.form.error, trace.z_output, y, scale))
+        calls += _backward(network, parameters, x, trace, trace.z_output, None if subtracted else part)
+        if start:
+            calls.append(partial(np.add, total.flat, part.flat, total.flat))
+    return calls
+
+
+def _scaled_error(error: Error, z: ndarray, y: ndarray, scale: float | ndarray) -> None:
+    """Replace z of the output layer by scale * dC/dz."""
+    np.multiply(error(z, y), scale, z)
 
 
 def predict(network: Network, parameters: Parameters, inputs: ndarray) -> ndarray:

@@ -31,8 +31,8 @@ from descentlab.nn.initializers import (
     stream,
 )
 from descentlab.nn.losses import LOSSES, TASKS, Loss, check_pair, default_loss, default_output
-from descentlab.nn.memory import Parameters, Workspace, chunks, input_table, subtracts_in_place, target_table
-from descentlab.nn.network import Network, descend, gradient, predict
+from descentlab.nn.memory import Call, Parameters, Workspace, chunks, input_table, subtracts_in_place, target_table
+from descentlab.nn.network import Network, gradient_calls, predict
 from descentlab.nn.updates import UPDATES, State, Update, subtract
 
 Splits = Mapping[str, tuple[ndarray, ndarray]]  # "train", "validation", "test" -> inputs (N, n_0), targets (N, K)
@@ -161,6 +161,63 @@ class _Chunk:
             self.orders = [order for order, keep in zip(self.orders, kept, strict=True) if keep]
 
 
+class _Steps:
+    """The steps of one chunk in one workspace: bound once, taken epoch after epoch."""
+
+    def __init__(self, run: "_Run", chunk: _Chunk, workspace: Workspace) -> None:
+        recipe, restarts = run.recipe, len(chunk.rows)
+        self.run, self.chunk, self.workspace = run, chunk, workspace
+        self.parameters = chunk.parameters
+        plain = recipe.update.apply is subtract and not recipe.weight_decay
+        self.in_place = plain and subtracts_in_place(recipe.layers, run.steps[0][1])
+        alike = not recipe.update.takes_scaled or bool((chunk.rates == chunk.rates[0]).all())
+        self.rates = run.rates_of(chunk, 1)
+        self.scales: dict[int, ndarray] = {}  # by the samples of a step
+        self.calls: dict[int, list[Call]] = {}
+        for samples in {stop - start for start, stop in run.steps}:
+            self.scales[samples] = scale = np.empty(() if alike else (restarts, 1, 1), recipe.dtype)
+            x, y = run.inputs, run.targets
+            if len(run.steps) > 1 or chunk.orders:
+                x, y = workspace.batch(samples, restarts if chunk.orders else None)
+            self.calls[samples] = gradient_calls(
+                run.network, self.parameters, x, y, scale, workspace, subtracted=self.in_place
+            )
+        self._set_rates(1)
+
+    def _set_rates(self, epoch: int) -> None:
+        self.rates[...] = self.run.rates_of(self.chunk, epoch)
+        for samples, scale in self.scales.items():
+            rates = self.rates[:, :, None] if self.run.recipe.update.takes_scaled else np.ones_like(self.rates)
+            scale[...] = (rates if scale.ndim else rates.flat[0]) / samples
+
+    def take(self, epoch: int) -> None:
+        """Go through all samples once."""
+        run, chunk, parameters = self.run, self.chunk, self.parameters
+        recipe, update = run.recipe, run.recipe.update
+        if recipe.learning_rate_decay != 1.0:
+            self._set_rates(epoch)
+        rate = 1.0 if update.takes_scaled else self.rates
+        decay = recipe.weight_decay * (self.rates if update.takes_scaled else 1.0)
+        slope = self.workspace.gradient(len(parameters)).flat
+        order = None
+        if chunk.orders:
+            samples = len(run.inputs)
+            order = np.stack([recipe.descent.order(generator, samples) for generator in chunk.orders])  # (r, N)
+        for start, stop in run.steps:
+            chunk.step += 1
+            if order is not None:
+                self.workspace.gather(run.inputs, run.targets, order[:, start:stop])
+            elif len(run.steps) > 1:
+                self.workspace.gather(run.inputs, run.targets, slice(start, stop))
+            for call in self.calls[stop - start]:
+                call()
+            if self.in_place:
+                continue
+            if recipe.weight_decay:
+                slope += decay * (parameters.flat * parameters.weight_mask)
+            update.apply(parameters.flat, slope, chunk.state, rate, chunk.step)
+
+
 class _Run:
     """One recipe on one set of splits: the chunks, and what each epoch does to them."""
 
@@ -208,12 +265,15 @@ class _Run:
     def advance(self, chunk: _Chunk, first: int, last: int, logged: bool, workspace: Workspace) -> dict[str, ndarray]:
         """Train a chunk through epochs first..last, where epoch 0 is the start as it is; measure it where logged."""
         with np.errstate(all="ignore"):  # a diverging restart overflows; it is found by its loss
+            steps = None
             for epoch in range(first, last + 1):
                 if self.stopped:
                     break
                 restarts = len(chunk.rows)
-                if epoch:
-                    self._epoch(chunk, epoch, workspace)
+                if epoch and restarts:
+                    if steps is None or steps.parameters is not chunk.parameters:
+                        steps = _Steps(self, chunk, workspace)
+                    steps.take(epoch)
                 self._freeze_diverged(chunk, epoch, workspace)
                 if epoch and self.on_epoch:
                     self.on_epoch(restarts)
@@ -226,7 +286,7 @@ class _Run:
     def _change(self, chunk: _Chunk, epoch: int, slope: Parameters) -> Parameters:
         """How the parameters would move in the first step of an epoch, were this its mean gradient."""
         recipe, moved = self.recipe, chunk.parameters.copy()
-        rates = self._rates(chunk, epoch)
+        rates = self.rates_of(chunk, epoch)
         pull = slope.flat + recipe.weight_decay * (moved.flat * moved.weight_mask)
         scale, rate = (rates, 1.0) if recipe.update.takes_scaled else (1.0, rates)
         state = {slot: values.copy() for slot, values in chunk.state.items()}
@@ -234,38 +294,10 @@ class _Run:
         moved.flat -= chunk.parameters.flat
         return moved
 
-    def _rates(self, chunk: _Chunk, epoch: int) -> ndarray:
+    def rates_of(self, chunk: _Chunk, epoch: int) -> ndarray:
         """The learning rate of every restart in an epoch: (r, 1)."""
         recipe = self.recipe
         return chunk.rates.astype(recipe.dtype)[:, None] * recipe.learning_rate_decay ** (epoch - 1)
-
-    def _epoch(self, chunk: _Chunk, epoch: int, workspace: Workspace) -> None:
-        recipe, update, parameters = self.recipe, self.recipe.update, chunk.parameters
-        if not len(chunk.rows):
-            return
-        rates = self._rates(chunk, epoch)
-        scale, rate = (rates[:, :, None], 1.0) if update.takes_scaled else (np.ones_like(rates)[:, :, None], rates)
-        order = None
-        if chunk.orders:
-            samples = len(self.inputs)
-            order = np.stack([recipe.descent.order(generator, samples) for generator in chunk.orders])  # (r, N)
-        decay = recipe.weight_decay * (rates if update.takes_scaled else 1.0)
-        plain = update.apply is subtract and not recipe.weight_decay
-        in_place = plain and subtracts_in_place(recipe.layers, self.steps[0][1])
-        scales = {size: scale / size for size in {stop - start for start, stop in self.steps}}
-        for start, stop in self.steps:
-            chunk.step += 1
-            if order is None:
-                x, y = self.inputs[start:stop], self.targets[start:stop]
-            else:
-                x, y = workspace.gather(self.inputs, self.targets, order[:, start:stop])
-            if in_place:
-                descend(self.network, parameters, x, y, scales[stop - start], workspace)
-                continue
-            slope = gradient(self.network, parameters, x, y, scales[stop - start], workspace).flat
-            if recipe.weight_decay:
-                slope += decay * (parameters.flat * parameters.weight_mask)
-            update.apply(parameters.flat, slope, chunk.state, rate, chunk.step)
 
     def _freeze_diverged(self, chunk: _Chunk, epoch: int, workspace: Workspace) -> None:
         """Take restarts whose training loss is no longer finite out of the chunk and mark them with the epoch."""
@@ -282,6 +314,10 @@ class _Run:
 
     def _loss_must_be_finite(self, flat: ndarray) -> ndarray:
         """Where the largest parameter is too small for any loss on this data to overflow: (r,), cheap and safe."""
+        if flat.flags.forc:  # the norm of all together, in one call, is seldom too large
+            line = flat.ravel(order="K")
+            if line.dot(line) <= self._safe_size**2:
+                return np.ones(1, bool)
         return np.maximum(flat.max(axis=1), -flat.min(axis=1)) <= self._safe_size
 
     def _largest_safe_size(self) -> float:
