@@ -17,7 +17,7 @@ third power only, where descent slows down without end: a restart stops there on
 |gradient| < 1e-10, exact Hessian, all its eigenvalues. The restart's outcome and the certificate of its end are
 different things with different verdicts. Equal losses (to 1e-6) are one level.
 
-Cost: about five minutes on two cores. The restarts of an arm are one stack and its certificates a list of small ones.
+Cost: six to seven minutes on two cores. The restarts of an arm are one stack and its certificates a list of small ones.
 
 Departures from Safran & Shamir: k to 12 in place of 20; the certificate asks for more than a positive smallest
 eigenvalue. A share of 1000 restarts is good to 3 points.
