@@ -34,6 +34,7 @@ from descentlab.harness.config import (
     unknown,
     without_password,
 )
+from descentlab.harness.interrupts import terminable
 
 if TYPE_CHECKING:
     from descentlab.harness.config import Option
@@ -86,7 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def guarded(work: Callable[[], int]) -> int:
     """Run what a command does; bad input becomes one line on standard error and exit status 2."""
     try:
-        status = work()
+        with terminable():
+            status = work()
         sys.stdout.flush()  # here, where a reader that has left can be borne
         return status
     except InputError as error:

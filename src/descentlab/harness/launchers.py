@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from descentlab.harness.config import LAUNCHER, Option, refusal, shown
-from descentlab.harness.tracking.interrupts import terminable
+from descentlab.harness.interrupts import terminable
 
 Work = Callable[[], Any]
 

@@ -11,10 +11,10 @@ or repeated is in its artifacts, and the rows of the store serve MLflow's own ta
     checksums.json     SHA-256 of each of these; its own is a tag, and what is read is compared with it
 """
 
+from descentlab.harness.interrupts import Terminated
 from descentlab.harness.tracking import upkeep
 from descentlab.harness.tracking.claims import Claim
 from descentlab.harness.tracking.contents import long_form
-from descentlab.harness.tracking.interrupts import Terminated
 from descentlab.harness.tracking.patience import StoreLost
 from descentlab.harness.tracking.plans import Planned, part_id
 from descentlab.harness.tracking.replaying import Replay, replay

@@ -28,10 +28,10 @@ import numpy as np
 from numpy import ndarray
 
 from descentlab.harness.config import Config, InputError, Option
+from descentlab.harness.interrupts import terminable
 from descentlab.harness.tracking import checksums, claims, contents, plans
 from descentlab.harness.tracking.claims import Claim, owner
 from descentlab.harness.tracking.contents import DIGEST_LENGTH
-from descentlab.harness.tracking.interrupts import terminable
 from descentlab.harness.tracking.patience import PatientClient
 from descentlab.harness.tracking.plans import Parts, Planned, key_of, member, member_tag
 from descentlab.harness.tracking.store import (

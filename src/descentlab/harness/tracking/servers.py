@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from descentlab.harness.config import InputError
-from descentlab.harness.tracking.interrupts import terminable
+from descentlab.harness.interrupts import terminable
 from descentlab.harness.tracking.store import check_database, exclusive, one_line, shown
 
 DATABASE = "mlflow"
