@@ -156,6 +156,17 @@ def test_a_cell_that_stands_unjudged_is_judged_from_its_weights_and_then_stands(
     assert "is there already" in capsys.readouterr().err
 
 
+def test_a_restart_has_one_finished_run_per_judge_however_often_its_cell_grows(store, kept):
+    kept("restarts=2", judge=None)
+    kept("restarts=2", judge=by_size)
+    kept("restarts=3", judge=by_size)
+    kept("restarts=4", judge=None)
+    known = [(run.tags.get("judge", ""), int(run.params["seed"])) for run in find(store, "restart")]
+    first = min(seed for _, seed in known)
+    expected = [("", first + place) for place in range(4)]
+    assert sorted(known) == expected + [("test_judges.by_size", first + place) for place in range(3)]
+
+
 def test_weights_that_were_too_large_to_be_kept_are_trained_again_to_be_judged(store, kept, monkeypatch):
     monkeypatch.setattr(contents, "WEIGHTS_LIMIT", 100)
     kept(judge=None)

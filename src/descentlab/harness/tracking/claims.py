@@ -30,7 +30,7 @@ class Claim:
         run: to be trained by us; None where it is done or taken.
         finished: the run that stands for the key already.
         holder: who is training it, for people; "" unless it is taken.
-        parents: finished runs of the same cell, whose restarts need not be trained again.
+        parents: finished runs of the same cell, whose restarts need not be trained again; of the same judge first.
     """
 
     run: "CellRun | None" = None

@@ -233,8 +233,8 @@ class _TrackedCell(CellRun):
             "wall_seconds": f"{training.seconds:.3f}",
         }
         if self._reused:
-            sources = ",".join(dict.fromkeys(self._reused.values()))
-            tags |= {"reused": str(len(self._reused)), "reused_from": sources}
+            listed = ",".join(dict.fromkeys(self._reused.values()))
+            tags |= {"reused": str(len(self._reused)), "reused_from": listed}
         if len(training.seeds) == 1:
             tags |= contents.verdict_tags(training, 0, judgement)
         metrics = self._metrics(series, training.epochs[left])
@@ -246,8 +246,11 @@ class _TrackedCell(CellRun):
             tags |= checksums.seal(Path(folder), {"config.json": self._config_text().encode()})
             client.log_batch(run_id, metrics=metrics, tags=[RunTag(key, value) for key, value in tags.items()])
             client.log_artifacts(run_id, folder)
+        judge = self._tags.get("judge", "")
+        sources = set(self._reused.values())
+        alike = {source for source in sources if client.get_run(source).data.tags.get("judge", "") == judge}
         for row, stands_for in contents.with_own_run(training, self._tracker.children, judgement).items():
-            if judgement is not None or int(training.seeds[row]) not in self._reused:  # nobody judged them there
+            if self._reused.get(int(training.seeds[row])) not in alike:
                 self._write_child(training, row, stands_for, judgement)
         self._tracker.conclude(str(run_id), self._ended)
         self.ended, self._training = True, None
@@ -286,8 +289,8 @@ class _TrackedCell(CellRun):
 
         seed = int(training.seeds[row])
         config = replace(self._config, seed=seed, restarts=1)
-        shared = ("sweep", "cell_hash", "mlflow.user")
-        tags: dict[str, str] = {key: self._tags[key] for key in shared}
+        shared = ("sweep", "cell_hash", "mlflow.user", "judge")  # with the judge, a restart is told from one unjudged
+        tags: dict[str, str] = {key: self._tags[key] for key in shared if key in self._tags}
         tags |= {
             "level": "restart",
             "mlflow.parentRunId": str(self.run_id),
@@ -733,6 +736,7 @@ class _StoreTracker(Tracker):
                         if not reason:
                             return Claim(holder=claims.holder(run.tags, run.started))
                         self._end(run.run_id, "KILLED", reason)
+                    finished.sort(key=lambda run: run.tags.get("judge", "") != cell.judge)  # whose restarts are ours
                     return Claim(run=self._opened(cell, dataset, sweep, place), parents=finished)
             self._writer.submit(lambda: None).result()  # a run of our own that is still being written
             for run in ours:
