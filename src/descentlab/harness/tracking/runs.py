@@ -308,6 +308,7 @@ class _TrackedCell(CellRun):
                 name: curve[kept, row] for name, curve in training.curves.items() if contents.is_score(name) == scores
             }
             metrics += self._metrics(series, training.epochs[kept])
+        metrics.reverse()  # MLflow replaces its latest value at every row that is later than those before
         settings = [Param(key, value) for key, value in contents.params(config).items()]
         client.log_batch(run_id, metrics=metrics, params=settings)
         client.set_terminated(run_id, status="FINISHED", end_time=self._ended)
