@@ -84,12 +84,15 @@ def compilation_table(result: Result) -> Table:
 
 def agreement_text(result: Result) -> str:
     """How far apart the weights of all ways ended, at most."""
-    worst = {
-        dtype: max((apart for line in result["results"] if line["dtype"] == dtype
-                    for apart in line["disagreement"].values()), default=0.0)
-        for dtype in speed.TOLERANCE
-    }  # fmt: skip
-    parts = [f"{worst[dtype]:.1g} ({dtype}, at most {limit:g} allowed)" for dtype, limit in speed.TOLERANCE.items()]
+    worst: dict[str, float] = {}
+    allowed: dict[str, float] = {}
+    for line in result["results"]:
+        limit = speed.tolerance(line["title"], line["dtype"])
+        plain = limit == speed.TOLERANCE[line["dtype"]]
+        key = line["dtype"] if plain else f"{line['title']} in {line['dtype']}"
+        allowed[key] = limit
+        worst[key] = max(worst.get(key, 0.0), 0.0, *line["disagreement"].values())
+    parts = [f"{apart:.1g} ({key}, at most {allowed[key]:g} allowed)" for key, apart in worst.items()]
     skipped = {name: why for line in result["results"] for name, why in line["skipped"].items() if "absent" in why}
     text = "Largest difference of two weights after training, over the largest change: " + ", ".join(parts) + "."
     about = ", ".join(f"{key} {value}" for key, value in result["machine"].items() if key not in ("cores", "processor"))

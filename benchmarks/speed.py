@@ -19,8 +19,15 @@ from typing import Any
 
 import machine
 
-TOLERANCE = {"float32": 2e-2, "float64": 1e-9}  # of |difference of two weights|, over the largest |change of a weight|
+TOLERANCE = {"float32": 2e-4, "float64": 1e-12}  # of |difference of two weights|, over the largest |change of a weight|
+LOOSER = {("W3 relu", "float32"): 2e-2}  # a unit whose z rounds to the other side of 0 has another slope
 ROUNDS = 5
+
+
+def tolerance(title: str, dtype: str) -> float:
+    """What weights may differ by on a workload, over the largest change of a weight."""
+    return next((limit for (begin, of), limit in LOOSER.items() if title.startswith(begin) and of == dtype),
+                TOLERANCE[dtype])  # fmt: skip
 
 
 def measure(workload: Any, dtype: str, rounds: int = ROUNDS) -> dict[str, Any]:
@@ -81,9 +88,10 @@ def measure(workload: Any, dtype: str, rounds: int = ROUNDS) -> dict[str, Any]:
             for ours, theirs in zip(layer, other, strict=True)
         )
         result["disagreement"][peer.name] = apart / moved
-        if not apart <= TOLERANCE[dtype] * moved:
+        limit = tolerance(workload.title, dtype)
+        if not apart <= limit * moved:
             raise SystemExit(f"{workload.title} {dtype}: weights of {peer.name} differ from the project's by"
-                             f" {apart / moved:.2g} of the largest change, more than {TOLERANCE[dtype]:g}")  # fmt: skip
+                             f" {apart / moved:.2g} of the largest change, more than {limit:g}")  # fmt: skip
         if peer.compiles:
             result["compile"][peer.name] = first
         result["timed_restarts"][peer.name] = count

@@ -156,7 +156,7 @@ WORKLOADS: Sequence[Workload] = (
     Workload(**_W3, **_DIGITS, activation="relu", epochs=2),
     *(
         Workload(**_W4, **{**_DIGITS, "samples": 10_000}, batch=batch, restarts=R, epochs=1)
-        for batch, R in ((10, 1), (128, 1), (128, 10))
+        for batch, R in ((10, 1), (10, 10), (128, 1), (128, 10))
     ),
     *(Workload(**_W5, restarts=R, epochs=epochs) for R, epochs in ((1, 4000), (100, 2000), (10_000, 200))),
 )
