@@ -19,7 +19,7 @@ from scipy import stats
 from descentlab.harness import config as configs
 from descentlab.harness import tracking
 from descentlab.harness.config import InputError, Option
-from descentlab.harness.tracking import checksums, contents, runs
+from descentlab.harness.tracking import checksums, contents, runs, scribe
 from descentlab.harness.tracking import store as stores
 from descentlab.harness.tracking.store import home
 from descentlab.nn.trainer import Record, iterate, train_recipe
@@ -585,9 +585,14 @@ def test_what_goes_wrong_while_writing_marks_the_run_and_comes_back(option, monk
 
 
 def test_a_child_that_cannot_be_written_is_not_left_running(option, monkeypatch):
-    monkeypatch.setattr(runs, "CHILD_POINTS", None)
-    with pytest.raises(TypeError):
-        keep(option, cell())
+    dataset, training = trained(cell())
+    with tracking.open_tracker(option) as tracker:
+        with tracker.cell(cell(), dataset) as run:
+            tracker.flush()
+            monkeypatch.setattr(contents, "params", lambda config: {"a [name] that is refused": 1})
+            run.finish(training)
+        with pytest.raises(InputError, match="Invalid"):
+            tracker.flush()
     assert statuses(option) == ["FAILED", "FAILED"]
 
 
@@ -653,6 +658,90 @@ def test_closing_gives_the_signals_back(option):
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+# --- a second process that writes ----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def second_process(tracker):
+    """The tracker's scribe with its process up."""
+    tracker.scribe._start()
+    assert tracker.scribe._ready.wait(60)
+    yield tracker.scribe._process
+
+
+@pytest.mark.slow
+def test_restarts_that_two_processes_write_are_those_that_one_writes(option, monkeypatch):
+    dataset, training = trained(cell(restarts=40))
+    alone = keep(option, cell(restarts=40), training, dataset)
+    here, whole = [], scribe._write
+
+    def write(client, experiment_id, restart):
+        here.append(restart.name)
+        whole(client, experiment_id, restart)
+
+    monkeypatch.setattr(scribe, "_write", write)
+    with tracking.open_tracker(option) as tracker, second_process(tracker) as process:
+        with tracker.cell(cell(restarts=40), dataset) as run:
+            run.finish(training)
+    assert process.poll() is not None
+    assert 0 < len(here) < 40
+    both = [sorted(children(option, one), key=lambda child: child.info.run_name) for one in (alone, run.run_id)]
+    assert len(both[0]) == len(both[1]) == 40
+    for one, other in zip(*both, strict=True):
+        assert (one.info.run_name, one.info.status) == (other.info.run_name, other.info.status)
+        assert (one.data.params, one.data.metrics) == (other.data.params, other.data.metrics)
+        differ = {key for key, value in one.data.tags.items() if other.data.tags[key] != value}
+        assert differ <= {"mlflow.parentRunId", "sweep"}
+        curves = [history(option, child.info.run_id, "train/loss") for child in (one, other)]
+        assert [(row.step, row.value) for row in curves[0]] == [(row.step, row.value) for row in curves[1]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dies", "message"), [(False, "Invalid"), (True, "is gone")])
+def test_a_cell_whose_second_process_cannot_write_is_not_finished(option, monkeypatch, dies, message):
+    dataset, training = trained(cell(restarts=12))
+    monkeypatch.setattr(scribe.Scribe, "_here", lambda scribe, heap: None)  # all is left to the other
+    with tracking.open_tracker(option) as tracker, second_process(tracker) as process:
+        with tracker.cell(cell(restarts=12), dataset) as run:
+            tracker.flush()
+            monkeypatch.setattr(contents, "params", lambda config: {"a [name] that is refused": 1})
+            if dies:
+                process.kill()
+            run.finish(training)
+        with pytest.raises(InputError, match=message):
+            tracker.flush()
+    assert [run.status for run in tracking.find(option, status=None)] == ["FAILED"]
+    assert "FINISHED" not in statuses(option)
+
+
+@pytest.mark.slow
+def test_the_second_process_ends_with_a_first_one_that_is_killed(option):
+    code = """if True:
+        import sys, time
+        from descentlab.harness.config import Option
+        from descentlab.harness.tracking import open_tracker
+        scribe = open_tracker(Option("local", {"uri": sys.argv[1], "experiment": "tests"})).scribe
+        scribe._start()
+        scribe._ready.wait(60)
+        print(scribe._process.pid, flush=True)
+        time.sleep(60)
+    """
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", code, option.numbers["uri"]], stdout=subprocess.PIPE, text=True, env=environment
+    ) as first:
+        pid = int(first.stdout.readline())
+        os.kill(pid, 0)  # it is there
+        first.kill()
+    for _ in range(300):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    pytest.fail(f"process {pid} is still there")
 
 
 # --- the other trackers and runs ---------------------------------------------------------------------------------

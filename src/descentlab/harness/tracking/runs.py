@@ -1,7 +1,8 @@
 """Runs being written: trackers, cells and summaries.
 
-Writing costs 20 to 40 ms a restart, nearly all of it Python above the database, so a cell is written by a thread of
-its own while the next one trains. What goes wrong there marks the run, and is raised by flush and close.
+Writing costs about 20 ms a restart, nearly all of it Python above the database, so a cell is written by a thread of
+its own while the next one trains, and many restarts by two processes (`scribe`). What goes wrong there marks the run,
+and is raised by flush and close.
 """
 
 import contextlib
@@ -29,7 +30,7 @@ from numpy import ndarray
 
 from descentlab.harness.config import Config, InputError, Option
 from descentlab.harness.interrupts import terminable
-from descentlab.harness.tracking import checksums, claims, contents, plans
+from descentlab.harness.tracking import checksums, claims, contents, plans, scribe
 from descentlab.harness.tracking.claims import Claim, owner
 from descentlab.harness.tracking.contents import DIGEST_LENGTH
 from descentlab.harness.tracking.patience import PatientClient
@@ -249,9 +250,10 @@ class _TrackedCell(CellRun):
         judge = self._tags.get("judge", "")
         sources = set(self._reused.values())
         alike = {source for source in sources if client.get_run(source).data.tags.get("judge", "") == judge}
-        for row, stands_for in contents.with_own_run(training, self._tracker.children, judgement).items():
-            if self._reused.get(int(training.seeds[row])) not in alike:
-                self._write_child(training, row, stands_for, judgement)
+        own = contents.with_own_run(training, self._tracker.children, judgement)
+        own = {row: why for row, why in own.items() if self._reused.get(int(training.seeds[row])) not in alike}
+        restarts = (self._restart(training, row, why, judgement) for row, why in own.items())
+        self._tracker.scribe.write(restarts, len(own))
         self._tracker.conclude(str(run_id), self._ended)
         self.ended, self._training = True, None
         shutil.rmtree(self.checkpoints, ignore_errors=True)
@@ -284,7 +286,10 @@ class _TrackedCell(CellRun):
         for name, figure in drawn.items():
             figures.save(figure, folder / f"{contents.safe_name(name)}.png")
 
-    def _write_child(self, training: "Training", row: int, stands_for: str, judgement: "pd.DataFrame | None") -> None:
+    def _restart(
+        self, training: "Training", row: int, stands_for: str, judgement: "pd.DataFrame | None"
+    ) -> scribe.Restart:
+        """What is kept of a restart in a run of its own."""
         from mlflow.entities import Param
 
         seed = int(training.seeds[row])
@@ -299,8 +304,6 @@ class _TrackedCell(CellRun):
         }
         if stands_for:
             tags["stands_for"] = stands_for
-        client = self._tracker.client
-        run_id = self._tracker.create_run(f"s{seed}", tags, self._began)
         metrics = []
         for scores, most in ((True, CHILD_POINTS), (False, CHILD_LAYER_POINTS)):
             kept = contents.thinned(len(training.epochs), most)
@@ -310,8 +313,7 @@ class _TrackedCell(CellRun):
             metrics += self._metrics(series, training.epochs[kept])
         metrics.reverse()  # MLflow replaces its latest value at every row that is later than those before
         settings = [Param(key, value) for key, value in contents.params(config).items()]
-        client.log_batch(run_id, metrics=metrics, params=settings)
-        client.set_terminated(run_id, status="FINISHED", end_time=self._ended)
+        return scribe.Restart(f"s{seed}", tags, settings, metrics, self._began, self._ended)
 
     def abandon(self, error: BaseException) -> None:
         """Mark the run as killed or failed, with what was measured until then."""
@@ -514,6 +516,7 @@ class _StoreTracker(Tracker):
         self._closed = False
         self._signals = contextlib.ExitStack()
         self._signals.enter_context(terminable())
+        self.scribe = scribe.Scribe(store)
 
     def close(self, error: BaseException | None = None) -> None:
         """Flush and end; `error` is why the work ended early."""
@@ -526,6 +529,7 @@ class _StoreTracker(Tracker):
         finally:
             self._closed = True
             self._stop.set()
+            self.scribe.close()
             self._signals.close()
         if error is None:
             self._raise()

@@ -180,6 +180,11 @@ def _client_class() -> "type[MlflowClient]":
     return MlflowClient
 
 
+def client_of(uri: str) -> "MlflowClient":
+    """A client of a store that is there, with this package's settings."""
+    return _client_class()(uri)
+
+
 @functools.cache
 def _spare_syncs() -> None:
     """Let SQLite wait for the disk at its checkpoints and not at every one of the six commits of a restart.
@@ -275,10 +280,9 @@ def open_store(option: Option, experiment: str = EXPERIMENT, create: bool = True
         _reach(uri)
     elif not check_database(uri) and not create:
         raise InputError(f"tracking.uri={shown(uri)}: there is no store yet; a tracked run creates it")
-    client_class = _client_class()
     with store_errors(uri):
         with _exclusive_database(uri) if uri.startswith("postgresql") else contextlib.nullcontext():
-            client = client_class(uri)  # makes the tables
+            client = client_of(uri)  # makes the tables
             found = client.get_experiment_by_name(name)
         if found is None and create:
             with exclusive(path) if path else contextlib.nullcontext():
