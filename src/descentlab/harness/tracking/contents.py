@@ -246,6 +246,24 @@ def telling(restarts: "pd.DataFrame") -> list[str]:
     return known[:1] + [name for name in known[1:] if not restarts[name].isna().all()][:1]
 
 
+def draw(curves: "pd.DataFrame", restarts: "pd.DataFrame", folder: Path) -> None:
+    """Draw a cell's usual figures into a folder.
+
+    Args:
+        curves: as from `curve_table`, with columns cell, data and loss.
+        restarts: as from `restart_table`, likewise.
+        folder: gets learning_curves.png, and spread.png where there is more than one restart.
+    """
+    from descentlab.harness import figures
+
+    figures.save(figures.learning_curves(long_form(curves)), folder / "learning_curves.png", dpi=100)
+    if len(restarts) > 1:
+        title = f"Where the {len(restarts)} restarts of {restarts['cell'].iloc[0]} ended"
+        about = ["cell", "data", "loss"]
+        figure = figures.ends(restarts, telling(restarts.drop(columns=about)), title=title)
+        figures.save(figure, folder / "spread.png", dpi=100)
+
+
 def curve_table(training: "Training") -> "pd.DataFrame":
     """One row per restart and logged epoch: seed, epoch, step, then one column per metric; NaN after divergence."""
     import pandas as pd

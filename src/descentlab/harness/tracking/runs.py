@@ -1,8 +1,8 @@
 """Runs being written: trackers, cells and summaries.
 
 Writing costs about 20 ms a restart, nearly all of it Python above the database, so a cell is written by a thread of
-its own while the next one trains, and many restarts by two processes (`scribe`). What goes wrong there marks the run,
-and is raised by flush and close.
+its own while the next one trains, and where there are many restarts by a process of its own (`scribe`). What goes wrong
+there marks the run, and is raised by flush and close.
 """
 
 import contextlib
@@ -242,18 +242,19 @@ class _TrackedCell(CellRun):
         if len(training.seeds) > 1:
             counts = contents.outcome_counts(training, judgement)
             metrics += self._metrics({name: np.array([count]) for name, count in counts.items()}, training.epochs[-1:])
-        with tempfile.TemporaryDirectory(prefix="descentlab-") as folder:
-            self._write_artifacts(training, figures, judgement, Path(folder))
-            tags |= checksums.seal(Path(folder), {"config.json": self._config_text().encode()})
-            client.log_batch(run_id, metrics=metrics, tags=[RunTag(key, value) for key, value in tags.items()])
-            client.log_artifacts(run_id, folder)
         judge = self._tags.get("judge", "")
         sources = set(self._reused.values())
         alike = {source for source in sources if client.get_run(source).data.tags.get("judge", "") == judge}
         own = contents.with_own_run(training, self._tracker.children, judgement)
         own = {row: why for row, why in own.items() if self._reused.get(int(training.seeds[row])) not in alike}
         restarts = (self._restart(training, row, why, judgement) for row, why in own.items())
-        self._tracker.scribe.write(restarts, len(own))
+        with tempfile.TemporaryDirectory(prefix="descentlab-") as folder:
+            drawing = self._write_artifacts(training, figures, judgement, Path(folder))
+            self._tracker.scribe.write(restarts, len(own))
+            drawing.result()
+            tags |= checksums.seal(Path(folder), {"config.json": self._config_text().encode()})
+            client.log_batch(run_id, metrics=metrics, tags=[RunTag(key, value) for key, value in tags.items()])
+            client.log_artifacts(run_id, folder)
         self._tracker.conclude(str(run_id), self._ended)
         self.ended, self._training = True, None
         shutil.rmtree(self.checkpoints, ignore_errors=True)
@@ -264,7 +265,8 @@ class _TrackedCell(CellRun):
         drawn: "dict[str, Figure]",
         judgement: "pd.DataFrame | None",
         folder: Path,
-    ) -> None:
+    ) -> "Future[None]":
+        """Fill the folder; its usual figures come later, and are there with the result."""
         from descentlab.harness import figures
 
         curves = contents.curve_table(training)
@@ -272,19 +274,14 @@ class _TrackedCell(CellRun):
         restarts = contents.restart_table(training, judgement)
         restarts.to_parquet(folder / "restarts.parquet", index=False)
         contents.write_weights(training, folder)
+        for name, figure in drawn.items():
+            figures.save(figure, folder / f"{contents.safe_name(name)}.png")
         drawn_epochs = training.epochs[contents.thinned(len(training.epochs), FIGURE_POINTS)]
         shown = curves.loc[
             curves["epoch"].isin(drawn_epochs), [c for c in curves if contents.is_score(c) or "/" not in c]
         ]
         about = {"cell": self.name, "data": self._config.data.name, "loss": self._config.loss.name}
-        figure = figures.learning_curves(contents.long_form(shown.assign(**about)))
-        figures.save(figure, folder / "learning_curves.png", dpi=100)
-        if len(restarts) > 1:
-            title = f"Where the {len(restarts)} restarts of {self.name} ended"
-            figure = figures.ends(restarts.assign(**about), contents.telling(restarts), title=title)
-            figures.save(figure, folder / "spread.png", dpi=100)
-        for name, figure in drawn.items():
-            figures.save(figure, folder / f"{contents.safe_name(name)}.png")
+        return self._tracker.scribe.call(contents.draw, shown.assign(**about), restarts.assign(**about), folder)
 
     def _restart(
         self, training: "Training", row: int, stands_for: str, judgement: "pd.DataFrame | None"
@@ -326,7 +323,8 @@ class _TrackedCell(CellRun):
                 self.ended = True
                 self._tracker.mark(str(self.run_id), error)
 
-        self._tracker.submit(self, job).result()
+        with self._tracker.scribe.hurry():
+            self._tracker.submit(self, job).result()
 
 
 def _log_dataset(client: Any, run_id: str, dataset: "Dataset") -> None:
@@ -521,7 +519,8 @@ class _StoreTracker(Tracker):
     def close(self, error: BaseException | None = None) -> None:
         """Flush and end; `error` is why the work ended early."""
         try:
-            self._writer.shutdown(wait=True)
+            with self.scribe.hurry():
+                self._writer.shutdown(wait=True)
             if error is not None or self._outages:  # between a run's creation and its being known here
                 with contextlib.suppress(Exception):
                     for run in self._running(f"tags.process = '{self._process}'"):
@@ -537,7 +536,8 @@ class _StoreTracker(Tracker):
     def flush(self) -> None:
         """Wait until everything is written; raise what went wrong with it."""
         if not self._closed:
-            self._writer.submit(lambda: None).result()
+            with self.scribe.hurry():
+                self._writer.submit(lambda: None).result()
         self._raise()
 
     def opened(self) -> Store:
@@ -548,7 +548,8 @@ class _StoreTracker(Tracker):
     def submit(self, run: _TrackedCell, job: Callable[[], None], heavy: bool = False) -> Future:
         """Queue a job of a run for the writing thread; with a heavy one, wait while too many of them are queued."""
         while heavy and len(self._heavy) >= QUEUED_CELLS:
-            self._heavy.popleft().result()
+            with self.scribe.hurry():
+                self._heavy.popleft().result()
 
         def work() -> None:
             if run.ended:
@@ -743,7 +744,8 @@ class _StoreTracker(Tracker):
                         self._end(run.run_id, "KILLED", reason)
                     finished.sort(key=lambda run: run.tags.get("judge", "") != cell.judge)  # whose restarts are ours
                     return Claim(run=self._opened(cell, dataset, sweep, place), parents=finished)
-            self._writer.submit(lambda: None).result()  # a run of our own that is still being written
+            with self.scribe.hurry():
+                self._writer.submit(lambda: None).result()  # a run of our own that is still being written
             for run in ours:
                 if self._open[run.run_id].ended:
                     del self._open[run.run_id]

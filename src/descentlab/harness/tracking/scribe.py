@@ -1,8 +1,9 @@
-"""The runs of restarts, written by two processes where there are many.
+"""A second process that writes restarts' runs and draws cells' figures, where there are many restarts.
 
 A restart costs MLflow's client about 20 ms, nearly all of it Python above the database, and SQLite's lock is held for a
-small part of that. So from the hundredth restart on a second process writes beside this one; it takes two seconds to
-start. It gets plain values over a pipe, and it ends with this process, however that ends.
+small part of that. Written by a thread they would take Python's lock from the training beside it. So from the hundredth
+restart on a process does it, which takes two seconds to start; while training waits for it, this process writes too.
+It gets its work over a pipe, and ends with this process, however that ends.
 """
 
 import contextlib
@@ -12,8 +13,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 MANY = 100  # restarts from which a second process is worth its start
 BATCH = 4  # restarts that it gets at once
 LOOK_SECONDS = 0.1  # how often it looks whether the first process is alive
+PAUSE_SECONDS = 0.02  # how often the first process looks whether it has to help
 
 
 @dataclass(frozen=True)
@@ -41,14 +43,33 @@ class Restart:
 
 
 class Scribe:
-    """Writes restarts into one experiment of a store; used by one thread."""
+    """Writes into one experiment of a store, for one thread."""
 
     def __init__(self, store: Store) -> None:
         """Start nothing yet."""
         self._store = store
-        self._seen = 0
+        self._seen = self._waiting = 0
         self._process: subprocess.Popen[bytes] | None = None
+        self._asking = ThreadPoolExecutor(1, thread_name_prefix="scribe")
         self._ready = threading.Event()  # the second process has opened the store
+
+    @contextlib.contextmanager
+    def hurry(self) -> Iterator[None]:
+        """Someone waits meanwhile: the first process helps; entered by one thread."""
+        self._waiting += 1
+        try:
+            yield
+        finally:
+            self._waiting -= 1
+
+    def call(self, function: Callable[..., None], *arguments: Any) -> "Future[None]":
+        """Have a function of some module called in the second process; at once in this one where there is none."""
+        if self._ready.is_set():
+            return self._asking.submit(self._ask, function, *arguments)
+        done: Future[None] = Future()
+        function(*arguments)
+        done.set_result(None)
+        return done
 
     def write(self, restarts: Iterator[Restart], count: int) -> None:
         """Write so many restarts; when this returns or raises, nobody writes any more.
@@ -60,31 +81,27 @@ class Scribe:
         if self._process is None and self._seen >= MANY and self._store.uri.startswith("sqlite:"):
             self._start()
         heap = _Heap(restarts)
-        if self._process is None:
+        there = self._asking.submit(self._there, heap) if self._process else None
+        try:
             self._here(heap)
-            return
-        with ThreadPoolExecutor(1, thread_name_prefix="scribe") as pool:
-            other = pool.submit(self._there, heap)
-            self._here(heap)
-            other.result()
+        finally:
+            if there is not None:
+                there.result()
 
     def _here(self, heap: "_Heap") -> None:
         with heap.closed_by_errors():
-            while taken := heap.take(1):
-                _write(self._store.client, str(self._store.experiment_id), taken[0])
+            while not heap.empty:
+                if self._ready.is_set() and not self._waiting:
+                    time.sleep(PAUSE_SECONDS)
+                    continue
+                for restart in heap.take(1):
+                    _write(self._store.client, str(self._store.experiment_id), restart)
 
     def _there(self, heap: "_Heap") -> None:
-        from mlflow.exceptions import MlflowException
-
         with heap.closed_by_errors():
             while not heap.empty:
-                if self._ready.wait(0.05) and (taken := heap.take(BATCH)):
-                    try:
-                        problem = _answer(self._process, taken)
-                    except (OSError, EOFError) as error:
-                        raise MlflowException("the process that writes beside this one is gone") from error
-                    if problem:
-                        raise MlflowException(problem)
+                if self._ready.wait(PAUSE_SECONDS) and (taken := heap.take(BATCH)):
+                    self._ask(_write_all, taken)
 
     def _start(self) -> None:
         code = "from descentlab.harness.tracking import scribe; scribe.serve()"
@@ -104,10 +121,21 @@ class Scribe:
 
         threading.Thread(target=await_it, name="scribe-start", daemon=True).start()
 
+    def _ask(self, function: Callable[..., None], *arguments: Any) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            problem = _answer(self._process, (function, arguments))
+        except (OSError, EOFError) as error:
+            raise MlflowException("the process that writes beside this one is gone") from error
+        if problem:
+            raise MlflowException(problem)
+
     def close(self) -> None:
-        """End the second process."""
+        """End the second process, with nothing left to write."""
+        self._asking.shutdown()
         if self._process is not None:
-            self._process.kill()  # it holds nothing: whatever it was given is written
+            self._process.kill()
             self._process.wait()
             for pipe in (self._process.stdin, self._process.stdout):
                 if pipe is not None:
@@ -116,12 +144,12 @@ class Scribe:
             self._process = None
 
 
-def _answer(process: "subprocess.Popen[bytes] | None", restarts: Sequence[Restart] = ()) -> str:
-    """What the second process says of these restarts, or of itself: "" or what went wrong."""
+def _answer(process: "subprocess.Popen[bytes] | None", work: "tuple[Callable, tuple] | None" = None) -> str:
+    """What the second process says of its work, or of itself: "" or what went wrong."""
     if process is None or process.stdin is None or process.stdout is None:
         raise EOFError
-    if restarts:
-        pickle.dump(restarts, process.stdin)
+    if work:
+        pickle.dump(work, process.stdin, protocol=pickle.HIGHEST_PROTOCOL)
         process.stdin.flush()
     return str(pickle.load(process.stdout))
 
@@ -157,8 +185,19 @@ def _write(client: Any, experiment_id: str, restart: Restart) -> None:
     client.set_terminated(run_id, status="FINISHED", end_time=restart.ended)
 
 
+_opened: tuple[Any, str] | None = None  # in the second process: client and experiment
+
+
+def _write_all(restarts: list[Restart]) -> None:
+    """In the second process."""
+    assert _opened is not None
+    for restart in restarts:
+        _write(*_opened, restart)
+
+
 def serve() -> None:
-    """The second process: write what comes over standard input, answer "" or what went wrong."""
+    """The second process: do what comes over standard input, answer "" or what went wrong."""
+    global _opened
     parent = os.getppid()
 
     def look() -> None:  # a pipe tells of a dead parent too, unless others hold it open
@@ -170,7 +209,7 @@ def serve() -> None:
     work, answers = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever libraries print is no answer
     uri, experiment_id = sys.argv[1:]
-    client = client_of(uri)
+    _opened = client_of(uri), experiment_id
 
     def answer(text: str) -> None:
         pickle.dump(text, answers)
@@ -179,12 +218,11 @@ def serve() -> None:
     answer("")
     while True:
         try:
-            restarts = pickle.load(work)
+            function, arguments = pickle.load(work)
         except EOFError:
             os._exit(0)
         try:
-            for restart in restarts:
-                _write(client, experiment_id, restart)
+            function(*arguments)
         except Exception as error:
             answer(one_line(error) or type(error).__name__)
         else:
