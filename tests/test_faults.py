@@ -25,13 +25,18 @@ import pytest
 
 from descentlab.harness import cli, tracking
 from descentlab.harness.config import Option
+from descentlab.harness.tracking import scribe
 
 WRITING = "while the rows of a cell and of its restarts were written"
 CELLS = ["data=xor", "network.hidden=2", "descent=batch", "restarts=3", "epochs=2000", "activation=tanh,relu,sigmoid"]
 
 
-def main(words, log):
-    """What a process of the tests does: one command, its output in a file."""
+def main(words, log, two):
+    """What a process of the tests does: one command, its output in a file; with two, a second process writes."""
+    if two:
+        start = scribe.Scribe._start
+        scribe.MANY = 1
+        scribe.Scribe._start = lambda writer: start(writer) or writer._ready.wait(60)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is born deaf to it
     with Path(log).open("a") as output:
         os.dup2(output.fileno(), 1)
@@ -50,8 +55,8 @@ def start(tmp_path_factory):
     )
     started = []
 
-    def run(*words, log=os.devnull):
-        process = context.Process(target=main, args=(list(words), str(log)))
+    def run(*words, log=os.devnull, two=False):
+        process = context.Process(target=main, args=(list(words), str(log), two))
         process.start()
         started.append(process)
         return process
@@ -146,13 +151,13 @@ def kill_often(start, undisturbed, empty_store, tmp_path, kills, seed):
     while struck.total() < kills:
         folder = tmp_path / str(rounds)
         folder.mkdir()
-        whole = seconds
+        whole, two = seconds, rounds % 4 == 1
         if rounds % 3:  # a store that is there already
             shutil.copy(empty_store, folder / "mlflow.db")
             whole = seconds / 2
         rounds += 1
         for _ in range(8):
-            process = start(*sweep(local(folder)), log=folder / "log")
+            process = start(*sweep(local(folder)), log=folder / "log", two=two)
             process.join(draw.uniform(0, whole))
             if draw.random() < 0.4:  # few moments fall into the short time that writing rows takes: aim at it
                 while process.is_alive() and phase(folder) != WRITING:
@@ -164,7 +169,7 @@ def kill_often(start, undisturbed, empty_store, tmp_path, kills, seed):
                 break
             assert process.exitcode == -signal.SIGKILL, (folder / "log").read_text()
             struck[phase(folder)] += 1
-        process = start(*sweep(local(folder)), log=folder / "log")
+        process = start(*sweep(local(folder)), log=folder / "log", two=two)
         process.join()
         assert process.exitcode == 0, (folder / "log").read_text()
         assert standing(local(folder)) == expected
