@@ -597,25 +597,25 @@ def test_where_the_cheap_test_says_finite_the_loss_is_finite(activation, dtype):
         with np.errstate(all="ignore"):
             for _ in range(12):
                 middle = (low + high) / 2
-                says = run._loss_must_be_finite((pattern * 10**middle).astype(dtype))[:, None]
+                says = run.course._loss_must_be_finite((pattern * 10**middle).astype(dtype))[:, None]
                 low, high = np.where(says, middle, low), np.where(says, high, middle)
             run.parameters.flat[...] = pattern * 10**low
-            workspace = run.network.workspace(dtype)
-            metrics = measure(run.network, run.parameters, run.tables, "multiclass", "none", workspace)
+            workspace = run.course.network.workspace(dtype)
+            metrics = measure(run.course.network, run.parameters, run.course.tables, "multiclass", "none", workspace)
         assert np.isfinite(metrics["train/loss"]).all()
 
 
 def test_the_cheap_test_promises_nothing_about_parameters_that_are_not_finite():
     run = _Run(recipe(restarts=3), splits())
     run.parameters.flat[:, 3] = [np.inf, -np.inf, np.nan]
-    assert not run._loss_must_be_finite(run.parameters.flat).any()
+    assert not run.course._loss_must_be_finite(run.parameters.flat).any()
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_the_cheap_test_spares_ordinary_training_the_loss(activation):
     for layers in ((5, 3), (5, 100, 3), (5, *[20] * 6, 3)):
         run = _Run(recipe(restarts=5, layers=layers, activation=activation, dtype="float32"), splits())
-        assert run._loss_must_be_finite(run.parameters.flat).all()
+        assert run.course._loss_must_be_finite(run.parameters.flat).all()
 
 
 # threads and BLAS

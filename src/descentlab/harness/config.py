@@ -317,7 +317,7 @@ class Config:
         learning_rate, learning_rate_decay, weight_decay: as in nn.trainer.Recipe.
         epochs, seed, restarts: restart r has seed + r.
         dtype, log_every, diagnostics: as in nn.trainer.Recipe.
-        workers: threads, or auto.
+        workers: threads or processes, or auto.
         resume: whether runs that the store already holds stand for this one.
         launcher: what the cells of its sweep are trained by; none is this process.
     """

@@ -26,6 +26,7 @@ from typing import Any
 
 from descentlab.harness.config import LAUNCHER, Option, refusal, shown
 from descentlab.harness.interrupts import terminable
+from descentlab.nn.workers import BLAS
 
 Work = Callable[[], Any]
 
@@ -33,7 +34,6 @@ POLL_SECONDS = 0.1  # between looks at what runs
 IDLE_SECONDS = 60  # after which a worker without work ends; one whose parent was killed would wait for ever
 GRACE_SECONDS = 20.0  # in which works that are to stop mark what they leave
 EXTRAS = {"local": ("joblib", ""), "cluster": ("ray", "ray"), "slurm": ("submitit", "slurm")}  # module, extra
-BLAS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
 class WorkerLost(Exception):

@@ -98,7 +98,7 @@ def run(
         cells: resolved configurations.
         tracker: keeps what comes of them.
         progress: show on standard error how far it is: a bar on a terminal, else a line every few seconds.
-        workers: threads, in place of what each cell asks for.
+        workers: threads or processes, in place of what each cell asks for.
         on_finish: is shown each cell, trained now or before.
         judge: says what restarts ended in (`judges`).
         part: of the sweep that the tracker has begun; None begins one of these cells alone.
@@ -206,7 +206,7 @@ def settle(
     Args:
         cell: the configuration.
         claim: as `Tracker.claim` gave it, not taken by another.
-        workers: threads, in place of what the cell asks for.
+        workers: threads or processes, in place of what the cell asks for.
         show: is called with each step.
         on_finish: is shown the outcome.
         judge: says what restarts ended in.

@@ -90,6 +90,10 @@ class Parameters:
         """The same networks restricted to some restarts: a view for a slice, a copy for an index array."""
         return Parameters(self.layers, self.flat[rows])
 
+    def __reduce__(self) -> tuple[type, tuple[tuple[int, ...], ndarray]]:
+        """Pickled without the views, in the same order of memory."""
+        return Parameters, (self.layers, self.flat if self.flat.flags.forc else self.flat.copy(order="K"))
+
     def copy(self) -> "Parameters":
         """An independent copy."""
         return Parameters(self.layers, self.flat.copy())
@@ -163,7 +167,9 @@ def target_table(targets: ndarray, dtype: str) -> ndarray:
     return np.asfortranarray(targets, dtype=dtype)
 
 
-def chunks(restarts: int, layers: Sequence[int], samples: int, dtype: str, workers: int) -> list[slice]:
+def chunks(
+    restarts: int, layers: Sequence[int], samples: int, dtype: str, workers: int, least: int = THREAD_WORK
+) -> list[slice]:
     """Cut a stack of restarts into chunks that share the cache, and that keep every worker busy where that pays.
 
     Args:
@@ -171,15 +177,16 @@ def chunks(restarts: int, layers: Sequence[int], samples: int, dtype: str, worke
         layers: the sizes n_0 .. n_L.
         samples: of one step.
         dtype: "float64" or "float32".
-        workers: threads that will take the chunks.
+        workers: that will take the chunks.
+        least: multiplications a step that a worker must be given.
     """
     block = min(samples, BLOCK_SAMPLES)
     numbers = 2 * parameter_count(layers) + block * (sum(layers) + 3 * max(layers[1:]))
     room = CHUNK_BYTES * (3 if tiny(layers) else 1)  # a stack that streams through the cache wants few calls
     count = -(-restarts * numbers * np.dtype(dtype).itemsize // room)
-    worthwhile = restarts * samples * parameter_count(layers) // THREAD_WORK
-    threads = max(1, min(workers, worthwhile))
-    count = min(restarts, -(-count // threads) * threads)
+    worthwhile = restarts * samples * parameter_count(layers) // least
+    busy = max(1, min(workers, worthwhile))
+    count = min(restarts, -(-count // busy) * busy)
     edges = [restarts * i // count for i in range(count + 1)]
     return [slice(start, stop) for start, stop in pairwise(edges)]
 

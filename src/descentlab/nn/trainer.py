@@ -5,13 +5,15 @@ learning_rate_decay after every epoch; weight_decay adds weight_decay W to the g
 biases. Step 0 is before the first update. A restart with seed s is the same bits whatever it is trained beside.
 """
 
+import contextlib
 import functools
 import os
 import queue
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -31,12 +33,26 @@ from descentlab.nn.initializers import (
     stream,
 )
 from descentlab.nn.losses import LOSSES, TASKS, Loss, check_pair, default_loss, default_output
-from descentlab.nn.memory import Call, Parameters, Workspace, chunks, input_table, subtracts_in_place, target_table
+from descentlab.nn.memory import (
+    THREAD_WORK,
+    Call,
+    Parameters,
+    Workspace,
+    chunks,
+    input_table,
+    parameter_count,
+    subtracts_in_place,
+    target_table,
+)
 from descentlab.nn.network import Network, gradient_calls, predict
 from descentlab.nn.updates import UPDATES, State, Update, subtract
+from descentlab.nn.workers import NotSent, holding, warm
 
 Splits = Mapping[str, tuple[ndarray, ndarray]]  # "train", "validation", "test" -> inputs (N, n_0), targets (N, K)
 Snapshot = dict[str, ndarray]  # where a training stands, see `iterate`
+PROCESS_WORK = 20_000  # multiplications a step from which a process saves more than the calls that it repeats
+COLD_WORK = 10_000_000_000  # multiplications of a whole training, about a second, that pay for starting a process
+WARM_WORK = 4_000_000_000  # that pay for what is sent to one that is up, and comes back
 LOGGED_EPOCHS = 20  # how many epochs log_every="auto" logs at most: one logged epoch costs about one of training
 
 
@@ -164,36 +180,36 @@ class _Chunk:
 class _Steps:
     """The steps of one chunk in one workspace: bound once, taken epoch after epoch."""
 
-    def __init__(self, run: "_Run", chunk: _Chunk, workspace: Workspace) -> None:
-        recipe, restarts = run.recipe, len(chunk.rows)
-        self.run, self.chunk, self.workspace = run, chunk, workspace
+    def __init__(self, course: "_Course", chunk: _Chunk, workspace: Workspace) -> None:
+        recipe, restarts = course.recipe, len(chunk.rows)
+        self.course, self.chunk, self.workspace = course, chunk, workspace
         self.parameters = chunk.parameters
         plain = recipe.update.apply is subtract and not recipe.weight_decay
-        self.in_place = plain and subtracts_in_place(recipe.layers, run.steps[0][1])
+        self.in_place = plain and subtracts_in_place(recipe.layers, course.steps[0][1])
         alike = not recipe.update.takes_scaled or bool((chunk.rates == chunk.rates[0]).all())
-        self.rates = run.rates_of(chunk, 1)
+        self.rates = course.rates_of(chunk, 1)
         self.scales: dict[int, ndarray] = {}  # by the samples of a step
         self.calls: dict[int, list[Call]] = {}
-        for samples in {stop - start for start, stop in run.steps}:
+        for samples in {stop - start for start, stop in course.steps}:
             self.scales[samples] = scale = np.empty(() if alike else (restarts, 1, 1), recipe.dtype)
-            x, y = run.inputs, run.targets
-            if len(run.steps) > 1 or chunk.orders:
+            x, y = course.inputs, course.targets
+            if len(course.steps) > 1 or chunk.orders:
                 x, y = workspace.batch(samples, restarts if chunk.orders else None)
             self.calls[samples] = gradient_calls(
-                run.network, self.parameters, x, y, scale, workspace, subtracted=self.in_place
+                course.network, self.parameters, x, y, scale, workspace, subtracted=self.in_place
             )
         self._set_rates(1)
 
     def _set_rates(self, epoch: int) -> None:
-        self.rates[...] = self.run.rates_of(self.chunk, epoch)
+        self.rates[...] = self.course.rates_of(self.chunk, epoch)
         for samples, scale in self.scales.items():
-            rates = self.rates[:, :, None] if self.run.recipe.update.takes_scaled else np.ones_like(self.rates)
+            rates = self.rates[:, :, None] if self.course.recipe.update.takes_scaled else np.ones_like(self.rates)
             scale[...] = (rates if scale.ndim else rates.flat[0]) / samples
 
     def take(self, epoch: int) -> None:
         """Go through all samples once."""
-        run, chunk, parameters = self.run, self.chunk, self.parameters
-        recipe, update = run.recipe, run.recipe.update
+        course, chunk, parameters = self.course, self.chunk, self.parameters
+        recipe, update = course.recipe, course.recipe.update
         if recipe.learning_rate_decay != 1.0:
             self._set_rates(epoch)
         rate = 1.0 if update.takes_scaled else self.rates
@@ -201,14 +217,14 @@ class _Steps:
         slope = self.workspace.gradient(len(parameters)).flat
         order = None
         if chunk.orders:
-            samples = len(run.inputs)
+            samples = len(course.inputs)
             order = np.stack([recipe.descent.order(generator, samples) for generator in chunk.orders])  # (r, N)
-        for start, stop in run.steps:
+        for start, stop in course.steps:
             chunk.step += 1
             if order is not None:
-                self.workspace.gather(run.inputs, run.targets, order[:, start:stop])
-            elif len(run.steps) > 1:
-                self.workspace.gather(run.inputs, run.targets, slice(start, stop))
+                self.workspace.gather(course.inputs, course.targets, order[:, start:stop])
+            elif len(course.steps) > 1:
+                self.workspace.gather(course.inputs, course.targets, slice(start, stop))
             for call in self.calls[stop - start]:
                 call()
             if self.in_place:
@@ -218,52 +234,41 @@ class _Steps:
             update.apply(parameters.flat, slope, chunk.state, rate, chunk.step)
 
 
-class _Run:
-    """One recipe on one set of splits: the chunks, and what each epoch does to them."""
+@dataclass(frozen=True)
+class _Advance:
+    """What came of the restarts of a chunk: those that are left and their metrics; those that have diverged."""
 
-    def __init__(self, recipe: Recipe, splits: Splits, on_epoch: Callable[[int], None] | None = None) -> None:
+    rows: ndarray
+    metrics: dict[str, ndarray]
+    lost: list[tuple[ndarray, int, ndarray]]  # rows, the epoch, parameters (r, P)
+
+
+class _Course:
+    """One recipe on one set of splits: what each epoch does to a chunk."""
+
+    def __init__(self, recipe: Recipe, splits: Splits) -> None:
         self.recipe = recipe
-        self.on_epoch = on_epoch
         self.network = recipe.network
         self.tables: Tables = {
             name: (input_table(x, recipe.dtype), target_table(y, recipe.dtype)) for name, (x, y) in splits.items()
         }
         self.inputs, self.targets = self.tables["train"]
         self.steps = recipe.descent.steps(len(self.inputs))
-        self.seeds = np.tile(recipe.seed + np.arange(recipe.restarts, dtype=np.int64), len(recipe.rates))
-        self.rates = np.repeat(np.array(recipe.rates, dtype=np.float64), recipe.restarts)
-        self.parameters = self._draw()
-        self.initial = self.parameters.copy()
-        self.diverged_epoch = np.full(len(self.seeds), -1, dtype=np.int64)
         self.stopped = False  # set to leave the threads after their epoch
         self._safe_size = self._largest_safe_size()
 
-    def _draw(self) -> Parameters:
-        recipe = self.recipe
-        rules = [recipe.initializer] * (len(recipe.layers) - 2) + [recipe.output_initializer]
-        parameters = Parameters.empty(recipe.layers, len(self.seeds), recipe.dtype)
-        for row in range(recipe.restarts):
-            for theta, (weights, biases) in zip(
-                parameters.theta, draw(rules, recipe.layers, int(self.seeds[row])), strict=True
-            ):
-                theta[row :: recipe.restarts, :, :-1] = weights
-                theta[row :: recipe.restarts, :, -1] = biases
-        return parameters
-
-    def chunks(self, workers: int) -> list[_Chunk]:
-        """The stack cut into chunks, each with its optimizer state and its restarts' own sample orders."""
-        recipe = self.recipe
-        cut = []
-        for rows in chunks(len(self.seeds), recipe.layers, self.steps[0][1], recipe.dtype, workers):
-            parameters = self.parameters[rows]
-            seeds = self.seeds[rows] if recipe.descent.shuffled else ()
-            orders = [stream(int(seed), ORDER_STREAM) for seed in seeds]
-            state = recipe.update.init(parameters.flat)
-            cut.append(_Chunk(np.arange(rows.start, rows.stop), parameters, state, self.rates[rows], orders))
-        return cut
-
-    def advance(self, chunk: _Chunk, first: int, last: int, logged: bool, workspace: Workspace) -> dict[str, ndarray]:
+    def advance(
+        self,
+        chunk: _Chunk,
+        first: int,
+        last: int,
+        logged: bool,
+        workspace: Workspace,
+        told: Callable[[int], None] | None = None,
+    ) -> _Advance:
         """Train a chunk through epochs first..last, where epoch 0 is the start as it is; measure it where logged."""
+        lost = []
+        metrics: dict[str, ndarray] = {}
         with np.errstate(all="ignore"):  # a diverging restart overflows; it is found by its loss
             steps = None
             for epoch in range(first, last + 1):
@@ -274,14 +279,17 @@ class _Run:
                     if steps is None or steps.parameters is not chunk.parameters:
                         steps = _Steps(self, chunk, workspace)
                     steps.take(epoch)
-                self._freeze_diverged(chunk, epoch, workspace)
-                if epoch and self.on_epoch:
-                    self.on_epoch(restarts)
-            if not logged:
-                return {}
-            task, level = self.recipe.task, self.recipe.diagnostics
-            following = functools.partial(self._change, chunk, last + 1)
-            return measure(self.network, chunk.parameters, self.tables, task, level, workspace, following)
+                finite = self._finite(chunk, workspace)
+                if not finite.all():
+                    lost.append((chunk.rows[~finite], epoch, chunk.parameters.flat[~finite]))
+                    chunk.keep(finite)
+                if epoch and told:
+                    told(restarts)
+            if logged:
+                task, level = self.recipe.task, self.recipe.diagnostics
+                following = functools.partial(self._change, chunk, last + 1)
+                metrics = measure(self.network, chunk.parameters, self.tables, task, level, workspace, following)
+        return _Advance(chunk.rows, metrics, lost)
 
     def _change(self, chunk: _Chunk, epoch: int, slope: Parameters) -> Parameters:
         """How the parameters would move in the first step of an epoch, were this its mean gradient."""
@@ -299,18 +307,13 @@ class _Run:
         recipe = self.recipe
         return chunk.rates.astype(recipe.dtype)[:, None] * recipe.learning_rate_decay ** (epoch - 1)
 
-    def _freeze_diverged(self, chunk: _Chunk, epoch: int, workspace: Workspace) -> None:
-        """Take restarts whose training loss is no longer finite out of the chunk and mark them with the epoch."""
+    def _finite(self, chunk: _Chunk, workspace: Workspace) -> ndarray:
+        """Which restarts' training loss is finite: (r,), or (1,) where all are."""
         if not len(chunk.rows) or self._loss_must_be_finite(chunk.parameters.flat).all():
-            return
+            return np.ones(1, bool)
         train = {"train": self.tables["train"]}
         losses = measure(self.network, chunk.parameters, train, self.recipe.task, "none", workspace)["train/loss"]
-        finite = np.isfinite(losses)
-        if not finite.all():
-            lost = chunk.rows[~finite]
-            self.diverged_epoch[lost] = epoch
-            self.parameters.flat[lost] = chunk.parameters.flat[~finite]
-            chunk.keep(finite)
+        return np.isfinite(losses)
 
     def _loss_must_be_finite(self, flat: ndarray) -> ndarray:
         """Where the largest parameter is too small for any loss on this data to overflow: (r,), cheap and safe."""
@@ -339,6 +342,68 @@ class _Run:
             safe = np.maximum(worst, losses) < limit
         return float(sizes[safe.argmin() - 1]) if safe[0] else 0.0
 
+
+class _Run:
+    """The stack that goes through a course: all its restarts, cut into chunks and put together."""
+
+    def __init__(self, recipe: Recipe, splits: Splits) -> None:
+        self.recipe = recipe
+        self.course = _Course(recipe, splits)
+        self.seeds = np.tile(recipe.seed + np.arange(recipe.restarts, dtype=np.int64), len(recipe.rates))
+        self.rates = np.repeat(np.array(recipe.rates, dtype=np.float64), recipe.restarts)
+        self.parameters = self._draw()
+        self.initial = self.parameters.copy()
+        self.diverged_epoch = np.full(len(self.seeds), -1, dtype=np.int64)
+
+    def _draw(self) -> Parameters:
+        recipe = self.recipe
+        rules = [recipe.initializer] * (len(recipe.layers) - 2) + [recipe.output_initializer]
+        parameters = Parameters.empty(recipe.layers, len(self.seeds), recipe.dtype)
+        for row in range(recipe.restarts):
+            for theta, (weights, biases) in zip(
+                parameters.theta, draw(rules, recipe.layers, int(self.seeds[row])), strict=True
+            ):
+                theta[row :: recipe.restarts, :, :-1] = weights
+                theta[row :: recipe.restarts, :, -1] = biases
+        return parameters
+
+    def processes(self, count: int) -> int:
+        """How many of so many workers should be processes; 1 where threads, or this one alone, train as soon."""
+        recipe, course = self.recipe, self.course
+        numbers = len(self.seeds) * parameter_count(recipe.layers)
+        whole = numbers * len(course.inputs) * (recipe.epochs + len(recipe.logged_epochs()))
+        least = WARM_WORK if warm() >= count else COLD_WORK
+        return max(1, min(count, len(self.seeds), numbers * course.steps[0][1] // PROCESS_WORK, whole // least))
+
+    def chunks(self, workers: int, least: int, start: Mapping[str, ndarray] | None = None) -> list[_Chunk]:
+        """The stack cut into chunks, each with its optimizer state and its restarts' own sample orders.
+
+        Args:
+            workers: that will take the chunks.
+            least: work that pays for one, as for `memory.chunks`.
+            start: a snapshot that the stack has been put to, however it was cut.
+        """
+        recipe = self.recipe
+        cut = []
+        samples = self.course.steps[0][1]
+        for rows in chunks(len(self.seeds), recipe.layers, samples, recipe.dtype, workers, least):
+            parameters = self.parameters[rows]
+            seeds = self.seeds[rows] if recipe.descent.shuffled else ()
+            orders = [stream(int(seed), ORDER_STREAM) for seed in seeds]
+            state = recipe.update.init(parameters.flat)
+            chunk = _Chunk(np.arange(rows.start, rows.stop), parameters, state, self.rates[rows], orders)
+            if start is not None:
+                for slot, values in state.items():
+                    values[...] = start[f"state/{slot}"][rows]
+                if orders:
+                    checkpoints.set_streams(orders, start["streams"][rows])
+                chunk.step = int(start["epoch"]) * len(self.course.steps)
+                kept = self.diverged_epoch[rows] < 0
+                if not kept.all():
+                    chunk.keep(kept)
+            cut.append(chunk)
+        return cut
+
     @functools.cached_property
     def identity(self) -> ndarray:
         """(32,) bytes, which differ where anything does that the bits follow from: functions by what they compute."""
@@ -354,7 +419,7 @@ class _Run:
         numbers = (recipe.learning_rate_decay, recipe.weight_decay, recipe.epochs, recipe.layers, recipe.dtype)
         order = (recipe.descent.batch_size, recipe.descent.shuffled, recipe.logged_epochs(), recipe.diagnostics)
         parts: list[str | ndarray] = ["1", *map(str, (*named, *numbers, *order)), a, slope, moved]
-        for name, (x, y) in self.tables.items():
+        for name, (x, y) in self.course.tables.items():
             parts += [f"{name} {x.shape} {y.shape}", x, y]
         return checkpoints.digest([*parts, self.seeds, self.rates, self.initial.flat])
 
@@ -381,8 +446,8 @@ class _Run:
             **{f"curves/{name}": np.stack([r.metrics[name] for r in records]) for name in records[0].metrics},
         }
 
-    def restore(self, chunks: list[_Chunk], start: Mapping[str, ndarray]) -> list[Record]:
-        """Put fresh chunks where a snapshot stood, however it was cut; returns what had been measured."""
+    def restore(self, start: Mapping[str, ndarray]) -> list[Record]:
+        """Put the stack where a snapshot stood; returns what had been measured."""
         at = start.get("epoch")
         epoch = int(at) if at is not None and at.ndim == 0 and at.dtype.kind == "i" else -1
         logged = np.array([one for one in self.recipe.logged_epochs() if one <= epoch])
@@ -402,32 +467,33 @@ class _Run:
             raise ValueError(f"start: epoch={epoch} does not go with the epochs that were logged")
         self.parameters.flat[...] = start["parameters"]
         self.diverged_epoch[...] = start["diverged_epoch"]
-        for chunk in chunks:
-            for slot, values in chunk.state.items():
-                values[...] = start[f"state/{slot}"][chunk.rows]
-            if chunk.orders:
-                checkpoints.set_streams(chunk.orders, start["streams"][chunk.rows])
-            chunk.step = epoch * len(self.steps)
-            kept = self.diverged_epoch[chunk.rows] < 0
-            if not kept.all():
-                chunk.keep(kept)
         return [
-            Record(one, one * len(self.steps), {name.removeprefix("curves/"): start[name][i].copy() for name in curves})
+            Record(
+                one,
+                one * len(self.course.steps),
+                {name.removeprefix("curves/"): start[name][i].copy() for name in curves},
+            )
             for i, one in enumerate(logged.tolist())
         ]
 
-    def collect(self, chunks: list[_Chunk], measured: list[dict[str, ndarray]]) -> dict[str, ndarray]:
-        """Metrics of the whole stack (R,) from those of its chunks; NaN where a restart has diverged."""
+    def collect(self, parts: list[_Advance]) -> dict[str, ndarray]:
+        """Metrics of the whole stack (R,) from its chunks, NaN where a restart has diverged; notes which have."""
         metrics: dict[str, ndarray] = {}
-        for chunk, part in zip(chunks, measured, strict=True):
-            for name, values in part.items():
-                metrics.setdefault(name, np.full(len(self.seeds), np.nan))[chunk.rows] = values
+        for part in parts:
+            for name, values in part.metrics.items():
+                metrics.setdefault(name, np.full(len(self.seeds), np.nan))[part.rows] = values
+            for rows, epoch, parameters in part.lost:
+                self.diverged_epoch[rows] = epoch
+                self.parameters.flat[rows] = parameters
         return metrics
 
-    def finish(self, chunks: list[_Chunk], records: list[Record], seconds: float) -> Training:
-        """The Training that these records belong to."""
-        for chunk in chunks:  # a chunk that has lost a restart has parted from the stack
+    def join(self, chunks: list[_Chunk]) -> None:
+        """Put the chunks' parameters where they came from; one that has lost a restart has parted from the stack."""
+        for chunk in chunks:
             self.parameters.flat[chunk.rows] = chunk.parameters.flat
+
+    def finish(self, records: list[Record], seconds: float) -> Training:
+        """The Training that these records belong to, of parameters that have been joined."""
         return Training(
             recipe=self.recipe,
             seeds=self.seeds,
@@ -440,6 +506,93 @@ class _Run:
             final=self.parameters,
             seconds=seconds,
         )
+
+
+@dataclass(frozen=True)
+class _Crew:
+    """Those who train the chunks of a run.
+
+    Attributes:
+        advance: through epochs first..last, all chunks at the same time; measures them where logged.
+        chunks: as they now are.
+    """
+
+    advance: Callable[[int, int, bool], list[_Advance]]
+    chunks: Callable[[], list[_Chunk]]
+
+
+@contextlib.contextmanager
+def _crew(
+    run: _Run, count: int, start: Mapping[str, ndarray] | None, told: Callable[[int], None] | None
+) -> Iterator[_Crew]:
+    """So many workers at most, of the kind that suits the run, with its chunks at hand."""
+    with contextlib.ExitStack() as exits:
+        crew = None
+        if (several := run.processes(count)) > 1:
+            with contextlib.suppress(NotSent):
+                stack = run.chunks(several, PROCESS_WORK, start)
+                crew = exits.enter_context(_processes(run.course, stack, several, told))
+        if crew is None:
+            stack = run.chunks(count, THREAD_WORK, start)
+            crew = exits.enter_context(_threads(run.course, stack, count, told))
+        yield crew
+
+
+@contextlib.contextmanager
+def _threads(course: _Course, stack: list[_Chunk], count: int, told: Callable[[int], None] | None) -> Iterator[_Crew]:
+    """Threads, which take the chunks as they come."""
+    workspaces: queue.SimpleQueue[Workspace] = queue.SimpleQueue()
+    for _ in range(count):
+        workspaces.put(course.network.workspace(course.recipe.dtype))
+
+    def advance_one(chunk: _Chunk, first: int, last: int, logged: bool) -> _Advance:
+        workspace = workspaces.get()
+        try:
+            return course.advance(chunk, first, last, logged, workspace, told)
+        finally:
+            workspaces.put(workspace)
+
+    with ThreadPoolExecutor(count) as pool:
+
+        def advance(first: int, last: int, logged: bool) -> list[_Advance]:
+            pending = [pool.submit(advance_one, chunk, first, last, logged) for chunk in stack]
+            return [future.result() for future in pending]
+
+        try:
+            yield _Crew(advance, lambda: stack)
+        finally:
+            course.stopped = True  # after an interrupt the pool waits for its threads
+
+
+@contextlib.contextmanager
+def _processes(course: _Course, stack: list[_Chunk], count: int, told: Callable[[int], None] | None) -> Iterator[_Crew]:
+    """Processes, each of which has its share of the chunks from start to end."""
+    edges = [len(stack) * i // count for i in range(count + 1)]
+    shares = [_Share(course, stack[first:last]) for first, last in pairwise(edges)]
+    with holding(shares) as ask:
+        shares.clear()  # all that they hold is with the processes
+        stack.clear()
+        yield _Crew(
+            lambda *span: [part for parts in ask("advance", *span, told=told) for part in parts],
+            lambda: [chunk for part in ask("chunks") for chunk in part],
+        )
+
+
+class _Share:
+    """The chunks that a process trains, one after the other."""
+
+    def __init__(self, course: _Course, chunks: list[_Chunk]) -> None:
+        self._course, self._chunks = course, chunks
+
+    @functools.cached_property
+    def _workspace(self) -> Workspace:
+        return self._course.network.workspace(self._course.recipe.dtype)
+
+    def advance(self, first: int, last: int, logged: bool, tell: Callable[[int], None] | None = None) -> list[_Advance]:
+        return [self._course.advance(chunk, first, last, logged, self._workspace, tell) for chunk in self._chunks]
+
+    def chunks(self) -> list[_Chunk]:
+        return self._chunks
 
 
 def iterate(
@@ -461,8 +614,9 @@ def iterate(
     Args:
         recipe: what to run.
         splits: "train", and "validation" and "test" where there are any.
-        workers: threads; "auto" is one per core. The bits of the result do not depend on it.
-        on_epoch: is told, by a training thread, how many restarts have gone through one more epoch.
+        workers: at most so many threads, or processes where there is enough to do for them; "auto" is one per core.
+            The bits of the result do not depend on it.
+        on_epoch: is told, by a thread, how many restarts have gone through one more epoch.
         save: is handed a snapshot, after the first whole epoch from when one is due.
         save_seconds: wall time from one snapshot to when the next is due; 0 makes one of every epoch but the last.
         start: a snapshot to go on from, in place of the first epoch.
@@ -475,57 +629,47 @@ def iterate(
 
     Raises:
         ValueError: for splits or recipes that do not fit together, and for a snapshot of others.
+        RuntimeError: where one of the processes was killed.
     """
     _check(recipe, splits, workers)
-    threads = _cores() if workers == "auto" else workers
+    count = _cores() if workers == "auto" else workers
     records: list[Record] = []
     seconds = 0.0  # without what the caller does between records
     done, pace = -1, 1e9  # the last epoch that is through; seconds that one takes, not yet known
     blas = ThreadpoolController()
-    with ThreadPoolExecutor(threads) as pool:
-        with blas.limit(limits=1, user_api="blas"):
-            run = _Run(recipe, splits, on_epoch)
-        stack = run.chunks(threads)
-        if start is not None:
-            if not np.array_equal(start.get("identity", ()), run.identity):
-                raise ValueError("start: is a snapshot of another recipe or of other data")
-            records, seconds, done = run.restore(stack, start), float(start["seconds"]), int(start["epoch"])
-        workspaces: queue.SimpleQueue[Workspace] = queue.SimpleQueue()
-        for _ in range(threads):
-            workspaces.put(run.network.workspace(recipe.dtype))
-
-        def advance(chunk: _Chunk, first: int, last: int, logged: bool) -> dict[str, ndarray]:
-            workspace = workspaces.get()
-            try:
-                return run.advance(chunk, first, last, logged, workspace)
-            finally:
-                workspaces.put(workspace)
-
-        try:
-            yield from records
-            if on_epoch and records:  # those after the last record are through as well
-                on_epoch((done - records[-1].epoch) * int((run.diverged_epoch < 0).sum()))
-            saved = time.perf_counter()
-            for logged in recipe.logged_epochs()[len(records) :]:
-                while done < logged:
-                    most = int(min(save_seconds / 10 / pace if save else np.inf, recipe.epochs))
-                    first, last = done + 1, min(logged, done + max(1, most))
-                    began = time.perf_counter()
-                    with blas.limit(limits=1, user_api="blas"):  # not across the yield: trainings may take turns
-                        pending = [pool.submit(advance, chunk, first, last, last == logged) for chunk in stack]
-                        metrics = run.collect(stack, [future.result() for future in pending])
-                    took = time.perf_counter() - began
-                    pace = took / (last - done) if done >= 0 else pace
-                    seconds, done = seconds + took, last
-                    if done == logged:
-                        records.append(Record(done, done * len(run.steps), metrics))
-                        yield records[-1]
-                    if save and done < recipe.epochs and time.perf_counter() - saved >= save_seconds:
-                        save(run.snapshot(stack, done, seconds, records))
-                        saved = time.perf_counter()
-        finally:
-            run.stopped = True  # after an interrupt the pool waits for its threads
-    return run.finish(stack, records, seconds)
+    with blas.limit(limits=1, user_api="blas"):
+        run = _Run(recipe, splits)
+    if start is not None:
+        if not np.array_equal(start.get("identity", ()), run.identity):
+            raise ValueError("start: is a snapshot of another recipe or of other data")
+        records, seconds, done = run.restore(start), float(start["seconds"]), int(start["epoch"])
+    began = time.perf_counter()
+    with _crew(run, count, start, on_epoch) as crew:
+        seconds += time.perf_counter() - began
+        yield from records
+        if on_epoch and records:  # those after the last record are through as well
+            on_epoch((done - records[-1].epoch) * int((run.diverged_epoch < 0).sum()))
+        saved = time.perf_counter()
+        for logged in recipe.logged_epochs()[len(records) :]:
+            while done < logged:
+                most = int(min(save_seconds / 10 / pace if save else np.inf, recipe.epochs))
+                first, last = done + 1, min(logged, done + max(1, most))
+                began = time.perf_counter()
+                with blas.limit(limits=1, user_api="blas"):  # not across the yield: trainings may take turns
+                    metrics = run.collect(crew.advance(first, last, last == logged))
+                took = time.perf_counter() - began
+                pace = took / (last - done) if done >= 0 else pace
+                seconds, done = seconds + took, last
+                if done == logged:
+                    records.append(Record(done, done * len(run.course.steps), metrics))
+                    yield records[-1]
+                if save and done < recipe.epochs and time.perf_counter() - saved >= save_seconds:
+                    save(run.snapshot(crew.chunks(), done, seconds, records))
+                    saved = time.perf_counter()
+        began = time.perf_counter()
+        run.join(crew.chunks())
+        seconds += time.perf_counter() - began
+    return run.finish(records, seconds)
 
 
 def _cores() -> int:
@@ -581,7 +725,7 @@ def train(
         learning_rate: one rate, or several that are trained side by side.
         validation: (inputs, targets) in the same form, or None.
         test: likewise.
-        workers: threads, "auto" for one per core.
+        workers: threads or processes, "auto" for one per core.
         **settings: any further attribute of Recipe: epochs, seed, restarts, weight_decay, log_every, dtype, ...
 
     Returns:

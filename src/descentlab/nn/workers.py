@@ -1,0 +1,302 @@
+"""Processes beside this one, each of which holds an object and calls its methods when asked.
+
+They are started when first needed, get and give pickles over pipes, serve one training after the other, and end with
+this process, however that ends. They are started anew and not forked, since a fork copies whatever lock another thread
+happens to hold, and each holds BLAS to one thread.
+"""
+
+import atexit
+import contextlib
+import importlib
+import io
+import marshal
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import time
+import traceback
+import types
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import IO, Any
+
+BLAS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+LOOK_SECONDS = 0.1  # how often a worker looks whether its parent is alive
+TELL_SECONDS = 0.05  # between two tidings of how far it is
+
+Ask = Callable[..., list[Any]]
+
+
+class NotSent(Exception):
+    """No worker can hold the object: it or a part of it cannot be sent, or no process can be started."""
+
+
+@contextlib.contextmanager
+def holding(objects: Sequence[object]) -> Iterator[Ask]:
+    """Give each object to a worker of its own; nothing of it stays there when the context is left.
+
+    Yields:
+        `ask(method, *arguments, told=None)`, which has all workers call this method of their objects at the same time
+        and returns what each returns. With `told` the method is given a function more, tell=tell, and the sums of the
+        counts that it tells are handed to `told` every now and then, by a thread.
+
+    Raises:
+        NotSent: if any of them cannot be given away.
+        RuntimeError: from `ask`, if a worker has died; what else a method raises is raised again.
+    """
+    sent = [_packed((None, one)) for one in objects]
+    workers = _taken(len(objects))
+    try:
+        with ThreadPoolExecutor(len(workers), thread_name_prefix="worker") as pool:
+
+            def all_of(requests: Sequence[Sequence[memoryview]], told: Callable[[int], None] | None) -> list[Any]:
+                for worker in workers:
+                    worker.busy = True
+                pending = [pool.submit(worker.answer, one, told) for worker, one in zip(workers, requests, strict=True)]
+                return [future.result() for future in pending]
+
+            def ask(method: str, *arguments: Any, told: Callable[[int], None] | None = None) -> list[Any]:
+                return all_of([_packed((method, (arguments, told is not None)))] * len(workers), told)
+
+            try:
+                try:
+                    all_of(sent, None)
+                except Exception as error:
+                    raise NotSent(str(error)) from error
+                sent.clear()
+                yield ask
+            finally:
+                for worker in workers:
+                    if worker.busy and worker.owner == os.getpid():  # the pool would wait for what it does
+                        worker.process.kill()
+    finally:
+        for worker in workers:
+            worker.leave()
+
+
+def warm() -> int:
+    """How many workers are up and have nothing to do."""
+    return sum(worker.owner == os.getpid() for worker in _idle)
+
+
+_idle: "list[_Worker]" = []
+_lock = threading.Lock()
+
+
+def _taken(count: int) -> "list[_Worker]":
+    """So many workers: those that are idle, and new ones."""
+    taken: list[_Worker] = []
+    with _lock:
+        while _idle and len(taken) < count:
+            worker = _idle.pop()
+            if worker.owner == os.getpid() and worker.process.poll() is None:
+                taken.append(worker)
+            else:
+                worker.end()
+    try:
+        while len(taken) < count:
+            taken.append(_Worker())
+    except OSError as error:
+        for worker in taken:
+            worker.leave()
+        raise NotSent(str(error)) from error
+    return taken
+
+
+@atexit.register
+def _end_all() -> None:
+    for worker in _idle:
+        worker.end()
+
+
+class _Worker:
+    """A process that serves this one."""
+
+    def __init__(self) -> None:
+        code = f"import sys; sys.path[:] = {sys.path!r}; from descentlab.nn import workers; workers.serve()"
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | dict.fromkeys(BLAS, "1"),
+            start_new_session=True,  # Ctrl-C is for this process, which ends its workers itself
+        )
+        self.owner = os.getpid()  # a fork of it has the pipes too, but must not use them
+        self.busy = False
+
+    def answer(self, request: Sequence[memoryview], told: Callable[[int], None] | None = None) -> Any:
+        """Send a request, pass on what is told meanwhile, return what comes of it."""
+        work, answers = self.process.stdin, self.process.stdout
+        try:
+            _write(work, request)
+            kind, content = _read(answers)
+            while kind == "told":
+                if told:
+                    told(content)
+                kind, content = _read(answers)
+        except (OSError, EOFError) as error:
+            raise RuntimeError(f"a process that trained for this one is gone: {self._fate()}") from error
+        self.busy = False
+        if kind == "raised":
+            raise content
+        return content
+
+    def _fate(self) -> str:
+        try:
+            code = self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            return "it does not answer"
+        return f"killed by signal {-code}, out of memory perhaps" if code < 0 else f"exit status {code}"
+
+    def leave(self) -> None:
+        """Let go of the object and be there for the next one; a worker that is busy with something ends."""
+        if not self.busy and self.owner == os.getpid():
+            with contextlib.suppress(RuntimeError):
+                self.busy = True
+                self.answer(_packed((None, None)))
+                with _lock:
+                    _idle.append(self)
+                return
+        self.end()
+
+    def end(self) -> None:
+        """End the process."""
+        if self.owner != os.getpid():
+            return
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):  # what was not written
+                    pipe.close()
+
+
+# --- the worker's side -------------------------------------------------------------------------------------------
+
+
+def serve() -> None:
+    """Do what standard input asks for, and answer on standard output, until the parent is gone."""
+    parent = os.getppid()
+
+    def look() -> None:  # while a method runs nobody reads the pipe; and others may hold it open
+        while os.getppid() == parent:
+            time.sleep(LOOK_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=look, daemon=True).start()
+    work, answers = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever libraries print is no answer
+    held: object = None
+    untold, last = 0, time.monotonic()
+
+    def tell(count: int) -> None:
+        nonlocal untold, last
+        untold += count
+        if time.monotonic() - last >= TELL_SECONDS:
+            _write(answers, _packed(("told", untold)))
+            untold, last = 0, time.monotonic()
+
+    while True:
+        try:
+            method, content = _read(work)
+            answer = None
+            if method is None:
+                held = content
+            else:
+                arguments, tells = content
+                answer = getattr(held, method)(*arguments, **({"tell": tell} if tells else {}))
+            if untold:
+                _write(answers, _packed(("told", untold)))
+                untold = 0
+            packed = _packed(("done", answer))
+        except EOFError:
+            os._exit(0)
+        except Exception as error:
+            untold = 0
+            packed = _packed(("raised", _portable(error)))
+        _write(answers, packed)
+
+
+def _portable(error: Exception) -> Exception:
+    """An exception as it may leave a worker, with where it happened; not every one survives the journey."""
+    where = "".join(traceback.format_exception(error))
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        error = RuntimeError(f"{type(error).__name__}: {error}")
+    error.add_note(f"in a process that trains for this one:\n{where}")
+    return error
+
+
+# --- messages ----------------------------------------------------------------------------------------------------
+
+
+class _Pickler(pickle.Pickler):
+    """Also sends functions that cannot be found by name, lambdas and those made by others, as their code."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, types.FunctionType):
+            if value.__module__ == "__main__":
+                raise pickle.PicklingError(f"{value.__qualname__} is defined where no other process finds it")
+            if "<" in value.__qualname__:
+                cells = [cell.cell_contents for cell in value.__closure__ or ()]
+                code = marshal.dumps(value.__code__)
+                return _function, (
+                    value.__module__,
+                    code,
+                    value.__name__,
+                    value.__defaults__,
+                    value.__kwdefaults__,
+                    cells,
+                )
+        return NotImplemented
+
+
+def _function(
+    module: str,
+    code: bytes,
+    name: str,
+    defaults: tuple[Any, ...] | None,
+    keywords: dict[str, Any] | None,
+    cells: list[Any],
+) -> types.FunctionType:
+    within = vars(importlib.import_module(module))
+    closure = tuple(types.CellType(content) for content in cells)
+    function = types.FunctionType(marshal.loads(code), within, name, defaults, closure)
+    function.__kwdefaults__ = keywords
+    return function
+
+
+def _packed(value: object) -> list[memoryview]:
+    """A pickle, and the arrays in it where they lie.
+
+    Raises:
+        NotSent: if it cannot be pickled.
+    """
+    arrays: list[pickle.PickleBuffer] = []
+    head = io.BytesIO()
+    try:
+        _Pickler(head, 5, buffer_callback=arrays.append).dump(value)
+    except Exception as error:
+        raise NotSent(str(error)) from error
+    return [head.getbuffer(), *(array.raw() for array in arrays)]
+
+
+def _write(pipe: IO[bytes] | None, parts: Sequence[memoryview]) -> None:
+    assert pipe is not None
+    pickle.dump([part.nbytes for part in parts], pipe)
+    for part in parts:
+        pipe.write(part)
+    pipe.flush()
+
+
+def _read(pipe: IO[bytes] | None) -> Any:
+    assert pipe is not None
+    parts = [bytearray(size) for size in pickle.load(pipe)]
+    for part in parts:
+        if part and pipe.readinto(part) < len(part):  # type: ignore[attr-defined]
+            raise EOFError
+    return pickle.loads(parts[0], buffers=parts[1:])
