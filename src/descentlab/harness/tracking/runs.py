@@ -529,6 +529,7 @@ class _StoreTracker(Tracker):
             self._closed = True
             self._stop.set()
             self.scribe.close()
+            self.store.shorten()
             self._signals.close()
         if error is None:
             self._raise()

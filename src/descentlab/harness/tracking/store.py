@@ -246,6 +246,16 @@ class Store:
         path = _sqlite_path(self.uri)
         return path.parent if path else home()
 
+    def shorten(self) -> None:
+        """Move SQLite's log of what was written into its file, if nobody else is at it; two writers let it grow."""
+        path = _sqlite_path(self.uri)
+        if path is not None:
+            with (
+                contextlib.suppress(sqlite3.Error),
+                contextlib.closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as connection,
+            ):
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
         """Be the only process that claims something; nothing on a server, which has no such lock."""
