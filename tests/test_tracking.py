@@ -680,6 +680,7 @@ def test_restarts_that_two_processes_write_are_those_that_one_writes(option, mon
     def write(client, experiment_id, restart):
         here.append(restart.name)
         whole(client, experiment_id, restart)
+        time.sleep(0.3)  # the other draws first, and imports for it
 
     monkeypatch.setattr(scribe, "_write", write)
     with tracking.open_tracker(option) as tracker, second_process(tracker) as process:
