@@ -105,13 +105,13 @@ def names(page):
 
 
 def drawn_lines(page, expected):
-    """How many differently coloured lines of more than a point the first chart has; curves arrive one by one."""
+    """How many different lines of more than a point the first chart has; two runs may be given the same colour."""
     page.wait_for_selector(".js-plotly-plot .js-line")
     lines = page.locator(".js-plotly-plot").first.locator(".js-line")
     patience = time.monotonic() + PATIENCE / 1000
     while True:
         looks = lines.evaluate_all("lines => lines.map(line => [line.getAttribute('d'), line.style.stroke])")
-        drawn = len({stroke for path, stroke in looks if path and "L" in path})
+        drawn = len({(path, stroke) for path, stroke in looks if path and "L" in path})
         if drawn >= expected or time.monotonic() > patience:
             return drawn
         page.wait_for_timeout(200)
