@@ -1,6 +1,7 @@
 import contextlib
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -8,6 +9,10 @@ import numpy as np
 import pytest
 
 np.seterr(over="raise", invalid="raise")  # a trainer that means to overflow says so where it does
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a job in the background is born deaf to it, and all it starts
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config, items):
