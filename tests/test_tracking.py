@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from test_workers import gone
 
 from descentlab.harness import config as configs
 from descentlab.harness import tracking
@@ -717,16 +718,6 @@ def test_a_cell_whose_second_process_cannot_write_is_not_finished(option, monkey
     assert "FINISHED" not in statuses(option)
 
 
-def runs_on(pid):
-    """Whether a process is at work; one that has ended may wait for long to be taken note of."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    status = Path(f"/proc/{pid}/stat")
-    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
-
-
 @pytest.mark.slow
 def test_the_second_process_ends_with_a_first_one_that_is_killed(option):
     code = """if True:
@@ -744,13 +735,9 @@ def test_the_second_process_ends_with_a_first_one_that_is_killed(option):
         [sys.executable, "-c", code, option.numbers["uri"]], stdout=subprocess.PIPE, text=True, env=environment
     ) as first:
         pid = int(first.stdout.readline())
-        assert runs_on(pid)
+        assert not gone(pid, 0.1)
         first.kill()
-    for _ in range(300):
-        if not runs_on(pid):
-            return
-        time.sleep(0.1)
-    pytest.fail(f"process {pid} is still there")
+    assert gone(pid, 30)
 
 
 # --- the other trackers and runs ---------------------------------------------------------------------------------

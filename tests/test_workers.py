@@ -77,6 +77,13 @@ class Probe:
 # the same bits
 
 
+def test_a_worker_whose_pipes_are_closed_already_ends_without_a_word():
+    worker = workers._Worker()
+    worker.process.stdin.close()  # as when the interpreter ends, in any order
+    worker.leave()
+    assert worker.process.poll() is not None
+
+
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("update", UPDATES)
 def test_neither_threads_nor_processes_alter_a_bit(update, dtype, processes):

@@ -20,7 +20,7 @@ import traceback
 import types
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 BLAS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 LOOK_SECONDS = 0.1  # how often a worker looks whether its parent is alive
@@ -115,15 +115,7 @@ class _Worker:
     """A process that serves this one."""
 
     def __init__(self) -> None:
-        code = f"import sys; sys.path[:] = {sys.path!r}; from descentlab.nn import workers; workers.serve()"
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", code],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=os.environ | dict.fromkeys(BLAS, "1"),
-            start_new_session=True,  # Ctrl-C is for this process, which ends its workers itself
-        )
+        self.process = start(__name__)
         self.owner = os.getpid()  # a fork of it has the pipes too, but must not use them
         self.busy = False
 
@@ -154,7 +146,7 @@ class _Worker:
     def leave(self) -> None:
         """Let go of the object and be there for the next one; a worker that is busy with something ends."""
         if not self.busy and self.owner == os.getpid():
-            with contextlib.suppress(RuntimeError):
+            with contextlib.suppress(RuntimeError, ValueError):  # its pipes may be closed, where all comes to an end
                 self.busy = True
                 self.answer(_packed((None, None)))
                 with _lock:
@@ -164,14 +156,52 @@ class _Worker:
 
     def end(self) -> None:
         """End the process."""
-        if self.owner != os.getpid():
-            return
-        self.process.kill()
-        self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):  # what was not written
-                    pipe.close()
+        if self.owner == os.getpid():
+            end(self.process)
+
+
+# --- any process beside this one ---------------------------------------------------------------------------------
+
+
+def start(module: str, *arguments: str) -> "subprocess.Popen[bytes]":
+    """A process that calls serve() of a module, of the packages that this one sees; BLAS has one thread in it.
+
+    Ctrl-C in a terminal is not for it: this process decides what becomes of it.
+    """
+    code = f"import importlib, sys; sys.path[:] = {sys.path!r}; importlib.import_module({module!r}).serve()"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | dict.fromkeys(BLAS, "1"),
+        start_new_session=True,
+    )
+
+
+def end(process: "subprocess.Popen[bytes]") -> None:
+    """End a process that was started so, whatever it does."""
+    process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with contextlib.suppress(OSError):  # what was not written
+                pipe.close()
+
+
+def parent_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """In such a process: what its parent sends, and where its answers go; from now on it ends with its parent."""
+    parent = os.getppid()
+
+    def look() -> None:  # while it works nobody reads the pipe; and others may hold it open
+        while os.getppid() == parent:
+            time.sleep(LOOK_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=look, daemon=True).start()
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever libraries print is no answer
+    return sys.stdin.buffer, answers
 
 
 # --- the worker's side -------------------------------------------------------------------------------------------
@@ -179,16 +209,7 @@ class _Worker:
 
 def serve() -> None:
     """Do what standard input asks for, and answer on standard output, until the parent is gone."""
-    parent = os.getppid()
-
-    def look() -> None:  # while a method runs nobody reads the pipe; and others may hold it open
-        while os.getppid() == parent:
-            time.sleep(LOOK_SECONDS)
-        os._exit(1)
-
-    threading.Thread(target=look, daemon=True).start()
-    work, answers = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever libraries print is no answer
+    work, answers = parent_pipes()
     held: object = None
     untold, last = 0, time.monotonic()
 

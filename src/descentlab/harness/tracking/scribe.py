@@ -20,13 +20,13 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from descentlab.harness.tracking.store import Store, client_of, one_line
+from descentlab.nn import workers
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Param
 
 MANY = 100  # restarts from which a second process is worth its start
 BATCH = 4  # restarts that it gets at once
-LOOK_SECONDS = 0.1  # how often it looks whether the first process is alive
 PAUSE_SECONDS = 0.02  # how often the first process looks whether it has to help
 
 
@@ -104,15 +104,7 @@ class Scribe:
                     self._ask(_write_all, taken)
 
     def _start(self) -> None:
-        code = "from descentlab.harness.tracking import scribe; scribe.serve()"
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, self._store.uri, str(self._store.experiment_id)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for the first process, which decides what becomes of this one
-        )
-        self._process = process
+        self._process = process = workers.start(__name__, self._store.uri, str(self._store.experiment_id))
 
         def await_it() -> None:
             with contextlib.suppress(OSError, EOFError, ValueError):  # one that does not come up is not needed
@@ -135,12 +127,7 @@ class Scribe:
         """End the second process, with nothing left to write."""
         self._asking.shutdown()
         if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            for pipe in (self._process.stdin, self._process.stdout):
-                if pipe is not None:
-                    with contextlib.suppress(OSError):
-                        pipe.close()
+            workers.end(self._process)
             self._process = None
 
 
@@ -198,16 +185,7 @@ def _write_all(restarts: list[Restart]) -> None:
 def serve() -> None:
     """The second process: do what comes over standard input, answer "" or what went wrong."""
     global _opened
-    parent = os.getppid()
-
-    def look() -> None:  # a pipe tells of a dead parent too, unless others hold it open
-        while os.getppid() == parent:
-            time.sleep(LOOK_SECONDS)
-        os._exit(1)
-
-    threading.Thread(target=look, daemon=True).start()
-    work, answers = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever libraries print is no answer
+    work, answers = workers.parent_pipes()
     uri, experiment_id = sys.argv[1:]
     _opened = client_of(uri), experiment_id
 
