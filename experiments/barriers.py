@@ -43,7 +43,6 @@ from descentlab.nn.network import Network
 KINDS = ("raw", "matched")
 HALVED_FROM = 25  # width
 FITTED_FROM = 5  # width from which the power law is fitted
-WIDTHS = 7  # as the settings list them; the quick form has fewer, and judges nothing width by width
 BLOCKS = 10
 SLICED = (5, 25, 100)  # widths of which slices are drawn
 GRID = 25  # points of a slice along each axis
@@ -83,11 +82,14 @@ def report(study: Study) -> None:
     widths = SLICED[:1] if study.quick else SLICED
     slices = study.measured("slices", lambda: measure_slices(study, part, restarts, widths, 9 if study.quick else GRID))
     study.figure("slices", slice_figure(slices, about))
-    study.verdicts(claimed(pairs, fits))
+    values = claimed(pairs, fits)
+    if study.quick:  # what is claimed width by width is not judged on some of the widths
+        values = {name: None if isinstance(some, dict) else some for name, some in values.items()}
+    study.verdicts(values)
 
 
-def claimed(pairs: pd.DataFrame, fits: Mapping[str, ndarray]) -> Mapping[str, Values | Mapping[str, Values] | None]:
-    """The values of every claim; None where not all of its widths were run.
+def claimed(pairs: pd.DataFrame, fits: Mapping[str, ndarray]) -> Mapping[str, Values | Mapping[str, Values]]:
+    """The values of every claim.
 
     Args:
         pairs: as from `barrier_of_each_pair`.
@@ -96,7 +98,7 @@ def claimed(pairs: pd.DataFrame, fits: Mapping[str, ndarray]) -> Mapping[str, Va
     train = pairs[pairs["split"] == "train"]
     by_kind = train.pivot_table(index=["width", "pair"], columns="kind", values="barrier")
     widths = sorted(set(train["width"]))
-    values = {
+    return {
         "matching_lowers": {
             f"width {width}": (by_kind.loc[width]["raw"].to_numpy(), by_kind.loc[width]["matched"].to_numpy())
             for width in widths
@@ -109,8 +111,6 @@ def claimed(pairs: pd.DataFrame, fits: Mapping[str, ndarray]) -> Mapping[str, Va
         "matched_slope": fits["matched"] + 0.5,
         "raw_slope": fits["raw"] + 0.5,
     }
-    whole = len(widths) == WIDTHS
-    return {name: some if whole or not isinstance(some, dict) else None for name, some in values.items()}
 
 
 # --- paths and their barriers ------------------------------------------------------------------------------------

@@ -63,7 +63,6 @@ COUNTS = (20, 50, 100, 200)  # restarts, for what depends on their number
 OLDER = 1.1  # of the best test loss
 FITTED_FROM = 5  # width from which the power law is fitted
 NARROW, WIDE = 5, 100  # of the claim about correlation
-WIDTHS = 7  # as the settings list them; the quick form has fewer, and judges nothing width by width
 BLOCKS = 10
 KEPT = 5  # restarts of which the best is kept
 CURVE = (1, 2, 3, 5, 7, 10, 14, 20, 28, 40, 56, 80)
@@ -115,7 +114,10 @@ def report(study: Study) -> None:
         labels = ("training loss (nats)", "test loss (nats)")
         title = f"Training and test loss of every restart: {about}"
         study.figure("train_and_test", figures.scatter(restarts, "train/loss", "test/loss", "width", labels, title))
-    study.verdicts(claimed(restarts, fits))
+    values = claimed(restarts, fits)
+    if study.quick:  # what is claimed width by width is not judged on some of the widths
+        values = {name: None if isinstance(some, dict) else some for name, some in values.items()}
+    study.verdicts(values)
 
 
 def with_width(restarts: pd.DataFrame) -> pd.DataFrame:
@@ -123,8 +125,8 @@ def with_width(restarts: pd.DataFrame) -> pd.DataFrame:
     return restarts.assign(width=restarts["hidden"].astype(int)).sort_values(["width", "seed"], ignore_index=True)
 
 
-def claimed(restarts: pd.DataFrame, fits: pd.DataFrame) -> Mapping[str, Values | Mapping[str, Values] | None]:
-    """The values of every claim; None where not all of its widths were run.
+def claimed(restarts: pd.DataFrame, fits: pd.DataFrame) -> Mapping[str, Values | Mapping[str, Values]]:
+    """The values of every claim.
 
     Args:
         restarts: one row per restart with width and final metrics.
@@ -141,7 +143,7 @@ def claimed(restarts: pd.DataFrame, fits: pd.DataFrame) -> Mapping[str, Values |
         shared = accuracy[[narrow, wide]].loc[restarts[restarts["width"] == wide]["seed"]]
         pairs[f"width {wide} over {narrow}"] = (shared[wide].to_numpy(), shared[narrow].to_numpy())
     follows = block_correlations(restarts)
-    values = {
+    return {
         "most_perform_well": {f"width {width}": well for width, well in good.items() if width < WIDE},
         "most_perform_well_wide": {f"width {width}": well for width, well in good.items() if width >= WIDE},
         "spread_narrows": fits["slope"].to_numpy() + 0.5,
@@ -151,8 +153,6 @@ def claimed(restarts: pd.DataFrame, fits: pd.DataFrame) -> Mapping[str, Values |
             f"width {width}": kept_less_mean(cell) for width, cell in restarts.groupby("width", sort=True)
         },
     }
-    whole = restarts["width"].nunique() == WIDTHS
-    return {name: some if whole or not isinstance(some, dict) else None for name, some in values.items()}
 
 
 # --- where restarts end ------------------------------------------------------------------------------------------

@@ -250,10 +250,8 @@ def _run(
             continue
         arms = _tuned_arms(key) if part.tuned else part.arms
         few = part.few if quick and part.few else slice(None)
-        if arms is not None:
-            cells[key] = cli.compose([*(part.quick if quick else ()), *overrides], key, arms[few])
-        else:
-            cells[key] = cli.compose([*(part.quick if quick else ()), *overrides], key)[few]
+        given = [*(part.quick if quick else ()), *overrides]
+        cells[key] = cli.compose(given, key)[few] if arms is None else cli.compose(given, key, arms[few])
     for cell in chain.from_iterable(cells.values()):
         configuration.check(cell)
     if not quick:
