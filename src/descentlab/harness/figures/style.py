@@ -52,7 +52,6 @@ def save(figure: Figure, path: str | Path, dpi: int = 150) -> None:
         options["pil_kwargs"] = {"compress_level": 3}  # a third of the time of the default, for 1.2 of the size
     with _drawing, rc_context({"svg.hashsalt": "descentlab"}):  # ids that are not random
         figure.savefig(path, **options)
-    figure.set_layout_engine("none")  # a second format has the first one's layout, and need not look for it
 
 
 def canvas(
