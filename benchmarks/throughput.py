@@ -7,7 +7,8 @@ A restart is what a sweep keeps of one: a nested run with its params and curves 
 a cell of them through the tracker, tables, weights and figures included; *plain loop* is what one would write with
 MLflow's public client: a run, one log_batch of its params and curves, its end. Writers are processes of their own, each
 with one cell of as many restarts however many there are, all into one experiment. Stores are fresh; PostgreSQL and the
-server are started here, and left out where they are not installed.
+server are started here, and left out where they are not installed. What tracking adds to training is measured on the grid of experiments/sweep.py, each of
+whose cells is written while the next one trains.
 """
 
 import argparse
@@ -148,6 +149,30 @@ def thousand(folder: Path, restarts: int, repeats: int) -> dict:
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
+def beside_training(folder: Path, repeats: int, quick: bool) -> dict:
+    """Seconds of the main job's grid, untracked and tracked on sqlite by turns, and the median of their ratios."""
+    import end_to_end
+
+    from descentlab.harness import cli, sweeps
+
+    few = ["restarts=3", "epochs=1"] if quick else []
+    seconds: dict[str, list[float]] = {"untracked": [], "tracked": []}
+    for repeat in range(repeats + 1):  # the first one is for imports, data and workers that stay
+        for name in ("untracked", "tracked") if repeat % 2 == 0 else ("tracked", "untracked"):
+            uri = f"sqlite:///{folder}/grid-{repeat}/mlflow.db"
+            words = ["tracking=none"] if name == "untracked" else [f"tracking.uri={uri}"]
+            cells = cli.compose([*few, *words], "grid", end_to_end.arms(quick)[: None if repeat else 1])
+            if name == "tracked":
+                tracking.store.open_store(cells[0].tracking)
+            began = time.perf_counter()
+            with tracking.open_tracker(cells[0].tracking) as tracker:
+                sweeps.run(cells, tracker, progress=False)
+            seconds[name].append(time.perf_counter() - began)
+    taken = {name: values[1:] for name, values in seconds.items()}
+    ratios = [one / other for one, other in zip(taken["tracked"], taken["untracked"], strict=True)]
+    return {name: statistics.median(values) for name, values in {**taken, "ratio": ratios}.items()}
+
+
 @contextlib.contextmanager
 def stores(folder: Path):
     """Options by the store's name, each fresh."""
@@ -175,6 +200,7 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="descentlab-bench-"))
     try:
         single = thousand(folder, restarts, repeats)
+        grid = beside_training(folder, repeats, quick)
         print(
             f"""| SQLite, {restarts} restarts, 1 writer, medians of {repeats} | |
 |---|---:|
@@ -182,6 +208,9 @@ def main() -> None:
 | the tracker, with tables, weights and figures of the cell | {single["ours"]:.1f} s |
 | read back as one table | {single["read"]:.2f} s |
 | bytes on disk a restart, its share of the cell's artifacts included | {single["bytes"]:.0f} |
+| the main job's grid, untracked | {grid["untracked"]:.1f} s |
+| the same tracked | {grid["tracked"]:.1f} s |
+| tracked over untracked | {grid["ratio"]:.2f} |
 
 | writers, {each} restarts each | {" | ".join(map(str, WRITERS))} |
 |---|---:|---:|---:|---:|""",
@@ -198,7 +227,8 @@ def main() -> None:
         shutil.rmtree(folder, ignore_errors=True)
     found = {
         "restarts": restarts, "repeats": repeats, "restarts_per_writer": each, "cores": os.cpu_count(),
-        "python": platform.python_version(), "numpy": np.__version__, "sqlite": single, "restarts_per_second": rates,
+        "python": platform.python_version(), "numpy": np.__version__, "sqlite": single, "grid": grid,
+        "restarts_per_second": rates,
     }  # fmt: skip
     if not quick:
         OUTPUT.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

@@ -87,9 +87,10 @@ def report(study: Study) -> None:
 
     table = outcome_table(restarts, simulations=200 if study.quick else 2000)
     study.table("outcomes", table)
-    marked = restarts.assign(best_of_20=restarts["width"].map(1 - standards(restarts)))
+    best_of = f"best_of_{min(K, restarts.groupby('width').size().min())}"
+    marked = restarts.assign(**{best_of: restarts["width"].map(1 - standards(restarts))})
     title = f"Where restarts end: {about}"
-    figure = figures.histograms(marked, "test/accuracy", "width", "test accuracy", "best_of_20", title)
+    figure = figures.histograms(marked, "test/accuracy", "width", "test accuracy", best_of, title)
     study.figure("outcomes_accuracy", figure)
     shares, older = performing_well(restarts), older_rule(restarts)
     study.table("performs_well", shares)
