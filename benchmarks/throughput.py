@@ -7,8 +7,8 @@ A restart is what a sweep keeps of one: a nested run with its params and curves 
 a cell of them through the tracker, tables, weights and figures included; *plain loop* is what one would write with
 MLflow's public client: a run, one log_batch of its params and curves, its end. Writers are processes of their own, each
 with one cell of as many restarts however many there are, all into one experiment. Stores are fresh; PostgreSQL and the
-server are started here, and left out where they are not installed. What tracking adds to training is measured on the grid of experiments/sweep.py, each of
-whose cells is written while the next one trains.
+server are started here, and left out where they are not installed. What tracking adds to training is measured on the
+grid of experiments/sweep.py, each of whose cells is written while the next one trains.
 """
 
 import argparse
