@@ -43,14 +43,26 @@ LABELS = {
 _drawing = threading.Lock()  # matplotlib's text machinery is shared
 
 
-def save(figure: Figure, path: str | Path, dpi: int = 150) -> None:
-    """Write a figure in the format that the path's ending names; safe from any thread."""
+def save(figure: Figure, path: str | Path, dpi: int = 150, last: bool = False) -> None:
+    """Write a figure in the format that the path's ending names; safe from any thread.
+
+    Args:
+        figure: to be written.
+        path: of the file.
+        dpi: of a PNG.
+        last: it is written but this once, and need not be laid out twice, which takes time.
+    """
     options: dict[str, Any] = {"dpi": dpi}
     if str(path).endswith(".svg"):
         options["metadata"] = {"Date": None}  # the same figure is the same file
     elif str(path).endswith(".png"):
         options["pil_kwargs"] = {"compress_level": 3}  # a third of the time of the default, for 1.2 of the size
     with _drawing, rc_context({"svg.hashsalt": "descentlab"}):  # ids that are not random
+        layout = figure.get_layout_engine()
+        if last and layout is not None:
+            figure.set_dpi(dpi)
+            layout.execute(figure)
+            figure.set_layout_engine(None)
         figure.savefig(path, **options)
 
 
