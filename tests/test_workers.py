@@ -78,7 +78,7 @@ class Probe:
 
 
 def test_a_worker_whose_pipes_are_closed_already_ends_without_a_word():
-    worker = workers._Worker()
+    worker = workers.Worker()
     worker.process.stdin.close()  # as when the interpreter ends, in any order
     worker.leave()
     assert worker.process.poll() is not None

@@ -121,9 +121,9 @@ def run(
     numbered = at or range(len(queue))
     standing = {} if fresh or at else tracker.standing(planned)
     _say_standing(planned, standing)
-    elsewhere = [
-        place for place, cell in enumerate(planned) if cell.config.launcher.name != "none" and cell.key not in standing
-    ]
+    missing = [place for place, cell in enumerate(planned) if cell.key not in standing]
+    elsewhere = [place for place in missing if queue[place].launcher.name != "none"]
+    tracker.expect([queue[place] for place in missing if place not in elsewhere])
     trained: dict[str, Training] = {}
     failures: list[tuple[Config, Exception]] = []
     busy: dict[str, str] = {}  # hash -> who trains it
@@ -176,8 +176,8 @@ def run(
                 for one in some:
                     busy.pop(one.hash, None)
     if elsewhere:
-        missing = [planned[place] for place in elsewhere]
-        with contextlib.closing(_fan_out(missing, elsewhere, tracker, part or "", judge, progress)) as ends:
+        handed = [planned[place] for place in elsewhere]
+        with contextlib.closing(_fan_out(handed, elsewhere, tracker, part or "", judge, progress)) as ends:
             for cell, outcome in ends:
                 if isinstance(outcome, Exception):
                     if len(queue) == 1 or isinstance(outcome, StoreLost):

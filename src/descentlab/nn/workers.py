@@ -33,6 +33,10 @@ class NotSent(Exception):
     """No worker can hold the object: it or a part of it cannot be sent, or no process can be started."""
 
 
+class WorkerGone(RuntimeError):
+    """A worker has died, or was ended by another thread."""
+
+
 @contextlib.contextmanager
 def holding(objects: Sequence[object]) -> Iterator[Ask]:
     """Give each object to a worker of its own; nothing of it stays there when the context is left.
@@ -44,7 +48,7 @@ def holding(objects: Sequence[object]) -> Iterator[Ask]:
 
     Raises:
         NotSent: if any of them cannot be given away.
-        RuntimeError: from `ask`, if a worker has died; what else a method raises is raised again.
+        WorkerGone: from `ask`, if a worker has died; what else a method raises is raised again.
     """
     sent = [_packed((None, one)) for one in objects]
     workers = _taken(len(objects))
@@ -81,13 +85,13 @@ def warm() -> int:
     return sum(worker.owner == os.getpid() for worker in _idle)
 
 
-_idle: "list[_Worker]" = []
+_idle: "list[Worker]" = []
 _lock = threading.Lock()
 
 
-def _taken(count: int) -> "list[_Worker]":
+def _taken(count: int) -> "list[Worker]":
     """So many workers: those that are idle, and new ones."""
-    taken: list[_Worker] = []
+    taken: list[Worker] = []
     with _lock:
         while _idle and len(taken) < count:
             worker = _idle.pop()
@@ -97,7 +101,7 @@ def _taken(count: int) -> "list[_Worker]":
                 worker.end()
     try:
         while len(taken) < count:
-            taken.append(_Worker())
+            taken.append(Worker())
     except OSError as error:
         for worker in taken:
             worker.leave()
@@ -111,13 +115,22 @@ def _end_all() -> None:
         worker.end()
 
 
-class _Worker:
-    """A process that serves this one."""
+class Worker:
+    """A process that serves this one, for one thread at a time."""
 
     def __init__(self) -> None:
-        self.process = start(__name__)
+        """Start it; it is up when it first answers."""
+        self.process = _start()
         self.owner = os.getpid()  # a fork of it has the pipes too, but must not use them
         self.busy = False
+
+    def hold(self, value: object) -> None:
+        """Give it the object whose methods are to be called, in place of the one before."""
+        self.answer(_packed((None, value)))
+
+    def call(self, method: str, *arguments: Any) -> Any:
+        """Call a method of what it holds; what that raises is raised again."""
+        return self.answer(_packed((method, (arguments, False))))
 
     def answer(self, request: Sequence[memoryview], told: Callable[[int], None] | None = None) -> Any:
         """Send a request, pass on what is told meanwhile, return what comes of it."""
@@ -130,7 +143,7 @@ class _Worker:
                     told(content)
                 kind, content = _read(answers)
         except (OSError, EOFError) as error:
-            raise RuntimeError(f"a process that trained for this one is gone: {self._fate()}") from error
+            raise WorkerGone(f"a process that worked for this one is gone: {self._fate()}") from error
         self.busy = False
         if kind == "raised":
             raise content
@@ -148,29 +161,32 @@ class _Worker:
         if not self.busy and self.owner == os.getpid():
             with contextlib.suppress(RuntimeError, ValueError):  # its pipes may be closed, where all comes to an end
                 self.busy = True
-                self.answer(_packed((None, None)))
+                self.hold(None)
                 with _lock:
                     _idle.append(self)
                 return
         self.end()
 
     def end(self) -> None:
-        """End the process."""
-        if self.owner == os.getpid():
-            end(self.process)
+        """End the process, whatever it does."""
+        if self.owner != os.getpid():
+            return
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):  # what was not written
+                    pipe.close()
 
 
-# --- any process beside this one ---------------------------------------------------------------------------------
-
-
-def start(module: str, *arguments: str) -> "subprocess.Popen[bytes]":
-    """A process that calls serve() of a module, of the packages that this one sees; BLAS has one thread in it.
+def _start() -> "subprocess.Popen[bytes]":
+    """A process that calls serve(), of the packages that this one sees; BLAS has one thread in it.
 
     Ctrl-C in a terminal is not for it: this process decides what becomes of it.
     """
-    code = f"import importlib, sys; sys.path[:] = {sys.path!r}; importlib.import_module({module!r}).serve()"
+    code = f"import importlib, sys; sys.path[:] = {sys.path!r}; importlib.import_module({__name__!r}).serve()"
     return subprocess.Popen(
-        [sys.executable, "-c", code, *arguments],
+        [sys.executable, "-c", code],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -179,37 +195,12 @@ def start(module: str, *arguments: str) -> "subprocess.Popen[bytes]":
     )
 
 
-def end(process: "subprocess.Popen[bytes]") -> None:
-    """End a process that was started so, whatever it does."""
-    process.kill()
-    process.wait()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            with contextlib.suppress(OSError):  # what was not written
-                pipe.close()
-
-
-def parent_pipes() -> tuple[BinaryIO, BinaryIO]:
-    """In such a process: what its parent sends, and where its answers go; from now on it ends with its parent."""
-    parent = os.getppid()
-
-    def look() -> None:  # while it works nobody reads the pipe; and others may hold it open
-        while os.getppid() == parent:
-            time.sleep(LOOK_SECONDS)
-        os._exit(1)
-
-    threading.Thread(target=look, daemon=True).start()
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever libraries print is no answer
-    return sys.stdin.buffer, answers
-
-
 # --- the worker's side -------------------------------------------------------------------------------------------
 
 
 def serve() -> None:
     """Do what standard input asks for, and answer on standard output, until the parent is gone."""
-    work, answers = parent_pipes()
+    work, answers = _parent_pipes()
     held: object = None
     untold, last = 0, time.monotonic()
 
@@ -241,6 +232,21 @@ def serve() -> None:
         _write(answers, packed)
 
 
+def _parent_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """What its parent sends, and where its answers go; from now on it ends with its parent."""
+    parent = os.getppid()
+
+    def look() -> None:  # while it works nobody reads the pipe; and others may hold it open
+        while os.getppid() == parent:
+            time.sleep(LOOK_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=look, daemon=True).start()
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever libraries print is no answer
+    return sys.stdin.buffer, answers
+
+
 def _portable(error: Exception) -> Exception:
     """An exception as it may leave a worker, with where it happened; not every one survives the journey."""
     where = "".join(traceback.format_exception(error))
@@ -248,7 +254,7 @@ def _portable(error: Exception) -> Exception:
         pickle.loads(pickle.dumps(error))
     except Exception:
         error = RuntimeError(f"{type(error).__name__}: {error}")
-    error.add_note(f"in a process that trains for this one:\n{where}")
+    error.add_note(f"in a process that works for this one:\n{where}")
     return error
 
 

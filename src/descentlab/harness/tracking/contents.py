@@ -239,6 +239,13 @@ def with_own_run(training: "Training", children: str, judgement: "pd.DataFrame |
     return dict(sorted(chosen.items()))
 
 
+def own_runs(restarts: int, children: str) -> int:
+    """How many runs a cell will have about, before it is known what its restarts end in; its own counts for some."""
+    if restarts == 1 or children == "none":
+        return 1
+    return 1 + (restarts if children == "all" or restarts <= CHILDREN_LIMIT else 10)
+
+
 def telling(restarts: "pd.DataFrame") -> list[str]:
     """The final loss and the final score that a cell's spread is shown by."""
     wanted = ("train/loss", "test/accuracy", "test/r2", "train/accuracy", "train/r2")
@@ -256,12 +263,12 @@ def draw(curves: "pd.DataFrame", restarts: "pd.DataFrame", folder: Path) -> None
     """
     from descentlab.harness import figures
 
-    figures.save(figures.learning_curves(long_form(curves)), folder / "learning_curves.png", dpi=100)
+    figures.save(figures.learning_curves(long_form(curves)), folder / "learning_curves.png", dpi=100, last=True)
     if len(restarts) > 1:
         title = f"Where the {len(restarts)} restarts of {restarts['cell'].iloc[0]} ended"
         about = ["cell", "data", "loss"]
         figure = figures.ends(restarts, telling(restarts.drop(columns=about)), title=title)
-        figures.save(figure, folder / "spread.png", dpi=100)
+        figures.save(figure, folder / "spread.png", dpi=100, last=True)
 
 
 def curve_table(training: "Training") -> "pd.DataFrame":

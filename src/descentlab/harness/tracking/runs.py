@@ -1,8 +1,7 @@
 """Runs being written: trackers, cells and summaries.
 
-Writing costs about 20 ms a restart, nearly all of it Python above the database, so a cell is written by a thread of
-its own while the next one trains, and where there are many restarts by a process of its own (`scribe`). What goes wrong
-there marks the run, and is raised by flush and close.
+What is written of a cell (`manuscripts`) is written while the next one trains, by a thread and, where there is much of
+it, by a process (`scribe`). What goes wrong there marks the run, and is raised by flush and close.
 """
 
 import contextlib
@@ -26,13 +25,13 @@ from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy import ndarray
 
 from descentlab.harness.config import Config, InputError, Option
 from descentlab.harness.interrupts import terminable
-from descentlab.harness.tracking import checksums, claims, contents, plans, scribe
+from descentlab.harness.tracking import checksums, claims, contents, manuscripts, plans, scribe
 from descentlab.harness.tracking.claims import Claim, owner
 from descentlab.harness.tracking.contents import DIGEST_LENGTH
+from descentlab.harness.tracking.manuscripts import Manuscript, Opening
 from descentlab.harness.tracking.patience import PatientClient
 from descentlab.harness.tracking.plans import Parts, Planned, key_of, member, member_tag
 from descentlab.harness.tracking.store import (
@@ -45,7 +44,6 @@ from descentlab.harness.tracking.store import (
     search,
     shown,
     store_errors,
-    to_disk,
 )
 
 if TYPE_CHECKING:
@@ -55,19 +53,14 @@ if TYPE_CHECKING:
     from descentlab.harness.data import Dataset
     from descentlab.nn.trainer import Record, Training
 
-CELL_POINTS = 200  # logged epochs that a cell shows in the store; the whole curves are in its Parquet
-FLUSH_POINTS = 20  # of those that came since the last flush
-CHILD_POINTS = 20  # likewise of a restart's losses and scores
-CHILD_LAYER_POINTS = 2  # likewise of norms per layer; a row costs 0.1 ms, and a sweep has many restarts
-FIGURE_POINTS = 400  # likewise that its figure shows
-DATASET_TRIES = 3
 FLUSH_SECONDS = 60.0  # a longer cell shows its means while it trains
-QUEUED_CELLS = 2  # cells that may wait to be written, weights and all
+FLUSH_POINTS = 20  # at so many of the epochs that it logged since
+QUEUED_CELLS = 4  # that may wait to be written; a crash loses them
+QUEUED_BYTES = 2**28  # of their weights together; one that has more waits for those before it
 
 FEW_KEYS = 50  # that are looked up one by one; for more, all finished cells are read at once
 CHECKPOINTS = "mlcheckpoints"  # beside the store: what must outlive a crash until its run is written
 UNLABELLED = "command line"  # sweeps that are no experiment's or study's
-REASON_LENGTH = 1000  # MLflow cuts tags at 8000 characters
 
 
 class CellRun:
@@ -104,7 +97,6 @@ class CellRun:
     def finish(
         self,
         training: "Training",
-        figures: "Mapping[str, Figure] | None" = None,
         judgement: "pd.DataFrame | None" = None,
         reused: Mapping[int, str] = MappingProxyType({}),
     ) -> None:
@@ -112,7 +104,6 @@ class CellRun:
 
         Args:
             training: of all restarts.
-            figures: name -> Figure, drawn beside the learning curves.
             judgement: what a judge said of the restarts, as `judges.judged`.
             reused: seed -> run, of restarts that were trained for another run, which has their own runs.
         """
@@ -154,19 +145,6 @@ class _TrackedCell(CellRun):
             raise lost
         self.abandon(error)
 
-    def start(self, dataset: "Dataset | None") -> None:
-        """Write what is known before training."""
-        from mlflow.entities import Param
-
-        client, run_id = self._tracker.client, self.run_id
-        client.log_batch(run_id, params=[Param(key, value) for key, value in contents.params(self._config).items()])
-        if dataset is not None:
-            _log_dataset(client, str(run_id), dataset)
-        client.log_text(run_id, self._config_text(), "config.json")
-
-    def _config_text(self) -> str:
-        return json.dumps(contents.recorded(self._config), indent=2) + "\n"
-
     def record(self, record: "Record") -> None:
         """Take note of a logged epoch; a long cell's are written once a minute."""
         self._times[record.epoch] = contents.milliseconds()
@@ -183,26 +161,13 @@ class _TrackedCell(CellRun):
         metrics = []
         for record in records:
             series = contents.cell_series({name: values[None, :] for name, values in record.metrics.items()})
-            metrics += self._metrics(series, [record.epoch])
+            metrics += manuscripts.metric_rows(series, [record.epoch], self._times, self._ended)
             self._written.add(record.epoch)
         self._tracker.client.log_batch(self.run_id, metrics=metrics)
-
-    def _metrics(self, series: Mapping[str, ndarray], epochs: Sequence[int] | ndarray) -> list[Any]:
-        """MLflow's rows of the finite values of series (name -> (P,)); it would store inf as a number and NaN as 0."""
-        from mlflow.entities import Metric
-
-        points = [(epoch, self._times.get(epoch, self._ended)) for epoch in map(int, epochs)]
-        return [
-            Metric(name, value, timestamp, epoch)
-            for name, values in series.items()
-            for value, (epoch, timestamp) in zip(values.tolist(), points, strict=True)
-            if np.isfinite(value)
-        ]
 
     def finish(
         self,
         training: "Training",
-        figures: "Mapping[str, Figure] | None" = None,
         judgement: "pd.DataFrame | None" = None,
         reused: Mapping[int, str] = MappingProxyType({}),
     ) -> None:
@@ -210,8 +175,8 @@ class _TrackedCell(CellRun):
         self._ended = contents.milliseconds()  # not when it is written
         self._reused, self._training = dict(reused), training
         self._pending.clear()
-        job = functools.partial(self._write, training, dict(figures or {}), judgement)
-        self._tracker.submit(self, job, heavy=True)
+        weight = training.initial.flat.nbytes + training.final.flat.nbytes
+        self._tracker.submit(self, functools.partial(self._write, training, judgement), weight)
         self.finished = True
 
     def spool(self) -> None:
@@ -220,97 +185,24 @@ class _TrackedCell(CellRun):
             with contextlib.suppress(OSError):  # a full disk may have been the reason
                 contents.spool(self._training, self.checkpoints / contents.SPOOL)
 
-    def _write(self, training: "Training", figures: "dict[str, Figure]", judgement: "pd.DataFrame | None") -> None:
-        from mlflow.entities import RunTag
-
-        client, run_id = self._tracker.client, self.run_id
-        shown = contents.thinned(len(training.epochs), CELL_POINTS)
-        left = np.array([place for place in shown if int(training.epochs[place]) not in self._written], dtype=np.int64)
-        series = contents.cell_series({name: values[left] for name, values in training.curves.items()})
-        lost = int((training.diverged_epoch >= 0).sum())
-        tags = {
-            "outcome": "finite" if not lost else "diverged" if lost == len(training.seeds) else "mixed",
-            "diverged": str(lost),
-            "wall_seconds": f"{training.seconds:.3f}",
-        }
-        if self._reused:
-            listed = ",".join(dict.fromkeys(self._reused.values()))
-            tags |= {"reused": str(len(self._reused)), "reused_from": listed}
-        if len(training.seeds) == 1:
-            tags |= contents.verdict_tags(training, 0, judgement)
-        metrics = self._metrics(series, training.epochs[left])
-        if len(training.seeds) > 1:
-            counts = contents.outcome_counts(training, judgement)
-            metrics += self._metrics({name: np.array([count]) for name, count in counts.items()}, training.epochs[-1:])
-        judge = self._tags.get("judge", "")
-        sources = set(self._reused.values())
-        alike = {source for source in sources if client.get_run(source).data.tags.get("judge", "") == judge}
-        own = contents.with_own_run(training, self._tracker.children, judgement)
-        own = {row: why for row, why in own.items() if self._reused.get(int(training.seeds[row])) not in alike}
-        restarts = (self._restart(training, row, why, judgement) for row, why in own.items())
-        with tempfile.TemporaryDirectory(prefix="descentlab-") as folder:
-            drawing = self._write_artifacts(training, figures, judgement, Path(folder))
-            self._tracker.scribe.write(restarts, len(own))
-            drawing.result()
-            tags |= checksums.seal(Path(folder), {"config.json": self._config_text().encode()})
-            client.log_batch(run_id, metrics=metrics, tags=[RunTag(key, value) for key, value in tags.items()])
-            client.log_artifacts(run_id, folder)
-        self._tracker.conclude(str(run_id), self._ended)
+    def _write(self, training: "Training", judgement: "pd.DataFrame | None") -> None:
+        self._tracker.scribe.write(
+            Manuscript(
+                run_id=str(self.run_id),
+                config=self._config,
+                tags=self._tags,
+                training=replace(training, recipe=None),  # type: ignore[arg-type]
+                judgement=judgement,
+                reused=self._reused,
+                children=self._tracker.children,
+                began=self._began,
+                ended=self._ended,
+                times=self._times,
+                written=frozenset(self._written),
+            )
+        )
         self.ended, self._training = True, None
         shutil.rmtree(self.checkpoints, ignore_errors=True)
-
-    def _write_artifacts(
-        self,
-        training: "Training",
-        drawn: "dict[str, Figure]",
-        judgement: "pd.DataFrame | None",
-        folder: Path,
-    ) -> "Future[None]":
-        """Fill the folder; its usual figures come later, and are there with the result."""
-        from descentlab.harness import figures
-
-        curves = contents.curve_table(training)
-        curves.to_parquet(folder / "curves.parquet", index=False)
-        restarts = contents.restart_table(training, judgement)
-        restarts.to_parquet(folder / "restarts.parquet", index=False)
-        contents.write_weights(training, folder)
-        for name, figure in drawn.items():
-            figures.save(figure, folder / f"{contents.safe_name(name)}.png")
-        drawn_epochs = training.epochs[contents.thinned(len(training.epochs), FIGURE_POINTS)]
-        shown = curves.loc[
-            curves["epoch"].isin(drawn_epochs), [c for c in curves if contents.is_score(c) or "/" not in c]
-        ]
-        about = {"cell": self.name, "data": self._config.data.name, "loss": self._config.loss.name}
-        return self._tracker.scribe.call(contents.draw, shown.assign(**about), restarts.assign(**about), folder)
-
-    def _restart(
-        self, training: "Training", row: int, stands_for: str, judgement: "pd.DataFrame | None"
-    ) -> scribe.Restart:
-        """What is kept of a restart in a run of its own."""
-        from mlflow.entities import Param
-
-        seed = int(training.seeds[row])
-        config = replace(self._config, seed=seed, restarts=1)
-        shared = ("sweep", "cell_hash", "mlflow.user", "judge")  # with the judge, a restart is told from one unjudged
-        tags: dict[str, str] = {key: self._tags[key] for key in shared if key in self._tags}
-        tags |= {
-            "level": "restart",
-            "mlflow.parentRunId": str(self.run_id),
-            "config_hash": config.hash,
-            **contents.verdict_tags(training, row, judgement),
-        }
-        if stands_for:
-            tags["stands_for"] = stands_for
-        metrics = []
-        for scores, most in ((True, CHILD_POINTS), (False, CHILD_LAYER_POINTS)):
-            kept = contents.thinned(len(training.epochs), most)
-            series = {
-                name: curve[kept, row] for name, curve in training.curves.items() if contents.is_score(name) == scores
-            }
-            metrics += self._metrics(series, training.epochs[kept])
-        metrics.reverse()  # MLflow replaces its latest value at every row that is later than those before
-        settings = [Param(key, value) for key, value in contents.params(config).items()]
-        return scribe.Restart(f"s{seed}", tags, settings, metrics, self._began, self._ended)
 
     def abandon(self, error: BaseException) -> None:
         """Mark the run as killed or failed, with what was measured until then."""
@@ -325,36 +217,6 @@ class _TrackedCell(CellRun):
 
         with self._tracker.scribe.hurry():
             self._tracker.submit(self, job).result()
-
-
-def _log_dataset(client: Any, run_id: str, dataset: "Dataset") -> None:
-    """Say what a run is trained on; MLflow loses a race between two runs that are the first on a dataset."""
-    from mlflow.exceptions import MlflowException
-
-    for left in reversed(range(DATASET_TRIES)):
-        try:
-            client.log_inputs(run_id, datasets=[_dataset_input(dataset)])
-            return
-        except MlflowException as error:
-            if not left or "constraint" not in str(error).lower():
-                raise
-
-
-def _dataset_input(dataset: "Dataset") -> Any:
-    """A dataset as MLflow's input; without a source, since MLflow refuses schemes it does not know."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    shapes = {name: {"inputs": list(x.shape), "targets": list(y.shape)} for name, (x, y) in dataset.splits.items()}
-    rows = {f"{name}_rows": len(x) for name, (x, _) in dataset.splits.items()}
-    entity = Dataset(
-        name=dataset.name,
-        digest=dataset.digest[:DIGEST_LENGTH],
-        source_type="code",
-        source=json.dumps({"tags": {}}),
-        schema=json.dumps({"task": dataset.task, "splits": shapes}),
-        profile=json.dumps(rows),
-    )
-    return DatasetInput(dataset=entity, tags=[InputTag("mlflow.data.context", "training")])
 
 
 class SummaryRun:
@@ -472,6 +334,9 @@ class Tracker:
         """
         return Claim(run=self.cell(cell.config, dataset))
 
+    def expect(self, cells: Sequence[Config]) -> None:
+        """Be ready to keep these cells soon."""
+
     def bury(self, cells: Sequence[Planned]) -> None:
         """Mark the runs of some cells whose processes are gone, before anyone wants to train them again."""
 
@@ -505,7 +370,7 @@ class _StoreTracker(Tracker):
         self.location = f"experiment {store.experiment} in {shown(store.uri)}"
         self._process = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="tracking")
-        self._heavy: deque[Future] = deque()
+        self._heavy: deque[tuple[Future, int]] = deque()  # cells that wait, and the bytes of their weights
         self._open: dict[str, _TrackedCell] = {}
         self._places = itertools.count()
         self._heart: threading.Thread | None = None
@@ -521,10 +386,10 @@ class _StoreTracker(Tracker):
         try:
             with self.scribe.hurry():
                 self._writer.shutdown(wait=True)
-            if error is not None or self._outages:  # between a run's creation and its being known here
+            if error is not None or claims.outages(self.store):  # between a run's creation and its being known here
                 with contextlib.suppress(Exception):
-                    for run in self._running(f"tags.process = '{self._process}'"):
-                        self.mark(run.info.run_id, error or RuntimeError("its creation was not confirmed"))
+                    for run_id in claims.running(self.store, f"tags.process = '{self._process}'"):
+                        self.mark(run_id, error or RuntimeError("its creation was not confirmed"))
         finally:
             self._closed = True
             self._stop.set()
@@ -546,11 +411,13 @@ class _StoreTracker(Tracker):
         self.flush()
         return self.store
 
-    def submit(self, run: _TrackedCell, job: Callable[[], None], heavy: bool = False) -> Future:
-        """Queue a job of a run for the writing thread; with a heavy one, wait while too many of them are queued."""
-        while heavy and len(self._heavy) >= QUEUED_CELLS:
+    def submit(self, run: _TrackedCell, job: Callable[[], None], weight: int = 0) -> Future:
+        """Queue a job of a run for the writing thread; with one of some bytes, wait while too many are queued."""
+        while self._heavy and self._heavy[0][0].done():
+            self._heavy.popleft()
+        while weight and self._heavy and self._too_many(weight):
             with self.scribe.hurry():
-                self._heavy.popleft().result()
+                self._heavy.popleft()[0].result()
 
         def work() -> None:
             if run.ended:
@@ -564,9 +431,12 @@ class _StoreTracker(Tracker):
                 self.mark(str(run.run_id), error)
 
         future = self._writer.submit(work)
-        if heavy:
-            self._heavy.append(future)
+        if weight:
+            self._heavy.append((future, weight))
         return future
+
+    def _too_many(self, weight: int) -> bool:
+        return len(self._heavy) >= QUEUED_CELLS or sum(size for _, size in self._heavy) + weight > QUEUED_BYTES
 
     def _raise(self) -> None:
         """Raise what went wrong in the writing thread, once."""
@@ -581,38 +451,7 @@ class _StoreTracker(Tracker):
         status = "KILLED" if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)) else "FAILED"
         reason = f"{type(error).__name__}: {one_line(error)}" if str(error) else type(error).__name__
         with contextlib.suppress(Exception):  # what broke the store must not be hidden by what it breaks
-            self._end(run_id, status, reason)
-
-    def _end(self, run_id: str, status: str, reason: str) -> None:
-        """End a run without a result; its restarts first, so that what is cut short here is done again."""
-        children = self._unspoilt(f"tags.`mlflow.parentRunId` = '{run_id}'")
-        for marked in [*(child.run_id for child in children), run_id]:
-            self.client.set_tag(marked, "reason", reason[:REASON_LENGTH])
-            self.client.set_terminated(marked, status=status)
-
-    def _unspoilt(self, query: str) -> list[StoredRun]:
-        return [run for run in search(self.store, [query]) if run.status in ("RUNNING", "SCHEDULED", "FINISHED")]
-
-    def conclude(self, run_id: str, ended: int) -> None:
-        """Let a written run stand, unless another process has given it up meanwhile and trains it anew."""
-        to_disk(self.client.get_run(run_id).info.artifact_uri)  # before the database says that they are there
-        with self.store.exclusive():
-            status = self.client.get_run(run_id).info.status
-            if status == "RUNNING":
-                for child in self._running(f"tags.`mlflow.parentRunId` = '{run_id}'") if self._outages else []:
-                    self._end(child.info.run_id, "KILLED", "its creation was not confirmed")
-                self.client.set_terminated(run_id, status="FINISHED", end_time=ended)
-                return
-        tags = self.client.get_run(run_id).data.tags
-        self._end(run_id, status, tags.get("reason", "given up by another process"))
-
-    @property
-    def _outages(self) -> int:
-        """How often the store did not answer; a run it created then may be known to nobody."""
-        return int(getattr(self.client, "outages", 0))
-
-    def _running(self, query: str) -> list[Any]:
-        return self.client.search_runs([self.store.experiment_id], f"attributes.status = 'RUNNING' and {query}")
+            claims.give_up(self.store, run_id, status, reason)
 
     def create_run(self, name: str, tags: Mapping[str, str], began: int | None = None) -> str:
         """A new run; by the client's own call, since the fluent one would nest it by MLFLOW_RUN_ID."""
@@ -654,7 +493,9 @@ class _StoreTracker(Tracker):
         if self._heart is None:
             self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
             self._heart.start()
-        self.submit(run, functools.partial(run.start, dataset))
+        inputs = [manuscripts.dataset_input(dataset)] if dataset else []
+        opening = Opening(str(run.run_id), config, inputs)
+        self.submit(run, functools.partial(self.scribe.open, opening))
         return run
 
     def _beat(self) -> None:
@@ -742,7 +583,7 @@ class _StoreTracker(Tracker):
                             reason = "its creation was not confirmed"
                         if not reason:
                             return Claim(holder=claims.holder(run.tags, run.started))
-                        self._end(run.run_id, "KILLED", reason)
+                        claims.give_up(self.store, run.run_id, "KILLED", reason)
                     finished.sort(key=lambda run: run.tags.get("judge", "") != cell.judge)  # whose restarts are ours
                     return Claim(run=self._opened(cell, dataset, sweep, place), parents=finished)
             with self.scribe.hurry():
@@ -750,6 +591,10 @@ class _StoreTracker(Tracker):
             for run in ours:
                 if self._open[run.run_id].ended:
                     del self._open[run.run_id]
+
+    def expect(self, cells: Sequence[Config]) -> None:
+        """Be ready to keep these cells soon."""
+        self.scribe.expect(sum(contents.own_runs(cell.restarts, self.children) for cell in cells))
 
     def bury(self, cells: Sequence[Planned]) -> None:
         """Mark the runs of some cells whose processes are gone, before anyone wants to train them again."""
@@ -759,7 +604,7 @@ class _StoreTracker(Tracker):
         with contextlib.suppress(Exception), self.store.exclusive():  # else who claims them next will find them
             for run in search(self.store, ["tags.level = 'cell'", "attributes.status = 'RUNNING'"]):
                 if key_of(run) in keys and (reason := claims.given_up(run.tags, run.started)):
-                    self._end(run.run_id, "KILLED", reason)
+                    claims.give_up(self.store, run.run_id, "KILLED", reason)
 
     @contextlib.contextmanager
     def summary(

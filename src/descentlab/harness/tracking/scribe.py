@@ -1,159 +1,198 @@
-"""A second process that writes restarts' runs and draws cells' figures, where there are many restarts.
+"""Who writes cells: this process, and where there is much to write a second one.
 
 A restart costs MLflow's client about 20 ms, nearly all of it Python above the database, and SQLite's lock is held for a
-small part of that. Written by a thread they would take Python's lock from the training beside it. So from the hundredth
-restart on a process does it, which takes two seconds to start; while training waits for it, this process writes too.
-It gets its work over a pipe, and ends with this process, however that ends.
+small part of that. Written by a thread they would take Python's lock from the training beside it. So where there is
+much to write a process does it, whole cells with their tables and figures, which takes two seconds to start; while
+training waits for it, this process writes too. It ends with this process, however that ends.
 """
 
 import contextlib
-import os
-import pickle
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
-from descentlab.harness.tracking.store import Store, client_of, one_line
-from descentlab.nn import workers
-
-if TYPE_CHECKING:
-    from mlflow.entities import Metric, Param
+from descentlab.harness.tracking.manuscripts import Manuscript, Opening
+from descentlab.harness.tracking.store import Store, client_of
+from descentlab.nn.workers import NotSent, Worker, WorkerGone
 
 MANY = 100  # restarts from which a second process is worth its start
 BATCH = 4  # restarts that it gets at once
 PAUSE_SECONDS = 0.02  # how often the first process looks whether it has to help
 
 
-@dataclass(frozen=True)
-class Restart:
-    """What is kept of one restart: a finished run, whose parent is among its tags; times in milliseconds."""
-
-    name: str
-    tags: dict[str, str]
-    params: "list[Param]"
-    metrics: "list[Metric]"
-    began: int
-    ended: int
-
-
 class Scribe:
-    """Writes into one experiment of a store, for one thread."""
+    """Writes into one experiment of a store, for one thread; `expect` and `hurry` are another's."""
 
     def __init__(self, store: Store) -> None:
         """Start nothing yet."""
         self._store = store
-        self._seen = self._waiting = 0
-        self._process: subprocess.Popen[bytes] | None = None
+        self._expected = self._seen = self._waiting = 0
+        self._worker: Worker | None = None
+        self._starting = threading.Lock()
         self._asking = ThreadPoolExecutor(1, thread_name_prefix="scribe")
         self._ready = threading.Event()  # the second process has opened the store
 
     @contextlib.contextmanager
     def hurry(self) -> Iterator[None]:
-        """Someone waits meanwhile: the first process helps; entered by one thread."""
+        """Someone waits meanwhile: the first process helps."""
         self._waiting += 1
         try:
             yield
         finally:
             self._waiting -= 1
 
-    def call(self, function: Callable[..., None], *arguments: Any) -> "Future[None]":
-        """Have a function of some module called in the second process; at once in this one where there is none."""
-        if self._ready.is_set():
-            return self._asking.submit(self._ask, function, *arguments)
-        done: Future[None] = Future()
-        function(*arguments)
-        done.set_result(None)
-        return done
+    def expect(self, restarts: int) -> None:
+        """Be ready for so many more restarts."""
+        self._expected += restarts
+        self._start_for(self._expected)
 
-    def write(self, restarts: Iterator[Restart], count: int) -> None:
-        """Write so many restarts; when this returns or raises, nobody writes any more.
+    def open(self, opening: Opening) -> None:
+        """Write what is known before training."""
+        if self._ready.is_set():
+            self._asking.submit(self._ask, "open", opening).result()
+        else:
+            opening.write(self._store)
+
+    def write(self, cell: Manuscript) -> None:
+        """Write a trained cell; when this returns or raises, nobody writes any more.
 
         Raises:
             MlflowException: and what else the client raises; what was not begun by then is not written.
         """
-        self._seen += count
-        if self._process is None and self._seen >= MANY and self._store.uri.startswith("sqlite:"):
-            self._start()
-        heap = _Heap(restarts)
-        there = self._asking.submit(self._there, heap) if self._process else None
+        rows = cell.rows(self._store)
+        self._seen += len(rows)  # not all are expected
+        self._start_for(self._seen)
+        heap = _Heap(rows)
+        there = self._asking.submit(self._there, cell, heap) if self._worker else None
+        taken = False
         try:
-            self._here(heap)
+            self._here(cell, heap)
         finally:
             if there is not None:
-                there.result()
+                taken = there.result()
+        if taken:
+            self._asking.submit(self._ask, "conclude").result()
+        else:
+            cell.conclude(self._store)
 
-    def _here(self, heap: "_Heap") -> None:
+    def _here(self, cell: Manuscript, heap: "_Heap") -> None:
         with heap.closed_by_errors():
             while not heap.empty:
-                if self._ready.is_set() and not self._waiting:
+                if self._ready.is_set() and not self._waiting and not heap.only_here:
                     time.sleep(PAUSE_SECONDS)
-                    continue
-                for restart in heap.take(1):
-                    _write(self._store.client, str(self._store.experiment_id), restart)
+                else:
+                    _write(self._store, cell, heap.take(1))
 
-    def _there(self, heap: "_Heap") -> None:
+    def _there(self, cell: Manuscript, heap: "_Heap") -> bool:
+        """Have the second process write, once it is up; whether it knows the cell."""
         with heap.closed_by_errors():
+            while not self._ready.wait(PAUSE_SECONDS):
+                if heap.empty:
+                    return False
+            try:
+                self._ask("take", cell)
+            except NotSent:
+                heap.only_here = True
+                return False
             while not heap.empty:
-                if self._ready.wait(PAUSE_SECONDS) and (taken := heap.take(BATCH)):
-                    self._ask(_write_all, taken)
+                self._ask("write", heap.take(BATCH))
+        return True
+
+    def _start_for(self, restarts: int) -> None:
+        with self._starting:
+            if self._worker is None and restarts >= MANY and self._store.uri.startswith("sqlite:"):
+                self._start()
 
     def _start(self) -> None:
-        self._process = process = workers.start(__name__, self._store.uri, str(self._store.experiment_id))
+        with contextlib.suppress(OSError):  # one that does not come up is not needed
+            self._worker = worker = Worker()
+            threading.Thread(target=self._await, args=(worker,), name="scribe-start", daemon=True).start()
 
-        def await_it() -> None:
-            with contextlib.suppress(OSError, EOFError, ValueError):  # one that does not come up is not needed
-                _answer(process)
-                self._ready.set()
+    def _await(self, worker: Worker) -> None:
+        with contextlib.suppress(Exception):  # likewise
+            worker.hold(Desk(self._store))
+            worker.call("unlock")
+            self._ready.set()
 
-        threading.Thread(target=await_it, name="scribe-start", daemon=True).start()
-
-    def _ask(self, function: Callable[..., None], *arguments: Any) -> None:
+    def _ask(self, method: str, *arguments: Any) -> None:
         from mlflow.exceptions import MlflowException
 
+        assert self._worker is not None
         try:
-            problem = _answer(self._process, (function, arguments))
-        except (OSError, EOFError) as error:
+            self._worker.call(method, *arguments)
+        except WorkerGone as error:
             raise MlflowException("the process that writes beside this one is gone") from error
-        if problem:
-            raise MlflowException(problem)
 
     def close(self) -> None:
         """End the second process, with nothing left to write."""
         self._asking.shutdown()
-        if self._process is not None:
-            workers.end(self._process)
-            self._process = None
+        if self._worker is not None:
+            self._worker.end()
+            self._worker = None
 
 
-def _answer(process: "subprocess.Popen[bytes] | None", work: "tuple[Callable, tuple] | None" = None) -> str:
-    """What the second process says of its work, or of itself: "" or what went wrong."""
-    if process is None or process.stdin is None or process.stdout is None:
-        raise EOFError
-    if work:
-        pickle.dump(work, process.stdin, protocol=pickle.HIGHEST_PROTOCOL)
-        process.stdin.flush()
-    return str(pickle.load(process.stdout))
+class Desk:
+    """What the second process holds: the store, and the cell that it helps with."""
+
+    def __init__(self, store: Store) -> None:
+        """Take along where the store is, but not its client."""
+        self._place = store.uri, store.experiment, store.experiment_id
+
+    def unlock(self) -> None:
+        """Open the store."""
+        uri, experiment, experiment_id = self._place
+        self._store = Store(client_of(uri), uri, experiment, experiment_id)
+
+    def open(self, opening: Opening) -> None:
+        """Write what is known before training."""
+        opening.write(self._store)
+
+    def take(self, cell: Manuscript) -> None:
+        """Have this cell in hand from now on."""
+        self._cell = cell
+
+    def write(self, parts: "Sequence[Part]") -> None:
+        """Write some of it."""
+        _write(self._store, self._cell, parts)
+
+    def conclude(self) -> None:
+        """Let it stand, with everything written."""
+        self._cell.conclude(self._store)
+        del self._cell
+
+
+Part = tuple[int, str] | None  # a row and what it stands for; None is the cell itself
+
+
+def _write(store: Store, cell: Manuscript, parts: Sequence[Part]) -> None:
+    for part in parts:
+        if part is None:
+            cell.write_cell(store)
+        else:
+            cell.write_restart(store, *part)
 
 
 class _Heap:
-    """Restarts that two threads take from."""
+    """The parts of a cell, which two threads take from."""
 
-    def __init__(self, restarts: Iterator[Restart]) -> None:
-        self._restarts = restarts
+    def __init__(self, rows: Mapping[int, str]) -> None:
+        self._parts: deque[Part] = deque([None, *rows.items()])
         self._lock = threading.Lock()
-        self.empty = False
+        self.only_here = False  # the second process cannot take them
 
-    def take(self, count: int) -> list[Restart]:
+    @property
+    def empty(self) -> bool:
+        return not self._parts
+
+    def take(self, count: int) -> list[Part]:
+        """Up to so many restarts, or the cell alone."""
         with self._lock:
-            taken = [] if self.empty else list(islice(self._restarts, count))
-            self.empty = self.empty or len(taken) < count
-        return taken
+            if self._parts and self._parts[0] is None:
+                return [self._parts.popleft()]
+            return [self._parts.popleft() for _ in range(min(count, len(self._parts)))]
 
     @contextlib.contextmanager
     def closed_by_errors(self) -> Iterator[None]:
@@ -161,47 +200,6 @@ class _Heap:
         try:
             yield
         except BaseException:
-            self.empty = True
+            with self._lock:
+                self._parts.clear()
             raise
-
-
-def _write(client: Any, experiment_id: str, restart: Restart) -> None:
-    """By the client's own calls, since the fluent ones would nest the run by MLFLOW_RUN_ID."""
-    run_id = client.create_run(experiment_id, restart.began, restart.tags, restart.name).info.run_id
-    client.log_batch(run_id, metrics=restart.metrics, params=restart.params)
-    client.set_terminated(run_id, status="FINISHED", end_time=restart.ended)
-
-
-_opened: tuple[Any, str] | None = None  # in the second process: client and experiment
-
-
-def _write_all(restarts: list[Restart]) -> None:
-    """In the second process."""
-    assert _opened is not None
-    for restart in restarts:
-        _write(*_opened, restart)
-
-
-def serve() -> None:
-    """The second process: do what comes over standard input, answer "" or what went wrong."""
-    global _opened
-    work, answers = workers.parent_pipes()
-    uri, experiment_id = sys.argv[1:]
-    _opened = client_of(uri), experiment_id
-
-    def answer(text: str) -> None:
-        pickle.dump(text, answers)
-        answers.flush()
-
-    answer("")
-    while True:
-        try:
-            function, arguments = pickle.load(work)
-        except EOFError:
-            os._exit(0)
-        try:
-            function(*arguments)
-        except Exception as error:
-            answer(one_line(error) or type(error).__name__)
-        else:
-            answer("")
