@@ -26,9 +26,9 @@ import numpy as np
 from numpy import ndarray
 from numpy.typing import ArrayLike
 from scipy.optimize import linear_sum_assignment
-from threadpoolctl import ThreadpoolController
 
 from descentlab.nn.activations import Activation
+from descentlab.nn.blas import BlasLimit
 from descentlab.nn.initializers import STATISTICS_STREAM, stream
 from descentlab.nn.memory import Parameters, chunks, input_table, target_table
 from descentlab.nn.network import Network, forward
@@ -37,7 +37,7 @@ ROUNDING = 1e-13  # of the logarithm of a scale: nearer to balance than this is 
 SWEEPS = 1000  # over the layers, for what converges long before
 POINTS = 25  # on a path, ends included
 
-_BLAS = ThreadpoolController()
+_LONE = BlasLimit(1)
 
 
 def canonical(network: Network, parameters: Parameters) -> Parameters:
@@ -249,7 +249,7 @@ def _losses(
             z = forward(network, parameters, x[start:stop], trace)
             losses[part] += network.form.value(z, y[start:stop]).sum(axis=-1) / len(x)
 
-    with _BLAS.limit(limits=1, user_api="blas"), ThreadPoolExecutor(threads) as pool:
+    with _LONE, ThreadPoolExecutor(threads) as pool:
         list(pool.map(measure, chunks(count, network.layers, len(x), "float64", threads)))
     return losses
 

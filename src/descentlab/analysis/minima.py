@@ -25,6 +25,7 @@ followed for up to four decades more before it is called a minimum, since some w
 only up to 2000 parameters; above, eigenvalues come from Lanczos and Newton steps from LSMR.)
 """
 
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
@@ -34,7 +35,8 @@ import numpy as np
 from numpy import ndarray
 from scipy.linalg import eigh
 from scipy.sparse.linalg import LinearOperator, eigsh, lsmr
-from threadpoolctl import ThreadpoolController
+
+from descentlab.nn.blas import BlasLimit
 
 ValueAndGradient = Callable[[ndarray], tuple[float | ndarray, ndarray]]
 HessianVectorProduct = Callable[[ndarray, ndarray], ndarray]
@@ -58,7 +60,7 @@ MIXTURES = 20  # random combinations of zero modes to look along
 FEW = 200  # ends below which starting processes costs more than it saves
 PROBES = 8  # random directions in which a jump of the gradient is looked for
 
-_BLAS = ThreadpoolController()  # NumPy's and SciPy's libraries are loaded by now; finding them takes a millisecond
+_LONE = BlasLimit(1)  # NumPy's and SciPy's libraries are loaded by now
 
 
 def extreme_eigenvalues(
@@ -201,8 +203,8 @@ def certify(
         ValueError: for a start where loss or gradient is not finite.
     """
     search = _Search(value_and_gradient, hessian_vector_product, hessian, iterations, stacked)
-    threads = 1 if np.size(start) <= LONE_THREAD else None  # a second one costs small problems several times their time
-    with _BLAS.limit(limits=threads, user_api="blas"), np.errstate(over="ignore", invalid="ignore", under="ignore"):
+    small = np.size(start) <= LONE_THREAD  # a second thread costs small problems several times their time
+    with _LONE if small else contextlib.nullcontext(), np.errstate(over="ignore", invalid="ignore", under="ignore"):
         begin = search.evaluate(np.array(start, dtype=np.float64))
         if not begin.finite:
             raise ValueError("start: loss and gradient must be finite")

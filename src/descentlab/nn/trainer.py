@@ -18,10 +18,10 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy import ndarray
-from threadpoolctl import ThreadpoolController
 
 from descentlab.nn import checkpoints
 from descentlab.nn.activations import ACTIVATIONS, Activation
+from descentlab.nn.blas import BlasLimit
 from descentlab.nn.descent import DESCENTS, Descent
 from descentlab.nn.diagnostics import LEVELS, Tables, measure
 from descentlab.nn.initializers import (
@@ -636,8 +636,8 @@ def iterate(
     records: list[Record] = []
     seconds = 0.0  # without what the caller does between records
     done, pace = -1, 1e9  # the last epoch that is through; seconds that one takes, not yet known
-    blas = ThreadpoolController()
-    with blas.limit(limits=1, user_api="blas"):
+    blas = BlasLimit()
+    with blas:
         run = _Run(recipe, splits)
     if start is not None:
         if not np.array_equal(start.get("identity", ()), run.identity):
@@ -655,7 +655,7 @@ def iterate(
                 most = int(min(save_seconds / 10 / pace if save else np.inf, recipe.epochs))
                 first, last = done + 1, min(logged, done + max(1, most))
                 began = time.perf_counter()
-                with blas.limit(limits=1, user_api="blas"):  # not across the yield: trainings may take turns
+                with blas:  # not across the yield: trainings may take turns
                     metrics = run.collect(crew.advance(first, last, last == logged))
                 took = time.perf_counter() - began
                 pace = took / (last - done) if done >= 0 else pace
