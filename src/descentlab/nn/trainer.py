@@ -45,6 +45,7 @@ from descentlab.nn.memory import (
     target_table,
 )
 from descentlab.nn.network import Network, gradient_calls, predict
+from descentlab.nn.overflow import Bounds
 from descentlab.nn.updates import UPDATES, State, Update, subtract
 from descentlab.nn.workers import NotSent, holding, warm
 
@@ -255,7 +256,7 @@ class _Course:
         self.inputs, self.targets = self.tables["train"]
         self.steps = recipe.descent.steps(len(self.inputs))
         self.stopped = False  # set to leave the threads after their epoch
-        self._safe_size = self._largest_safe_size()
+        self.bounds = Bounds(recipe.layers, recipe.activation, self.inputs, self.targets)
 
     def advance(
         self,
@@ -309,38 +310,11 @@ class _Course:
 
     def _finite(self, chunk: _Chunk, workspace: Workspace) -> ndarray:
         """Which restarts' training loss is finite: (r,), or (1,) where all are."""
-        if not len(chunk.rows) or self._loss_must_be_finite(chunk.parameters.flat).all():
+        if not len(chunk.rows) or self.bounds.hold(chunk.parameters.flat).all():
             return np.ones(1, bool)
         train = {"train": self.tables["train"]}
         losses = measure(self.network, chunk.parameters, train, self.recipe.task, "none", workspace)["train/loss"]
         return np.isfinite(losses)
-
-    def _loss_must_be_finite(self, flat: ndarray) -> ndarray:
-        """Where the largest parameter is too small for any loss on this data to overflow: (r,), cheap and safe."""
-        if flat.flags.forc:  # the norm of all together, in one call, is seldom too large
-            line = flat.ravel(order="K")
-            if line.dot(line) <= self._safe_size**2:
-                return np.ones(1, bool)
-        return np.maximum(flat.max(axis=1), -flat.min(axis=1)) <= self._safe_size
-
-    def _largest_safe_size(self) -> float:
-        """The largest |parameter| with which no z, a or loss on this data can overflow, followed layer by layer."""
-        layers, activation = self.recipe.layers, self.recipe.activation
-        limit = 0.01 * float(np.finfo(self.recipe.dtype).max)
-        sizes = np.geomspace(1e-3, np.sqrt(limit), 200)
-        shares = np.linspace(-1.0, 1.0, 17)[:, None]
-        reach = worst = np.full(len(sizes), float(np.abs(self.inputs).max()))
-        with np.errstate(all="ignore"):
-            for layer, n_in in enumerate(layers[:-1]):
-                if layer:
-                    z = shares * reach
-                    reach = 2.0 * np.abs(activation.value(z, np.empty_like(z))).max(axis=0)  # 2: for what lies between
-                    worst = np.maximum(worst, reach)
-                reach = sizes * (n_in + 1) * np.maximum(reach, 1.0)
-                worst = np.maximum(worst, reach)
-            losses = len(self.inputs) * layers[-1] * np.square(reach + float(np.abs(self.targets).max()))
-            safe = np.maximum(worst, losses) < limit
-        return float(sizes[safe.argmin() - 1]) if safe[0] else 0.0
 
 
 class _Run:
