@@ -22,6 +22,7 @@ import machine
 TOLERANCE = {"float32": 2e-4, "float64": 1e-12}  # of |difference of two weights|, over the largest |change of a weight|
 LOOSER = {("W3 relu", "float32"): 2e-2}  # a unit whose z rounds to the other side of 0 has another slope
 ROUNDS = 5
+SPAN_STEPS = 12  # that the project is timed over at least: a difference of fewer is noise
 
 
 def tolerance(title: str, dtype: str) -> float:
@@ -115,7 +116,7 @@ def project(workload: Any, dtype: str, train: Any) -> float:
     """Seconds per net-step of training alone: the long span's measurement is taken off by the short one's."""
     from descentlab.nn.trainer import iterate
 
-    epochs = max(3, workload.epochs)
+    epochs = max(3, workload.epochs, SPAN_STEPS // len(workload.steps))
     long = epochs - max(1, epochs // 10)
     recipe = workload.recipe(dtype, epochs, log_every=long)
     now = machine.clock(workload.cores)

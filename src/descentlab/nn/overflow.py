@@ -7,7 +7,7 @@ norm of all parameters of a network, |z[l]| <= |theta[l]| |(a[l-1], 1)| and |a| 
 useful for deep networks of unbounded activations.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy import ndarray
@@ -43,12 +43,15 @@ class Bounds:
             rows = np.square(inputs, dtype=np.float64).sum(axis=1)
             self.norm = _norm(layers, activation, float(np.sqrt(rows.max())), reach, inputs.dtype)
 
+    def glance(self, flat: ndarray) -> Callable[[], bool]:
+        """What says in a microsecond that parameters (R, P) keep a bound, all of them, as they then are; or nothing."""
+        if not flat.flags.forc:
+            return lambda: False
+        line, most = flat.ravel(order="K"), max(self.size, self.norm) ** 2
+        return lambda: bool(line.dot(line) <= most)  # the norm of all together is seldom too large
+
     def hold(self, flat: ndarray) -> ndarray:
-        """Where parameters (R, P) keep one of them: (R,), or (1,) where all do."""
-        if flat.flags.forc:  # the norm of all together, in one call, is seldom too large
-            line = flat.ravel(order="K")
-            if line.dot(line) <= max(self.size, self.norm) ** 2:
-                return np.ones(1, bool)
+        """Where parameters (R, P) keep one of them: (R,), bool."""
         small = np.maximum(flat.max(axis=1), -flat.min(axis=1)) <= self.size
         return small | (np.square(flat).sum(axis=1) <= self.norm**2)
 

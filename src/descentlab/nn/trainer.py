@@ -199,6 +199,8 @@ class _Steps:
             self.calls[samples] = gradient_calls(
                 course.network, self.parameters, x, y, scale, workspace, subtracted=self.in_place
             )
+        self.slope = workspace.gradient(restarts).flat
+        self.surely_finite = course.bounds.glance(self.parameters.flat)
         self._set_rates(1)
 
     def _set_rates(self, epoch: int) -> None:
@@ -214,8 +216,6 @@ class _Steps:
         if recipe.learning_rate_decay != 1.0:
             self._set_rates(epoch)
         rate = 1.0 if update.takes_scaled else self.rates
-        decay = recipe.weight_decay * (self.rates if update.takes_scaled else 1.0)
-        slope = self.workspace.gradient(len(parameters)).flat
         order = None
         if chunk.orders:
             samples = len(course.inputs)
@@ -231,8 +231,9 @@ class _Steps:
             if self.in_place:
                 continue
             if recipe.weight_decay:
-                slope += decay * (parameters.flat * parameters.weight_mask)
-            update.apply(parameters.flat, slope, chunk.state, rate, chunk.step)
+                decay = recipe.weight_decay * (self.rates if update.takes_scaled else 1.0)
+                self.slope += decay * (parameters.flat * parameters.weight_mask)
+            update.apply(parameters.flat, self.slope, chunk.state, rate, chunk.step)
 
 
 @dataclass(frozen=True)
@@ -280,10 +281,11 @@ class _Course:
                     if steps is None or steps.parameters is not chunk.parameters:
                         steps = _Steps(self, chunk, workspace)
                     steps.take(epoch)
-                finite = self._finite(chunk, workspace)
-                if not finite.all():
-                    lost.append((chunk.rows[~finite], epoch, chunk.parameters.flat[~finite]))
-                    chunk.keep(finite)
+                if steps is None or not steps.surely_finite():
+                    finite = self._finite(chunk, workspace)
+                    if not finite.all():
+                        lost.append((chunk.rows[~finite], epoch, chunk.parameters.flat[~finite]))
+                        chunk.keep(finite)
                 if epoch and told:
                     told(restarts)
             if logged:
@@ -309,9 +311,10 @@ class _Course:
         return chunk.rates.astype(recipe.dtype)[:, None] * recipe.learning_rate_decay ** (epoch - 1)
 
     def _finite(self, chunk: _Chunk, workspace: Workspace) -> ndarray:
-        """Which restarts' training loss is finite: (r,), or (1,) where all are."""
-        if not len(chunk.rows) or self.bounds.hold(chunk.parameters.flat).all():
-            return np.ones(1, bool)
+        """Which restarts' training loss is finite: (r,)."""
+        surely = self.bounds.hold(chunk.parameters.flat)
+        if surely.all():
+            return surely
         train = {"train": self.tables["train"]}
         losses = measure(self.network, chunk.parameters, train, self.recipe.task, "none", workspace)["train/loss"]
         return np.isfinite(losses)
