@@ -365,6 +365,8 @@ class _Run:
         samples = self.course.steps[0][1]
         for rows in chunks(len(self.seeds), recipe.layers, samples, recipe.dtype, workers, least):
             parameters = self.parameters[rows]
+            if not parameters.flat.flags.forc:  # of a restart-last stack: in one piece it is looked at in one call
+                parameters = Parameters(recipe.layers, parameters.flat.copy(order="K"))
             seeds = self.seeds[rows] if recipe.descent.shuffled else ()
             orders = [stream(int(seed), ORDER_STREAM) for seed in seeds]
             state = recipe.update.init(parameters.flat)
