@@ -38,7 +38,7 @@ run: .venv/.ready ## a single run: make run ARGS="activation=tanh restarts=20"
 lint: .venv/.ready-dev ## check style, formatting and types
 	$(python) -m ruff check && $(python) -m ruff format --check && $(python) -m mypy
 
-bench: .venv-bench/.ready ## speed against peers, cost and memory: ten minutes; ARGS=--quick for a look, ARGS=growth for a part
+bench: .venv-bench/.ready ## speed against peers, cost and memory: 15 minutes; ARGS=--quick for a look, ARGS=growth for a part
 	.venv-bench/bin/python benchmarks/bench.py $(ARGS)
 
 clean: ## remove the environment, caches and builds; tracked runs stay

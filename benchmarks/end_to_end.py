@@ -64,7 +64,7 @@ def _seconds(commands: Sequence[Sequence[str]], environment: dict[str, str], sca
         Seconds of the clock (`wall`), and what they (`seconds`) and the processor's (`processor`) would be if each
         command had `scale` times the jobs: starting up happens once.
     """
-    began = time.perf_counter()
+    began, before = time.perf_counter(), os.times()
     running = [
         subprocess.Popen(words, env={**os.environ, **environment}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                          text=True)
@@ -82,7 +82,9 @@ def _seconds(commands: Sequence[Sequence[str]], environment: dict[str, str], sca
         clock, used = (times[-1][k] - 2 * times[first][k] + second[k] for k in (0, 1))
         work = max(work, clock)
         processor += times[-1][1] + used * (scale - 1)
-    wall = time.perf_counter() - began
+    wall, after = time.perf_counter() - began, os.times()
+    if scale == 1:  # nothing to be scaled, so that what its own processes used can be counted in
+        processor = after.children_user + after.children_system - before.children_user - before.children_system
     return {"wall": wall, "seconds": wall + work * (scale - 1), "processor": processor}
 
 

@@ -1,8 +1,8 @@
 """What measuring and keeping cost beside training, how long commands take to start, and what a stack holds in memory.
 
 The setting is W2 as a run of the harness: 64-32-10, sigmoid, trained on all 1797 digits, 32 samples a step, 200 epochs,
-30 restarts, on two cores where there are; validation and test are the first fifth of the digits each. Memory is the
-process's peak while it trains one epoch of W2 in float64, less what it held before, each number of restarts in a
+30 or 100 restarts, on two cores where there are; validation and test are the first fifth of the digits each. Memory is
+the process's peak while it trains one epoch of W2 in float64, less what it held before, each number of restarts in a
 process of its own.
 """
 
@@ -23,13 +23,15 @@ from unittest import mock
 import machine
 
 ROUNDS = 5
-EPOCHS, RESTARTS = 200, 30
+EPOCHS, RESTARTS, MORE = 200, 30, 100
 COMMANDS = ("--help", "learning_rate=-1", "data=xor epochs=10 tracking=none")
 STACKS = (1, 10, 100, 1000, 10_000)
 
 
 def measure(quick: bool) -> dict[str, Any]:
     """Seconds by what is measured and kept (`logging`) and of measuring once (`diagnostics`), bytes by R (`memory`)."""
+    from dataclasses import replace
+
     from descentlab.harness import config as configuration
     from descentlab.harness.cli import compose
 
@@ -47,6 +49,8 @@ def measure(quick: bool) -> dict[str, Any]:
         "restarts": restarts,
         "cores": machine.available(),
         "logging": _logging(cell, recipe, splits, rounds),
+        "more_restarts": (more := 3 if quick else MORE),
+        "logging_more": _logging(replace(cell, restarts=more), replace(recipe, restarts=more), splits, rounds, True),
         "diagnostics": _diagnostics(recipe, splits, rounds),
         "startup": {words: _startup(words.split(), rounds) for words in COMMANDS},
         "memory": {str(stack): _in_a_process(stack) for stack in stacks},
@@ -65,7 +69,7 @@ def _startup(words: list[str], rounds: int) -> dict[str, float]:
     return {"wall": statistics.median(wall), "processor": statistics.median(processor)}
 
 
-def _logging(cell: Any, recipe: Any, splits: Any, rounds: int) -> dict[str, float]:
+def _logging(cell: Any, recipe: Any, splits: Any, rounds: int, default: bool = False) -> dict[str, float]:
     """Seconds of training alone, of training as it is measured by default, and kept in a store too; medians."""
     from dataclasses import replace
 
@@ -82,6 +86,8 @@ def _logging(cell: Any, recipe: Any, splits: Any, rounds: int) -> dict[str, floa
         "three splits": (recipe, splits),
         "full": (replace(recipe, diagnostics="full"), splits),
     }
+    if default:
+        forms = {name: forms[name] for name in ("training alone", "measured")}
     found: dict[str, list[float]] = {**{name: [] for name in forms}, "kept": []}
     with tempfile.TemporaryDirectory(prefix="descentlab-") as folder:
         store = Option("local", {"uri": f"{folder}/mlflow.db", "experiment": "descentlab", "children": "auto"})
