@@ -35,7 +35,7 @@ def main(words, log, two):
     """What a process of the tests does: one command, its output in a file; with two, a second process writes."""
     if two:
         start = scribe.Scribe._start
-        scribe.MANY = 1
+        scribe.MUCH = 1
         scribe.Scribe._start = lambda writer: start(writer) or writer._ready.wait(60)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is born deaf to it
     with Path(log).open("a") as output:

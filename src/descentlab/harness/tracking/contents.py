@@ -240,10 +240,10 @@ def with_own_run(training: "Training", children: str, judgement: "pd.DataFrame |
 
 
 def own_runs(restarts: int, children: str) -> int:
-    """How many runs a cell will have about, before it is known what its restarts end in; its own counts for some."""
+    """How many restarts of a cell will have runs of their own about, before it is known what they end in."""
     if restarts == 1 or children == "none":
-        return 1
-    return 1 + (restarts if children == "all" or restarts <= CHILDREN_LIMIT else 10)
+        return 0
+    return restarts if children == "all" or restarts <= CHILDREN_LIMIT else 10
 
 
 def telling(restarts: "pd.DataFrame") -> list[str]:

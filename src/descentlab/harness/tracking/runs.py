@@ -594,7 +594,7 @@ class _StoreTracker(Tracker):
 
     def expect(self, cells: Sequence[Config]) -> None:
         """Be ready to keep these cells soon."""
-        self.scribe.expect(sum(contents.own_runs(cell.restarts, self.children) for cell in cells))
+        self.scribe.expect(len(cells), sum(contents.own_runs(cell.restarts, self.children) for cell in cells))
 
     def bury(self, cells: Sequence[Planned]) -> None:
         """Mark the runs of some cells whose processes are gone, before anyone wants to train them again."""

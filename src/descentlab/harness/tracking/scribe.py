@@ -18,7 +18,8 @@ from descentlab.harness.tracking.manuscripts import Manuscript, Opening
 from descentlab.harness.tracking.store import Store, client_of
 from descentlab.nn.workers import NotSent, Worker, WorkerGone
 
-MANY = 100  # restarts from which a second process is worth its start
+MUCH = 150  # restarts' worth of writing from which a second process is worth its start
+CELL = 15  # restarts that a cell's tables, weights and figures cost as much as
 BATCH = 4  # restarts that it gets at once
 PAUSE_SECONDS = 0.02  # how often the first process looks whether it has to help
 
@@ -44,9 +45,9 @@ class Scribe:
         finally:
             self._waiting -= 1
 
-    def expect(self, restarts: int) -> None:
-        """Be ready for so many more restarts."""
-        self._expected += restarts
+    def expect(self, cells: int, restarts: int) -> None:
+        """Be ready for so many more cells, with so many runs of restarts in all."""
+        self._expected += CELL * cells + restarts
         self._start_for(self._expected)
 
     def open(self, opening: Opening) -> None:
@@ -63,7 +64,7 @@ class Scribe:
             MlflowException: and what else the client raises; what was not begun by then is not written.
         """
         rows = cell.rows(self._store)
-        self._seen += len(rows)  # not all are expected
+        self._seen += CELL + len(rows)  # not all are expected
         self._start_for(self._seen)
         heap = _Heap(rows)
         there = self._asking.submit(self._there, cell, heap) if self._worker else None
@@ -101,9 +102,9 @@ class Scribe:
                 self._ask("write", heap.take(BATCH))
         return True
 
-    def _start_for(self, restarts: int) -> None:
+    def _start_for(self, work: int) -> None:
         with self._starting:
-            if self._worker is None and restarts >= MANY and self._store.uri.startswith("sqlite:"):
+            if self._worker is None and work >= MUCH and self._store.uri.startswith("sqlite:"):
                 self._start()
 
     def _start(self) -> None:
