@@ -27,6 +27,7 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 DOCS = HERE.parent / "docs"
 PEERS = ("jax", "jax tuned", "torch bmm", "torch modules", "scikit-learn", "naive numpy")
+NOISE = 0.1  # ms: what is found as a smaller difference of two times is not told from nothing
 MARKERS = ("o", "D", "s", "^", "v", "X")
 COLOURS = ("#0072b2", "#56b4e9", "#d55e00", "#e69f00", "#009e73", "#000000")
 
@@ -143,7 +144,12 @@ def diagnostics_table(result: Result) -> Table:
         "all of `full`": full,
     }
     rows = [["measured once", "ms per restart", "epochs of training"]]
-    return rows + [[name, f"{value:.3f}", f"{value / epoch:.2f}"] for name, value in lines.items()]
+    return rows + [
+        [name, f"{value:.2f}", f"{value / epoch:.2f}"]
+        if value >= NOISE
+        else [name, f"< {NOISE}", f"< {NOISE / epoch:.2f}"]
+        for name, value in lines.items()
+    ]
 
 
 def memory_table(result: Result) -> Table:
