@@ -53,9 +53,10 @@ class Scribe:
     def open(self, opening: Opening) -> None:
         """Write what is known before training."""
         if self._ready.is_set():
-            self._asking.submit(self._ask, "open", opening).result()
-        else:
-            opening.write(self._store)
+            with contextlib.suppress(WorkerGone):
+                self._asking.submit(self._ask, "open", opening).result()
+                return
+        opening.write(self._store)
 
     def write(self, cell: Manuscript) -> None:
         """Write a trained cell; when this returns or raises, nobody writes any more.
@@ -63,6 +64,14 @@ class Scribe:
         Raises:
             MlflowException: and what else the client raises; what was not begun by then is not written.
         """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._write(cell)
+        except WorkerGone as error:
+            raise MlflowException("the process that writes beside this one is gone") from error
+
+    def _write(self, cell: Manuscript) -> None:
         rows = cell.rows(self._store)
         self._seen += CELL + len(rows)  # not all are expected
         self._start_for(self._seen)
@@ -85,7 +94,7 @@ class Scribe:
                 if self._ready.is_set() and not self._waiting and not heap.only_here:
                     time.sleep(PAUSE_SECONDS)
                 else:
-                    _write(self._store, cell, heap.take(1))
+                    _write_parts(self._store, cell, heap.take(1))
 
     def _there(self, cell: Manuscript, heap: "_Heap") -> bool:
         """Have the second process write, once it is up; whether it knows the cell."""
@@ -119,13 +128,12 @@ class Scribe:
             self._ready.set()
 
     def _ask(self, method: str, *arguments: Any) -> None:
-        from mlflow.exceptions import MlflowException
-
         assert self._worker is not None
         try:
             self._worker.call(method, *arguments)
-        except WorkerGone as error:
-            raise MlflowException("the process that writes beside this one is gone") from error
+        except WorkerGone:  # what comes after is written here
+            self._ready.clear()
+            raise
 
     def close(self) -> None:
         """End the second process, with nothing left to write."""
@@ -157,7 +165,7 @@ class Desk:
 
     def write(self, parts: "Sequence[Part]") -> None:
         """Write some of it."""
-        _write(self._store, self._cell, parts)
+        _write_parts(self._store, self._cell, parts)
 
     def conclude(self) -> None:
         """Let it stand, with everything written."""
@@ -168,7 +176,7 @@ class Desk:
 Part = tuple[int, str] | None  # a row and what it stands for; None is the cell itself
 
 
-def _write(store: Store, cell: Manuscript, parts: Sequence[Part]) -> None:
+def _write_parts(store: Store, cell: Manuscript, parts: Sequence[Part]) -> None:
     for part in parts:
         if part is None:
             cell.write_cell(store)
