@@ -63,7 +63,11 @@ def test_peers_that_are_here_end_with_the_weights_of_the_project(rooms, small):
     result = rooms["speed"].measure(small, "float64", rounds=1)
     assert result["disagreement"].keys() >= {"naive numpy", "scikit-learn"}
     assert max(result["disagreement"].values()) < 1e-12
-    assert 0 < rooms["speed"].share_of_peak(result) < 1
+
+
+def test_the_share_of_the_peak_is_what_the_products_alone_would_take_over_what_a_step_takes(rooms):
+    result = {"operations": 3e6, "seconds": {"project": [2e-3, 1e-3, 9e-3]}, "peak": [3e9, 1e9, 9e9]}
+    assert rooms["speed"].share_of_peak(result) == 0.5
 
 
 def test_an_absent_peer_is_named_and_skipped(rooms, small, monkeypatch):
