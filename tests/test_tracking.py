@@ -701,7 +701,7 @@ def test_restarts_that_two_processes_write_are_those_that_one_writes(option, mon
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("dies", "message"), [(False, "out of bounds"), (True, "is gone")])
+@pytest.mark.parametrize(("dies", "message"), [(False, "Invalid"), (True, "is gone")])
 def test_a_cell_whose_second_process_cannot_write_is_not_finished(option, monkeypatch, dies, message):
     dataset, training = trained(cell(restarts=12))
     monkeypatch.setattr(scribe.Scribe, "_here", lambda *arguments: None)  # all is left to the other
@@ -710,9 +710,10 @@ def test_a_cell_whose_second_process_cannot_write_is_not_finished(option, monkey
             tracker.flush()
             if dies:
                 process.kill()
-            monkeypatch.setattr(manuscripts.Manuscript, "rows", lambda *arguments: {0: "", 1: "", 12: ""})
-            run.finish(training)
-        with pytest.raises((InputError, IndexError), match=message):
+            run.finish(
+                replace(training, curves={**training.curves, "a [name] that is refused": training.curves["train/loss"]})
+            )
+        with pytest.raises(InputError, match=message):
             tracker.flush()
         assert "FINISHED" not in statuses(option)
         monkeypatch.undo()

@@ -226,10 +226,8 @@ def outcome_counts(training: "Training", judgement: "pd.DataFrame | None" = None
 def with_own_run(training: "Training", children: str, judgement: "pd.DataFrame | None" = None) -> dict[int, str]:
     """Which restarts get a run of their own, and why: row -> "" or what it stands for."""
     restarts = len(training.seeds)
-    if restarts == 1 or children == "none":
-        return {}
-    if children == "all" or restarts <= CHILDREN_LIMIT:
-        return dict.fromkeys(range(restarts), "")
+    if (count := own_runs(restarts, children)) in (0, restarts):
+        return dict.fromkeys(range(count), "")
     order = ranking(training)
     kinds = outcomes(training, judgement)
     chosen = {int(order[0]): "best", int(order[restarts // 2]): "median", int(order[-1]): "worst"}
