@@ -18,7 +18,7 @@ from descentlab.nn.initializers import INITIALIZERS, ORDER_STREAM, Initializer, 
 from descentlab.nn.losses import LOSSES
 from descentlab.nn.memory import BLOCK_SAMPLES, Parameters, chunks, input_table, target_table
 from descentlab.nn.network import gradient
-from descentlab.nn.trainer import Recipe, _Run, iterate, train_recipe
+from descentlab.nn.trainer import Recipe, _Run, iterate, outcomes, train_recipe
 from descentlab.nn.updates import UPDATES
 
 every_descent = pytest.mark.parametrize("descent", DESCENTS)
@@ -557,6 +557,35 @@ def test_a_start_whose_loss_is_not_finite_has_diverged_at_epoch_zero():
     assert training.diverged_epoch.tolist() == [0, 0, 0]
     assert training.curves
     assert all(np.isnan(curve).all() for curve in training.curves.values())
+
+
+def test_a_restart_whose_loss_ends_a_thousand_times_above_its_start_has_exploded():
+    first, last = np.array([2.0, 2.0, 2.0, np.nan, 0.0]), np.array([2000.0, 2000.1, 1.0, np.nan, 1e-14])
+    found = outcomes(np.stack([first, last]), np.array([-1, -1, -1, 3, -1]))
+    assert found.tolist() == ["finite", "exploded", "finite", "diverged", "finite"]
+
+
+def test_a_training_tells_finite_exploded_and_diverged_restarts_apart():
+    x, y = np.array([[1.0]]), np.array([[1.0]])
+    rates = [0.5, 2.5, 20.0, 1e9]  # a = a + rate (1 - a): the distance from 1 grows by 1.5, 19 and 1e9 an epoch
+    training = train(x, y, hidden=[], loss="mean_squared_error", output="linear", learning_rate=rates, epochs=40)
+    assert training.outcome.tolist() == ["finite", "exploded", "exploded", "diverged"]
+    assert training.exploded.tolist() == [False, True, True, False]
+    assert np.isfinite(training.curves["train/loss"][:, :3]).all()
+
+
+def test_norms_of_an_exploded_restart_are_finite():
+    x, y = np.random.default_rng(0).normal(size=(20, 3)), np.zeros((20, 2))
+    given = {"loss": "mean_squared_error", "output": "linear", "diagnostics": "full", "task": "regression"}
+    training = train(x, y, hidden=[4], activation="identity", learning_rate=0.0, epochs=0, restarts=2, **given)
+    wide = INITIALIZERS["normal"](1e70)
+    recipe = dataclasses.replace(training.recipe, initializer=wide, output_initializer=wide)
+    large = train_recipe(recipe, {"train": (x, y)})
+    for name, curve in large.curves.items():
+        assert not np.isinf(curve).any(), name
+    one = large.initial[:1]
+    assert large.curves["weight_norm/layer_1"][0, 0] == pytest.approx(1e70 * np.linalg.norm(one.W[0] / 1e70))
+    assert (large.outcome == "finite").all()
 
 
 def test_a_diverging_run_warns_of_nothing_and_leaves_numpys_error_state_alone():

@@ -26,6 +26,8 @@ and for every hidden layer
                                  units matrix, not centred (Roy & Vetterli 2007): 1 to n_l, and 0 where a[l] = 0
 
 Layer 1 touches the input. Every value has shape (R,), float64. Norms have the loss's unit, shares and ratios none.
+Norms are right up to the largest float64, though the squares in them overflow from 1e154; other metrics of squares are
+NaN there.
 """
 
 from collections.abc import Callable, Mapping
@@ -79,6 +81,9 @@ def measure(
             mean = workspace.gradient(len(parameters))
             mean.flat /= len(inputs)
             metrics |= activity.metrics(len(inputs)) | _of_gradient(parameters, mean, next_step)
+    for name, values in metrics.items():
+        if not name.endswith("/loss") and np.isinf(values).any():
+            metrics[name] = np.where(np.isinf(values), np.nan, values)
     return metrics
 
 
@@ -117,7 +122,8 @@ def _measure_split(
             for layer, error in enumerate([*(d[..., :-1] for d in trace.delta), delta]):
                 wide = error.astype(np.float64, order="K" if stop - start > 1 else "C")  # else R would decide the order
                 squares = np.square(wide, out=wide).sum(axis=-1)  # (R, B)
-                delta_norms[layer] += _sum(np.sqrt(squares))
+                norm = _sum(np.sqrt(squares))
+                delta_norms[layer] += norm if np.isfinite(norm).all() else _sum(_scaled_norm(error))
                 if activity is not None:
                     activity.delta_squares[layer] += _sum(squares)
             if activity is not None:
@@ -246,4 +252,12 @@ def frobenius(matrices: ndarray) -> ndarray:
     """Frobenius norm of each of (R, m, n), float64: (R,)."""
     restarts, n_out, n_in = matrices.shape
     flat = np.ascontiguousarray(matrices, dtype=np.float64).reshape(restarts, n_out * n_in)
-    return np.sqrt(np.square(flat).sum(axis=-1))
+    norm = np.sqrt(np.square(flat).sum(axis=-1))
+    return norm if np.isfinite(norm).all() else _scaled_norm(flat)
+
+
+def _scaled_norm(vectors: ndarray) -> ndarray:
+    """Euclidean norm along the last axis, where squares overflow; NaN for vectors that are not finite."""
+    size = np.abs(vectors.astype(np.float64)).max(axis=-1, keepdims=True)
+    size[size == 0] = 1.0
+    return size[..., 0] * np.sqrt(np.square(vectors / size).sum(axis=-1))

@@ -54,6 +54,7 @@ Snapshot = dict[str, ndarray]  # where a training stands, see `iterate`
 PROCESS_WORK = 20_000  # multiplications a step from which a process saves more than the calls that it repeats
 COLD_WORK = 10_000_000_000  # multiplications of a whole training, about a second, that pay for starting a process
 WARM_WORK = 4_000_000_000  # that pay for what is sent to one that is up, and comes back
+EXPLODED = 1000.0  # a final training loss above so many times the first one
 LOGGED_EPOCHS = 20  # how many epochs log_every="auto" logs at most: one logged epoch costs about one of training
 
 
@@ -153,9 +154,40 @@ class Training:
     final: Parameters
     seconds: float
 
+    @property
+    def outcome(self) -> ndarray:
+        """How each restart ended: (R,) of "finite", "diverged" and "exploded"."""
+        return outcomes(self.curves["train/loss"], self.diverged_epoch, self.recipe.dtype)
+
+    @property
+    def exploded(self) -> ndarray:
+        """Which restarts ended with a finite training loss above EXPLODED times their first one: (R,) bool."""
+        return self.outcome == "exploded"
+
     def predict(self, inputs: ndarray) -> ndarray:
         """The trained networks' answers to inputs (N, n_0): (R, N, K)."""
         return predict(self.recipe.network, self.final, inputs)
+
+
+def outcomes(loss: ndarray, diverged_epoch: ndarray, dtype: str = "float64") -> ndarray:
+    """How restarts ended.
+
+    A first loss below the rounding error of 1 counts as that error: a restart that starts in an exact minimum does not
+    explode by leaving it by a rounding error.
+
+    Args:
+        loss: (P, R), the training loss at every logged epoch.
+        diverged_epoch: (R,), -1 where the loss was always finite.
+        dtype: of the training.
+
+    Returns:
+        (R,) of "diverged" (the loss was not finite after some epoch), "exploded" (it is finite and ended above EXPLODED
+        times its start; curves and weights are valid, but belong in no mean) and "finite".
+    """
+    diverged = (np.asarray(diverged_epoch) >= 0) | ~np.isfinite(loss[-1])
+    first = np.maximum(loss[0], np.finfo(dtype).eps)
+    exploded = np.divide(loss[-1], EXPLODED, where=~diverged, out=np.zeros(len(diverged))) > first
+    return np.where(diverged, "diverged", np.where(exploded, "exploded", "finite"))
 
 
 @dataclass
