@@ -18,7 +18,7 @@ sweep: .venv/.ready ## the main job: the grid and two comparisons, after the oth
 	$(python) experiments/sweep.py $(ARGS)
 
 report: .venv/.ready ## verdicts and figures of the experiments in reports/, drawn anew from the tracked runs
-	$(python) -m descentlab.harness.report $(ARGS)
+	$(python) -m descentlab.studies.report $(ARGS)
 
 test: .venv/.ready-dev ## run the tests, on up to four cores; ARGS="-m 'not slow'" leaves the long ones out
 	$(python) -m pytest --numprocesses auto --maxprocesses 4 $(ARGS)

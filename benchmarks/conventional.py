@@ -22,7 +22,7 @@ import numpy as np
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from descentlab.harness import config as configuration
+from descentlab.config import configuration as configuration
 from descentlab.nn.initializers import ORDER_STREAM, draw, stream
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -42,11 +42,12 @@ def arms(quick: bool) -> list[list[str]]:
 
 def sweep(store: str, seeds: Sequence[int], restarts: int, epochs: int, quick: bool) -> None:
     """The project's way, in a process of its own: a cell per arm and per entry of `seeds`, stacked over restarts."""
-    from descentlab.harness import cli, sweeps
-    from descentlab.harness.tracking import open_tracker
+    from descentlab.config import composing
+    from descentlab.sweeps import running as sweeps
+    from descentlab.tracking import open_tracker
 
     words = [f"tracking.uri={store}", f"epochs={epochs}", f"restarts={restarts}", f"seed={','.join(map(str, seeds))}"]
-    cells = cli.compose(words, "grid", arms(quick))
+    cells = composing.compose(words, "grid", arms(quick))
     with open_tracker(cells[0].tracking) as tracker:
         _mark("job")
         sweeps.run(cells, tracker, progress=False, workers=None if len(seeds) == 1 and restarts > 1 else 1)
@@ -145,8 +146,8 @@ def _disagreement(conventional: str, stacked: str) -> float:
     """
     from mlflow import MlflowClient
 
-    from descentlab.harness import results
-    from descentlab.harness.config import Option
+    from descentlab.tracking import results
+    from descentlab.values import Option
 
     client = MlflowClient(conventional)
     (experiment,) = client.search_experiments(filter_string="name = 'conventional'")

@@ -32,8 +32,8 @@ def measure(quick: bool) -> dict[str, Any]:
     """Seconds by what is measured and kept (`logging`) and of measuring once (`diagnostics`), bytes by R (`memory`)."""
     from dataclasses import replace
 
-    from descentlab.harness import config as configuration
-    from descentlab.harness.cli import compose
+    from descentlab.config import resolving as configuration
+    from descentlab.config.composing import compose
 
     epochs, restarts, rounds = (2, 2, 1) if quick else (EPOCHS, RESTARTS, ROUNDS)
     words = ["activation=sigmoid", "data.split=100-0-0", f"epochs={epochs}", f"restarts={restarts}", "tracking=none"]
@@ -73,10 +73,10 @@ def _logging(cell: Any, recipe: Any, splits: Any, rounds: int, default: bool = F
     """Seconds of training alone, of training as it is measured by default, and kept in a store too; medians."""
     from dataclasses import replace
 
-    from descentlab.harness import sweeps
-    from descentlab.harness.config import Option
-    from descentlab.harness.tracking import open_tracker
     from descentlab.nn.trainer import train_recipe
+    from descentlab.sweeps import running as sweeps
+    from descentlab.tracking import open_tracker
+    from descentlab.values import Option
 
     alone = replace(recipe, log_every=recipe.epochs, diagnostics="none")
     train = {"train": splits["train"]}

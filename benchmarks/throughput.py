@@ -26,10 +26,11 @@ from pathlib import Path
 
 import numpy as np
 
-from descentlab.harness import config as configs
-from descentlab.harness import results, tracking
-from descentlab.harness.config import InputError, Option
-from descentlab.harness.tracking import contents, servers
+from descentlab import tracking
+from descentlab.config import composing
+from descentlab.config import resolving as configs
+from descentlab.tracking import contents, results, servers
+from descentlab.values import InputError, Option
 
 POINTS, SCORES = 20, ("train/loss", "train/accuracy", "validation/loss", "validation/accuracy", "test/loss",
                       "test/accuracy")  # fmt: skip
@@ -39,11 +40,10 @@ OUTPUT = Path(__file__).parent / "results" / "throughput.json"
 
 def prepared(restarts: int, seed: int = 0):
     """A configuration with a finished training of so many restarts; the curves are random, as costs do not care."""
-    from descentlab.harness import cli
     from descentlab.nn.trainer import train_recipe
 
     words = ["data=iris", "network.hidden=4", f"epochs={POINTS - 1}", "log_every=1", "diagnostics=none"]
-    (cell,) = cli.compose([*words, f"restarts={restarts}", f"seed={seed}"], sweep=False)
+    (cell,) = composing.compose([*words, f"restarts={restarts}", f"seed={seed}"], sweep=False)
     dataset = configs.check(cell)
     return cell, dataset, train_recipe(configs.recipe(cell, dataset), dataset.splits)
 
@@ -153,7 +153,7 @@ def beside_training(folder: Path, repeats: int, quick: bool) -> dict:
     """Seconds of the main job's grid, untracked and tracked on sqlite by turns, and the median of their ratios."""
     import end_to_end
 
-    from descentlab.harness import cli, sweeps
+    from descentlab.sweeps import running as sweeps
 
     few = ["restarts=3", "epochs=1"] if quick else []
     seconds: dict[str, list[float]] = {"untracked": [], "tracked": []}
@@ -161,7 +161,7 @@ def beside_training(folder: Path, repeats: int, quick: bool) -> dict:
         for name in ("untracked", "tracked") if repeat % 2 == 0 else ("tracked", "untracked"):
             uri = f"sqlite:///{folder}/grid-{repeat}/mlflow.db"
             words = ["tracking=none"] if name == "untracked" else [f"tracking.uri={uri}"]
-            cells = cli.compose([*few, *words], "grid", end_to_end.arms(quick)[: None if repeat else 1])
+            cells = composing.compose([*few, *words], "grid", end_to_end.arms(quick)[: None if repeat else 1])
             if name == "tracked":
                 tracking.store.open_store(cells[0].tracking)
             began = time.perf_counter()

@@ -30,15 +30,15 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import ThreadpoolController
 
+from descentlab import figures
 from descentlab.analysis.statistics import bootstrap_interval
 from descentlab.analysis.verdicts import Values
-from descentlab.harness import figures
-from descentlab.harness.study import Part, Study, main
 from descentlab.nn.activations import ACTIVATIONS
 from descentlab.nn.initializers import INITIALIZERS, STATISTICS_STREAM, stream
 from descentlab.nn.losses import LOSSES
 from descentlab.nn.memory import Parameters, input_table, target_table
 from descentlab.nn.network import Network, gradient
+from descentlab.studies.study import Part, Study, main
 
 ELEMENTS = 8192
 LAYERS, SAMPLES = (784, 128, 64, 10), 32

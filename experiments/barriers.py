@@ -29,16 +29,17 @@ import numpy as np
 import pandas as pd
 from numpy import ndarray
 
+from descentlab import figures
 from descentlab.analysis import matching
 from descentlab.analysis.statistics import mean_interval
 from descentlab.analysis.verdicts import Values
-from descentlab.harness import config, figures
-from descentlab.harness.cli import compose
-from descentlab.harness.study import Part, Study, main
+from descentlab.config import resolving as config
+from descentlab.config.composing import compose
 from descentlab.nn.activations import relu
 from descentlab.nn.losses import LOSSES
 from descentlab.nn.memory import Parameters
 from descentlab.nn.network import Network
+from descentlab.studies.study import Part, Study, main
 
 KINDS = ("raw", "matched")
 HALVED_FROM = 25  # width

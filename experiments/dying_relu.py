@@ -30,13 +30,14 @@ import numpy as np
 import pandas as pd
 from numpy import ndarray
 
+from descentlab import figures
 from descentlab.analysis.statistics import Interval, mean_interval, wilson
 from descentlab.analysis.theory import born_dead_probability
 from descentlab.analysis.verdicts import Values
-from descentlab.harness import config, figures
-from descentlab.harness.cli import compose
-from descentlab.harness.study import Part, Study, main
+from descentlab.config import resolving as config
+from descentlab.config.composing import compose
 from descentlab.nn.initializers import INITIALIZERS, WEIGHT_STREAM, stream
+from descentlab.studies.study import Part, Study, main
 
 WIDTHS = (2, 3, 4, 6, 8)
 DEPTHS = (1, 2, 3, 5, 8, 12, 20, 32, 50)

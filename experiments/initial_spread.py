@@ -29,10 +29,10 @@ import numpy as np
 import pandas as pd
 from numpy import ndarray
 
+from descentlab import figures
 from descentlab.analysis.statistics import wilson
 from descentlab.analysis.verdicts import Values
-from descentlab.harness import figures
-from descentlab.harness.study import Part, Study, main
+from descentlab.studies.study import Part, Study, main
 
 TARGET = 0.2  # nats of training loss
 UNSCALED = "N(0, 1)"

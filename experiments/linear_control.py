@@ -31,18 +31,20 @@ import numpy as np
 import pandas as pd
 from numpy import ndarray
 
+from descentlab import figures
 from descentlab.analysis.theory import saxe_mode
 from descentlab.analysis.verdicts import Values
-from descentlab.harness import config, figures, judges
-from descentlab.harness.cli import compose
-from descentlab.harness.config import Config
-from descentlab.harness.data import Dataset
-from descentlab.harness.study import Part, Study, main
+from descentlab.config import resolving as config
+from descentlab.config.composing import compose
+from descentlab.config.configuration import Config
+from descentlab.data.loading import Dataset
 from descentlab.nn.activations import identity
 from descentlab.nn.losses import LOSSES
 from descentlab.nn.memory import Parameters, input_table, parameter_count, target_table
 from descentlab.nn.network import Network, gradient
 from descentlab.nn.trainer import Training
+from descentlab.studies.study import Part, Study, main
+from descentlab.sweeps import judges
 
 DIGITS = ["data=digits", "data.image_size=4", "data.limit=300"]
 NETS = {  # data and sizes of the hidden layers -> overrides

@@ -35,6 +35,7 @@ import numpy as np
 import pandas as pd
 from numpy import ndarray
 
+from descentlab import figures
 from descentlab.analysis.statistics import (
     Interval,
     correlation_interval,
@@ -47,14 +48,14 @@ from descentlab.analysis.statistics import (
     wilson,
 )
 from descentlab.analysis.verdicts import Values
-from descentlab.harness import config, figures
-from descentlab.harness.cli import compose
-from descentlab.harness.study import Part, Study, main
+from descentlab.config import resolving as config
+from descentlab.config.composing import compose
 from descentlab.nn.activations import relu
 from descentlab.nn.initializers import STATISTICS_STREAM, stream
 from descentlab.nn.losses import LOSSES
 from descentlab.nn.memory import Parameters
 from descentlab.nn.network import Network, predict
+from descentlab.studies.study import Part, Study, main
 
 K = 20  # the best of so many is the standard
 MARGIN = 0.01  # of test error

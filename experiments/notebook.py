@@ -24,11 +24,12 @@ import sys
 import numpy as np
 import pandas as pd
 
-from descentlab.harness import config, figures
-from descentlab.harness.cli import compose
-from descentlab.harness.study import Part, Study, main
+from descentlab import figures
+from descentlab.config import resolving as config
+from descentlab.config.composing import compose
 from descentlab.nn.initializers import draw, notebook
 from descentlab.nn.trainer import train
+from descentlab.studies.study import Part, Study, main
 
 PRINTED_WEIGHTS = {  # of layers [10, 5, 5, 3]
     "W1[0, :3]": (0.22213732, -0.06183368, 0.28965512),

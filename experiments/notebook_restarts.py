@@ -25,14 +25,15 @@ import sys
 import numpy as np
 import pandas as pd
 
+from descentlab import figures
 from descentlab.analysis.statistics import best_of_k, correlation_interval, select_best_of_k
 from descentlab.analysis.verdicts import Values
-from descentlab.harness import config, figures
-from descentlab.harness.cli import compose
-from descentlab.harness.config import Config
-from descentlab.harness.data import Dataset
-from descentlab.harness.study import Part, Study, main
+from descentlab.config import resolving as config
+from descentlab.config.composing import compose
+from descentlab.config.configuration import Config
+from descentlab.data.loading import Dataset
 from descentlab.nn.trainer import Training
+from descentlab.studies.study import Part, Study, main
 
 PRINTED = {  # test accuracy after each of 25 epochs, by its last figure
     0.80: (

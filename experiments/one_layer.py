@@ -32,15 +32,15 @@ import numpy as np
 import pandas as pd
 from numpy import ndarray
 
+from descentlab import figures
 from descentlab.analysis.statistics import mean_interval, wilson
 from descentlab.analysis.verdicts import Values
-from descentlab.harness import figures
-from descentlab.harness.config import Config
-from descentlab.harness.data import Dataset
-from descentlab.harness.study import Part, Study, main
+from descentlab.config.configuration import Config
+from descentlab.data.loading import Dataset
 from descentlab.nn.activations import OUTPUTS
 from descentlab.nn.network import Network
 from descentlab.nn.trainer import Training
+from descentlab.studies.study import Part, Study, main
 
 SQUARE, SMALL, ENTROPY = "squared error, N(0, 1)", "squared error, N(0, 1/n)", "cross-entropy, N(0, 1)"
 ARMS = {

@@ -29,12 +29,12 @@ import numpy as np
 import pandas as pd
 from numpy import ndarray
 
+from descentlab import figures
 from descentlab.analysis.statistics import Interval, mean_interval
 from descentlab.analysis.theory import MeanField
 from descentlab.analysis.verdicts import Values
-from descentlab.harness import figures
-from descentlab.harness.study import Part, Study, main
 from descentlab.nn.activations import tanh
+from descentlab.studies.study import Part, Study, main
 
 WIDTH = 64  # of every layer, digits' 64 pixels included, so that one spread is one sw2 throughout
 SB2 = 0.05

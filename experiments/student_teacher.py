@@ -32,13 +32,13 @@ import numpy as np
 import pandas as pd
 from numpy import ndarray
 
+from descentlab import figures
 from descentlab.analysis.minima import Certificate, certificates, certify
 from descentlab.analysis.statistics import wilson
 from descentlab.analysis.students import Students
 from descentlab.analysis.verdicts import Values
-from descentlab.harness import figures
-from descentlab.harness.study import Part, Study, main
 from descentlab.nn.initializers import INITIALIZERS, WEIGHT_STREAM, stream
+from descentlab.studies.study import Part, Study, main
 
 TEACHERS = range(6, 13)
 EXTRA = (0, 1)  # students beyond the teachers

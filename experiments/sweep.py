@@ -23,13 +23,14 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
+from descentlab import figures
 from descentlab.analysis.statistics import Interval, mean_interval, paired_difference, spread_interval
 from descentlab.analysis.theory import layer_spreads, propagate
-from descentlab.harness import config, figures
-from descentlab.harness.cli import compose
-from descentlab.harness.study import Part, Study, main
+from descentlab.config import resolving as config
+from descentlab.config.composing import compose
 from descentlab.nn.activations import ACTIVATIONS
 from descentlab.nn.initializers import INITIALIZERS
+from descentlab.studies.study import Part, Study, main
 
 HIDDEN_ACTIVATIONS = ("sigmoid", "tanh", "relu", "leaky_relu")
 LOSSES = ("mean_squared_error", "categorical_cross_entropy")

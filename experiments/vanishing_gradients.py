@@ -40,14 +40,15 @@ import numpy as np
 import pandas as pd
 from numpy import ndarray
 
+from descentlab import figures
 from descentlab.analysis import theory
 from descentlab.analysis.statistics import equivalence, mean_interval
-from descentlab.harness import config, figures
-from descentlab.harness.cli import compose
-from descentlab.harness.study import Part, Study, main
+from descentlab.config import resolving as config
+from descentlab.config.composing import compose
 from descentlab.nn.activations import ACTIVATIONS
 from descentlab.nn.initializers import INITIALIZERS
 from descentlab.nn.trainer import train
+from descentlab.studies.study import Part, Study, main
 
 COMMON, HE = "glorot_uniform", "he_normal"
 SERIES = (  # activation, initialiser; sigmoid's and tanh's own is the common one

@@ -31,13 +31,14 @@ import numpy as np
 import pandas as pd
 from numpy import ndarray
 
+from descentlab import figures
 from descentlab.analysis.statistics import wilson
 from descentlab.analysis.verdicts import Values
-from descentlab.harness import figures, judges
-from descentlab.harness.config import Config
-from descentlab.harness.data import Dataset
-from descentlab.harness.study import Part, Study, main
+from descentlab.config.configuration import Config
+from descentlab.data.loading import Dataset
 from descentlab.nn.trainer import Training
+from descentlab.studies.study import Part, Study, main
+from descentlab.sweeps import judges
 
 WIDTHS = (2, 3, 4, 8)
 RATES = {  # by activation and loss; no one tuned them

@@ -36,14 +36,14 @@ def mnist():
 @pytest.fixture(autouse=True)
 def _no_run_is_kept_in_the_clone(tmp_path_factory, monkeypatch):
     """What is not told where to keep its runs keeps them in a folder of the tests."""
-    monkeypatch.setattr("descentlab.harness.tracking.store.home", lambda: tmp_path_factory.getbasetemp() / "home")
+    monkeypatch.setattr("descentlab.tracking.store.home", lambda: tmp_path_factory.getbasetemp() / "home")
     monkeypatch.delenv("DESCENTLAB_CONF", raising=False)
 
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory):
     """A migrated store without experiments; making one takes two seconds, copying it none."""
-    from descentlab.harness.tracking.store import _create_store
+    from descentlab.tracking.store import _create_store
 
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
     _create_store(path)
@@ -53,7 +53,7 @@ def empty_store(tmp_path_factory):
 @pytest.fixture
 def store(empty_store, tmp_path):
     """A tracking option whose store lies in the test's own folder."""
-    from descentlab.harness.config import Option
+    from descentlab.values import Option
 
     path = tmp_path / "store" / "mlflow.db"
     path.parent.mkdir()
@@ -65,8 +65,8 @@ def store(empty_store, tmp_path):
 def database(tmp_path_factory):
     """A folder with a running PostgreSQL, and the address of its database."""
     pytest.importorskip("psycopg", reason="PostgreSQL's driver is not installed: pip install 'descentlab[server]'")
-    from descentlab.harness.config import InputError
-    from descentlab.harness.tracking import servers
+    from descentlab.tracking import servers
+    from descentlab.values import InputError
 
     folder = Path(tempfile.mkdtemp(prefix="descentlab-tests-"))  # the user postgres cannot enter pytest's folders
     folder.chmod(0o755)
@@ -86,8 +86,8 @@ def database(tmp_path_factory):
 @pytest.fixture(scope="session")
 def postgres_uri(database):
     """The address of a real PostgreSQL database with MLflow's tables, of this process's tests."""
-    from descentlab.harness.config import Option
-    from descentlab.harness.tracking import store
+    from descentlab.tracking import store
+    from descentlab.values import Option
 
     _, uri = database
     with pytest.MonkeyPatch.context() as patch:
@@ -99,7 +99,7 @@ def postgres_uri(database):
 @pytest.fixture(scope="session")
 def server_uri(database, postgres_uri):
     """The address of a real MLflow server over that database; give each test an experiment of its own."""
-    from descentlab.harness.tracking import servers
+    from descentlab.tracking import servers
 
     folder, _ = database
     with servers.shared_store(folder, database=postgres_uri) as served:

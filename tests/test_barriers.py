@@ -4,11 +4,11 @@ import pytest
 from test_experiments import script
 
 from descentlab.analysis import verdicts
-from descentlab.harness.study import declared_claims
 from descentlab.nn.activations import relu
 from descentlab.nn.losses import LOSSES
 from descentlab.nn.memory import Parameters
 from descentlab.nn.network import Network, predict
+from descentlab.studies.study import declared_claims
 
 barriers = script("barriers")
 WIDTHS = (2, 5, 10, 25, 50, 100, 250)

@@ -11,11 +11,16 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from descentlab.harness import cli, sweeps
-from descentlab.harness.config import GROUPS, InputError, resolve
-from descentlab.harness.tracking import find, open_tracker
+from descentlab import interrupts
+from descentlab.cli import main as cli
+from descentlab.config import composing
+from descentlab.config.options import GROUPS
+from descentlab.config.resolving import resolve
+from descentlab.sweeps import running as sweeps
+from descentlab.tracking import find, open_tracker
+from descentlab.values import InputError
 
-EXPERIMENTS = sorted(path.stem for path in (cli.conf_folder() / "experiment").glob("*.yaml"))
+EXPERIMENTS = sorted(path.stem for path in (composing.conf_folder() / "experiment").glob("*.yaml"))
 QUICK = ["data=xor", "epochs=3", "tracking=none"]
 
 
@@ -65,8 +70,8 @@ def refused(run, *words):
 
 def explained_by(experiment):
     # the files that a run of this experiment is composed of
-    conf = cli.conf_folder()
-    loader = cli._loader([conf])
+    conf = composing.conf_folder()
+    loader = composing._loader([conf])
     from hydra.types import RunMode
 
     words = [f"experiment={experiment}"] if experiment else []
@@ -84,7 +89,7 @@ def test_one_run_is_explained_by_at_most_9_files_and_110_lines(experiment):
 
 
 def test_the_longest_choice_of_options_stays_within_110_lines():
-    conf = cli.conf_folder()
+    conf = composing.conf_folder()
     longest = [max(len(f.read_text().splitlines()) for f in (conf / group).glob("*.yaml")) for group in GROUPS]
     config = len((conf / "config.yaml").read_text().splitlines())
     experiment = max(len(f.read_text().splitlines()) for f in (conf / "experiment").glob("*.yaml"))
@@ -93,24 +98,24 @@ def test_the_longest_choice_of_options_stays_within_110_lines():
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_an_option_file_is_short_and_holds_the_defaults_of_the_code(group):
-    from descentlab.harness.config import schemas
+    from descentlab.config.options import schemas
 
     for name, schema in schemas(group).items():
-        text = (cli.conf_folder() / group / f"{name}.yaml").read_text()
+        text = (composing.conf_folder() / group / f"{name}.yaml").read_text()
         assert len(text.splitlines()) <= {"data": 12, "tracking": 6}.get(group, 5)
         assert yaml.safe_load(text) == {"name": name, **{key: default for key, (_, default) in schema.items()}}
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_composes(experiment):
-    assert cli.compose([], experiment)[0].name
+    assert composing.compose([], experiment)[0].name
 
 
 # --- composing ---------------------------------------------------------------------------------------------------
 
 
 def test_defaults_are_digits_relu_32_units_and_mini_batches_of_32():
-    (config,) = cli.compose([])
+    (config,) = composing.compose([])
     chosen = [config.data.name, config.activation.name, config.hidden, config.update.name, config.tracking.name]
     assert chosen == ["digits", "relu", (32,), "gradient_descent", "local"]
     assert dict(config.descent.numbers) == {"batch_size": 32}
@@ -121,17 +126,19 @@ def test_defaults_are_digits_relu_32_units_and_mini_batches_of_32():
     "word", ["network.hidden=64-32", "network.hidden=[64,32]", "network.hidden=[64, 32]", "network.hidden='64-32'"]
 )
 def test_hidden_layers_can_be_given_as_text_or_list(word):
-    assert cli.compose([word])[0].hidden == (64, 32)
+    assert composing.compose([word])[0].hidden == (64, 32)
 
 
 def test_values_reach_the_configuration_and_later_words_win():
-    (config,) = cli.compose(["activation=elu", "activation.alpha=1", "activation.alpha=2e0", "seed=3", "+epochs=4"])
+    (config,) = composing.compose(
+        ["activation=elu", "activation.alpha=1", "activation.alpha=2e0", "seed=3", "+epochs=4"]
+    )
     assert dict(config.activation.numbers) == {"alpha": 2.0}
     assert (config.seed, config.epochs) == (3, 4)
 
 
 def test_a_sweep_is_the_product_of_its_axes_in_order():
-    cells = cli.compose(["activation=tanh,relu", "seed=range(0,2)", "network.hidden=8,16-8", "epochs=choice(1)"])
+    cells = composing.compose(["activation=tanh,relu", "seed=range(0,2)", "network.hidden=8,16-8", "epochs=choice(1)"])
     assert [(cell.activation.name, cell.seed, cell.hidden) for cell in cells] == [
         (activation, seed, hidden) for activation in ("tanh", "relu") for seed in (0, 1) for hidden in ((8,), (16, 8))
     ]
@@ -139,22 +146,22 @@ def test_a_sweep_is_the_product_of_its_axes_in_order():
 
 
 def test_globs_sweep_over_options():
-    names = [cell.activation.name for cell in cli.compose(["activation=glob(s*)"])]
+    names = [cell.activation.name for cell in composing.compose(["activation=glob(s*)"])]
     assert names == sorted(names)
     assert {"sigmoid", "softplus", "selu"} <= set(names)
 
 
 def test_each_choice_of_options_is_composed_once(monkeypatch):
     composed = []
-    original = cli._composed
-    monkeypatch.setattr(cli, "_composed", lambda loader, words: composed.append(words) or original(loader, words))
-    assert len(cli.compose(["activation=tanh,relu", "seed=range(0,50)"])) == 100
+    original = composing._composed
+    monkeypatch.setattr(composing, "_composed", lambda loader, words: composed.append(words) or original(loader, words))
+    assert len(composing.compose(["activation=tanh,relu", "seed=range(0,50)"])) == 100
     assert len(composed) == 2
 
 
 def test_arms_are_expanded_and_the_words_for_all_have_the_last_say():
     arms = [["loss=mean_squared_error", "learning_rate=2", "epochs=7"], ["activation=tanh,relu", "learning_rate=0.5"]]
-    cells = cli.compose(["epochs=1"], arms=arms)
+    cells = composing.compose(["epochs=1"], arms=arms)
     assert [(cell.loss.name, cell.activation.name, cell.learning_rate, cell.epochs) for cell in cells] == [
         ("mean_squared_error", "relu", 2.0, 1),
         ("categorical_cross_entropy", "tanh", 0.5, 1),
@@ -163,7 +170,7 @@ def test_arms_are_expanded_and_the_words_for_all_have_the_last_say():
 
 
 def test_what_one_arm_sets_does_not_reach_the_next():
-    cells = cli.compose([], arms=[["seed=5", "descent.batch_size=8"], ["epochs=1"]])
+    cells = composing.compose([], arms=[["seed=5", "descent.batch_size=8"], ["epochs=1"]])
     assert [(cell.seed, cell.descent.numbers["batch_size"]) for cell in cells] == [(5, 8), (0, 32)]
 
 
@@ -181,7 +188,7 @@ arms:
 
 def test_an_experiment_file_can_list_axes_and_arms(own):
     folder = own(experiment__pairs=SWEEP)
-    cells = cli.compose(["experiment=pairs", "seed=1"], config_dir=folder)
+    cells = composing.compose(["experiment=pairs", "seed=1"], config_dir=folder)
     assert [(cell.loss.name, cell.activation.name, cell.learning_rate) for cell in cells] == [
         ("mean_squared_error", "tanh", 2.0),
         ("mean_squared_error", "relu", 2.0),
@@ -189,8 +196,8 @@ def test_an_experiment_file_can_list_axes_and_arms(own):
         ("categorical_cross_entropy", "relu", 0.5),
     ]
     assert {(cell.epochs, cell.seed) for cell in cells} == {(5, 1)}
-    assert len(cli.compose(["activation=elu"], "pairs", config_dir=folder)) == 2
-    assert len(cli.compose([], "pairs", arms=[["learning_rate=1"]], config_dir=folder)) == 2
+    assert len(composing.compose(["activation=elu"], "pairs", config_dir=folder)) == 2
+    assert len(composing.compose([], "pairs", arms=[["learning_rate=1"]], config_dir=folder)) == 2
 
 
 def test_an_experiment_of_arms_is_no_single_run(run, own):
@@ -221,7 +228,7 @@ def test_option_files_of_ones_own_are_found(by, run, own, monkeypatch):
 def test_a_folder_whose_name_hydra_would_stumble_over_is_read(tmp_path, own):
     folder = tmp_path / "a [b], 'c' $x"
     Path(own(activation__mine=MINE)).rename(folder)
-    assert cli.compose(["activation=mine"], config_dir=str(folder))[0].activation.name == "leaky_relu"
+    assert composing.compose(["activation=mine"], config_dir=str(folder))[0].activation.name == "leaky_relu"
 
 
 @pytest.mark.parametrize(
@@ -319,7 +326,7 @@ def test_bad_words_end_in_one_line_and_status_2(words, says, run):
 def test_random_words_are_composed_or_refused_and_nothing_else(key, value):
     try:
         flags, overrides = cli._flags([key + value])
-        cli.compose(overrides, sweep="sweep" in flags)
+        composing.compose(overrides, sweep="sweep" in flags)
     except InputError as error:
         line = str(error)
     else:
@@ -352,7 +359,7 @@ def test_a_single_run_ends_with_a_table_over_its_restarts(run):
     assert lines[1] == "at the end n mean 95 % interval sd best worst diverged".split()
     table = {line[0]: line[1:] for line in lines[2:-1]}
     assert set(table) == {f"{split}/{m}" for split in ("train", "validation", "test") for m in ("loss", "accuracy")}
-    (cell,) = cli.compose([*QUICK, "restarts=5"])
+    (cell,) = composing.compose([*QUICK, "restarts=5"])
     (training,) = sweeps.run([cell], open_tracker(cell.tracking))
     n, mean, low, to, high, _, best, worst, diverged = table["train/loss"]
     losses = training.curves["train/loss"][-1]
@@ -396,7 +403,7 @@ def trained(monkeypatch):
 def test_all_cells_are_checked_before_the_first_one_trains(run, trained):
     refused(run, "-m", "data=iris", "tracking=none", "epochs=1", "descent.batch_size=8,90,91")
     assert trained == []
-    cells = cli.compose(["data=iris", "tracking=none", "epochs=1", "descent.batch_size=8,91"])
+    cells = composing.compose(["data=iris", "tracking=none", "epochs=1", "descent.batch_size=8,91"])
     with pytest.raises(InputError, match=r"^descent\.batch_size=91"):
         sweeps.run(cells, open_tracker(cells[0].tracking))
     assert trained == []
@@ -414,14 +421,14 @@ def test_a_failing_cell_is_reported_at_once_the_others_go_on_and_the_status_is_n
 
 
 def test_equal_cells_of_a_sweep_train_once_and_share_what_comes_of_it(trained):
-    cells = cli.compose([*QUICK, "seed=1,2,1", "workers=1,2"])
+    cells = composing.compose([*QUICK, "seed=1,2,1", "workers=1,2"])
     trainings = sweeps.run(cells, open_tracker(cells[0].tracking))
     assert trained == [1, 2]
     assert [training.recipe.seed for training in trainings] == [1, 1, 2, 2, 1, 1]
 
 
 def test_a_single_cells_error_comes_through_as_it_is(trained):
-    cells = cli.compose([*QUICK, "seed=13"])
+    cells = composing.compose([*QUICK, "seed=13"])
     with pytest.raises(MemoryError):
         sweeps.run(cells, open_tracker(cells[0].tracking))
 
@@ -469,7 +476,8 @@ def test_progress_is_a_bar_on_a_terminal(run, monkeypatch):
 
 
 def test_help_lists_every_group_option_number_and_key(run):
-    from descentlab.harness.config import keys, schemas
+    from descentlab.config.options import schemas
+    from descentlab.config.resolving import keys
 
     status, output, _ = run("--help")
     assert status == 0
@@ -483,15 +491,15 @@ def test_help_lists_every_group_option_number_and_key(run):
 
 
 def test_a_list_of_learning_rates_is_a_cell_for_each_with_and_without_m(own):
-    rates = [(cell.learning_rate, cell.hash) for cell in cli.compose(["learning_rate=[0.05,0.2]"], sweep=False)]
-    assert rates == [(rate, cli.compose([f"learning_rate={rate}"], sweep=False)[0].hash) for rate in (0.05, 0.2)]
-    cells = cli.compose(["activation=tanh,relu", "learning_rate=[0.05,0.1],0.3"])
+    rates = [(cell.learning_rate, cell.hash) for cell in composing.compose(["learning_rate=[0.05,0.2]"], sweep=False)]
+    assert rates == [(rate, composing.compose([f"learning_rate={rate}"], sweep=False)[0].hash) for rate in (0.05, 0.2)]
+    cells = composing.compose(["activation=tanh,relu", "learning_rate=[0.05,0.1],0.3"])
     assert [(cell.activation.name, cell.learning_rate) for cell in cells] == [
         ("tanh", 0.05), ("tanh", 0.1), ("tanh", 0.3), ("relu", 0.05), ("relu", 0.1), ("relu", 0.3)
     ]  # fmt: skip
     assert len({cell.name for cell in cells}) == 6
     folder = own(experiment__rates="# @package _global_\nlearning_rate: [1, 2, 3]\n")
-    listed = cli.compose(["experiment=rates"], sweep=False, config_dir=folder)
+    listed = composing.compose(["experiment=rates"], sweep=False, config_dir=folder)
     assert [cell.learning_rate for cell in listed] == [1, 2, 3]
 
 
@@ -505,7 +513,7 @@ def test_version_and_cfg_do_not_train(run, trained):
     assert run("--version")[1].startswith("descentlab ")
     status, output, _ = run("--cfg", "job", "data=xor", "seed=3")
     assert status == 0
-    assert resolve(yaml.safe_load(output)) == cli.compose(["data=xor", "seed=3"])[0]
+    assert resolve(yaml.safe_load(output)) == composing.compose(["data=xor", "seed=3"])[0]
     assert trained == []
 
 
@@ -545,7 +553,7 @@ def python(code, *, slow=SLOW):
 
 
 def test_help_a_refusal_and_an_untracked_run_import_nothing_slow():
-    main = "from descentlab.harness.cli import main; main"
+    main = "from descentlab.cli.main import main; main"
     assert python(f"{main}(['--help'])", slow=(*SLOW, "hydra")) == (0, "[]")
     assert python(f"{main}(['learning_rate=-1'])") == (0, "[]")
     assert python(f"{main}(['data=xor', 'epochs=10', 'tracking=none'])") == (0, "[]")
@@ -566,7 +574,7 @@ def test_a_command_that_is_told_to_end_before_it_has_opened_anything_says_so(nam
     number = getattr(signal, name)
     before = signal.signal(number, signal.SIG_DFL)
     try:
-        assert cli.guarded(lambda: os.kill(os.getpid(), number) or time.sleep(60) or 0) == 128 + number
+        assert interrupts.guarded(lambda: os.kill(os.getpid(), number) or time.sleep(60) or 0) == 128 + number
         assert signal.getsignal(number) == signal.SIG_DFL
     finally:
         signal.signal(number, before)

@@ -11,27 +11,18 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from descentlab.harness import data
-from descentlab.harness.cli import conf_folder
-from descentlab.harness.config import (
-    GROUPS,
-    HASHED_NOT,
-    LAUNCHER,
-    RUN,
-    Config,
-    InputError,
-    check,
-    keys,
-    recipe,
-    resolve,
-    schemas,
-)
-from descentlab.harness.config import tell_apart as named_apart
+from descentlab.config.composing import conf_folder
+from descentlab.config.configuration import HASHED_NOT, RUN, Config
+from descentlab.config.names import tell_apart as named_apart
+from descentlab.config.options import GROUPS, LAUNCHER, schemas
+from descentlab.config.resolving import check, keys, recipe, resolve
+from descentlab.data import loading as data
 from descentlab.nn.activations import ACTIVATIONS, OUTPUTS
 from descentlab.nn.descent import DESCENTS
 from descentlab.nn.initializers import INITIALIZERS
 from descentlab.nn.losses import LOSSES
 from descentlab.nn.updates import UPDATES
+from descentlab.values import InputError
 
 PLAIN = {
     "activation": {"name": "relu"},

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from test_config import changed
 
-from descentlab.harness import data
-from descentlab.harness.config import InputError, Option, resolve, schemas
+from descentlab.config.options import schemas
+from descentlab.config.resolving import resolve
+from descentlab.data import loading as data
+from descentlab.values import InputError, Option
 
 
 def zipped(content):

@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from descentlab.harness import cli, results, study
-from descentlab.harness.config import InputError
-from descentlab.harness.tracking import find
+from descentlab.config import composing
+from descentlab.studies import study
+from descentlab.tracking import find, results
+from descentlab.values import InputError
 
 FOLDER = Path(__file__).resolve().parents[1] / "experiments"
 SCRIPTS = sorted(FOLDER.glob("*.py"))
@@ -71,7 +72,7 @@ def test_the_tuned_arms_are_those_of_the_script():
         tuned = study._tuned_arms(key)
         assert [arm[:-1] for arm in tuned] == [list(arm) for arm in part.arms]
         assert all(arm[-1].startswith("learning_rate=") for arm in tuned)
-        assert len(cli.compose(["tracking=none"], key, tuned)) == len(tuned)
+        assert len(composing.compose(["tracking=none"], key, tuned)) == len(tuned)
 
 
 def test_tuning_chooses_the_rate_of_every_arm_of_the_main_grid_on_validation(tmp_path, monkeypatch):
@@ -93,14 +94,14 @@ def test_tuning_chooses_the_rate_of_every_arm_of_the_main_grid_on_validation(tmp
 
 
 def test_the_main_job_is_the_whole_grid_over_thirty_seeds():
-    cells = cli.compose(["tracking=none"], "grid", study._tuned_arms("grid"))
+    cells = composing.compose(["tracking=none"], "grid", study._tuned_arms("grid"))
     axes = [(cell.activation.name, cell.loss.name, cell.descent.name) for cell in cells]
     assert len(set(axes)) == 4 * 2 * 3
     assert {cell.restarts for cell in cells} == {30}
 
 
 def test_a_rate_is_chosen_on_validation_with_seeds_of_its_own(monkeypatch):
-    (cell,) = cli.compose(["tracking=none", "data=iris", "epochs=3", "restarts=2", "log_every=1"])
+    (cell,) = composing.compose(["tracking=none", "data=iris", "epochs=3", "restarts=2", "log_every=1"])
     seen = []
 
     def spy(recipe, splits, workers):
@@ -117,7 +118,7 @@ def test_a_rate_is_chosen_on_validation_with_seeds_of_its_own(monkeypatch):
 
 
 def test_a_grid_of_rates_is_widened_until_its_edge_does_not_win():
-    (cell,) = cli.compose(["tracking=none", "data=iris", "epochs=5"])
+    (cell,) = composing.compose(["tracking=none", "data=iris", "epochs=5"])
     table = study.choose_rate(cell, (1e-5, 1e-4)).sort_values("learning_rate")
     best = table["chosen"].to_numpy().argmax()
     assert 0 < best < len(table) - 1
@@ -125,7 +126,7 @@ def test_a_grid_of_rates_is_widened_until_its_edge_does_not_win():
 
 
 def test_a_rate_with_which_a_restart_diverges_is_not_chosen():
-    (cell,) = cli.compose(["tracking=none", "data=diabetes", "activation=identity", "epochs=40"])
+    (cell,) = composing.compose(["tracking=none", "data=diabetes", "activation=identity", "epochs=40"])
     table = study.choose_rate(cell, (0.01, 0.1, 1e9))
     assert not np.isfinite(table["validation_loss"].iloc[-1])
     assert not table["chosen"].iloc[-1]
@@ -133,7 +134,7 @@ def test_a_rate_with_which_a_restart_diverges_is_not_chosen():
 
 @pytest.mark.mnist
 def test_data_without_a_validation_split_has_no_rate_to_choose(mnist):
-    (cell,) = cli.compose(["tracking=none"], "notebook")
+    (cell,) = composing.compose(["tracking=none"], "notebook")
     with pytest.raises(InputError, match="validation"):
         study.choose_rate(cell)
 

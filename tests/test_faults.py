@@ -23,9 +23,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from descentlab.harness import cli, tracking
-from descentlab.harness.config import Option
-from descentlab.harness.tracking import scribe
+from descentlab import tracking
+from descentlab.cli import main as cli
+from descentlab.tracking import scribe
+from descentlab.values import Option
 
 WRITING = "while the rows of a cell and of its restarts were written"
 CELLS = ["data=xor", "network.hidden=2", "descent=batch", "restarts=3", "epochs=2000", "activation=tanh,relu,sigmoid"]
@@ -51,7 +52,7 @@ def start(tmp_path_factory):
     """Start a command in a process forked from one that has everything imported."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["mlflow", "matplotlib.figure", "pandas", "descentlab.harness.sweeps", "test_faults"]
+        ["mlflow", "matplotlib.figure", "pandas", "descentlab.sweeps.running", "test_faults"]
     )
     started = []
 

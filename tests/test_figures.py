@@ -7,7 +7,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 
-from descentlab.harness import figures
+from descentlab import figures
 
 CELLS = ("relu-cce-mini32", "sigmoid-cce-mini32", "a-rather-long-name-of-a-cell-mini128-lr0.25")
 

@@ -8,10 +8,12 @@ import pandas as pd
 import pytest
 from test_tracking import cell, diverged, trained
 
+from descentlab import tracking
 from descentlab.analysis.statistics import holm, paired_difference
-from descentlab.harness import cli, housekeeping, results, tracking
-from descentlab.harness.config import InputError, Option
-from descentlab.harness.tracking import find, get
+from descentlab.cli import housekeeping
+from descentlab.cli import main as cli
+from descentlab.tracking import find, get, results
+from descentlab.values import InputError, Option
 
 
 @pytest.fixture(scope="module")

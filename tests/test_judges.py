@@ -4,10 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from descentlab.harness import config, judges, results, sweeps
-from descentlab.harness.cli import compose
-from descentlab.harness.tracking import contents, find, open_tracker
+from descentlab.config import resolving as config
+from descentlab.config.composing import compose
 from descentlab.nn.trainer import train_recipe
+from descentlab.sweeps import judges
+from descentlab.sweeps import running as sweeps
+from descentlab.tracking import contents, find, open_tracker, results
 
 
 def trained(*overrides):

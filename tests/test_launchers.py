@@ -19,9 +19,15 @@ import yaml
 from test_sweeps import assert_same_run, assert_same_training, sweep
 from test_tracking import cell
 
-from descentlab.harness import cli, launchers, sweeps, tracking
-from descentlab.harness.config import LAUNCHERS, InputError, Option, resolve
-from descentlab.harness.tracking import find
+from descentlab import tracking
+from descentlab.cli import main as cli
+from descentlab.config import composing
+from descentlab.config.options import LAUNCHERS
+from descentlab.config.resolving import resolve
+from descentlab.sweeps import launchers
+from descentlab.sweeps import running as sweeps
+from descentlab.tracking import find
+from descentlab.values import InputError, Option
 
 SRC = Path(launchers.__file__).parents[2]
 
@@ -97,12 +103,12 @@ def resolved(launcher):
 
 
 def test_presets_are_files_with_the_numbers_of_their_launcher_and_alter_no_hash():
-    folder = cli.conf_folder() / "hydra" / "launcher"
+    folder = composing.conf_folder() / "hydra" / "launcher"
     assert {path.stem for path in folder.glob("*.yaml")} == set(LAUNCHERS) - {"none"}
-    (plain,) = cli.compose([], sweep=False)
+    (plain,) = composing.compose([], sweep=False)
     assert plain.launcher == Option("none")
     for name in set(LAUNCHERS) - {"none"}:
-        (given,) = cli.compose([f"hydra/launcher={name}", "hydra.launcher.cores=3"], sweep=False)
+        (given,) = composing.compose([f"hydra/launcher={name}", "hydra.launcher.cores=3"], sweep=False)
         defaults = {key: default for key, (_, default) in LAUNCHERS[name].items()}
         assert given.launcher == Option(name, {**defaults, "cores": 3})
         assert set(yaml.safe_load((folder / f"{name}.yaml").read_text())) == {"name", *defaults}

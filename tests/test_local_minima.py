@@ -6,7 +6,7 @@ import pytest
 from test_experiments import script
 
 from descentlab.analysis import verdicts
-from descentlab.harness.study import declared_claims
+from descentlab.studies.study import declared_claims
 
 local_minima = script("local_minima")
 WIDTHS = (2, 5, 10, 25, 50, 100, 250)

@@ -25,11 +25,16 @@ from hypothesis import strategies as st
 from test_checkpoints import drained, with_snapshots
 from test_trainer import recipe, splits
 
-from descentlab.harness import cli, data, study
-from descentlab.harness.config import GROUPS, InputError, Option, check, keys, schemas
-from descentlab.harness.tracking.store import Store, StoredRun
+from descentlab.cli import main as cli
+from descentlab.config import composing
+from descentlab.config.options import GROUPS, schemas
+from descentlab.config.resolving import check, keys
+from descentlab.data import loading as data
 from descentlab.nn import checkpoints
 from descentlab.nn.trainer import iterate
+from descentlab.studies import study
+from descentlab.tracking.store import Store, StoredRun
+from descentlab.values import InputError, Option
 
 CANARY = Path("canary")  # made where tests stand by anything that runs what it should only read
 
@@ -124,7 +129,7 @@ def answer(given):
 @pytest.fixture
 def untrained(monkeypatch, tmp_path):
     """Cells are checked and not trained, conf/ is read once, and MNIST is not to be had."""
-    composer = functools.cache(cli._Composer)
+    composer = functools.cache(composing._Composer)
     monkeypatch.setattr(cli, "_Composer", lambda folders: composer(tuple(folders)))
     monkeypatch.setattr(cli, "_train", lambda cells, *rest: [check(cell) for cell in cells[:3]] and 0)
     monkeypatch.setattr(data, "_fetched", not_fetched)

@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from descentlab.harness import cli, report, study
-from descentlab.harness.config import InputError
-from descentlab.harness.study import Part
-from descentlab.harness.tracking import find
+from descentlab.config import composing
+from descentlab.studies import report, study
+from descentlab.studies.study import Part
+from descentlab.tracking import find
+from descentlab.values import InputError
 
 CLAIMS = """
 claims:
@@ -23,8 +24,8 @@ claims:
     conditional_on: iris
 """
 SCRIPT = '''"""What a small study asks."""
-from descentlab.harness import figures
-from descentlab.harness.study import Part, main
+from descentlab import figures
+from descentlab.studies.study import Part, main
 import pandas as pd
 PARTS = {"width": Part([["network.hidden=2"], ["network.hidden=4"]], ["restarts=2"])}
 CALLS = []
@@ -47,8 +48,10 @@ def small(tmp_path, store, monkeypatch):
     (tmp_path / "claims").mkdir()
     (tmp_path / "small.py").write_text(SCRIPT)
     monkeypatch.setattr(study, "EXPERIMENTS", tmp_path)
-    composed = cli.compose
-    monkeypatch.setattr(cli, "compose", lambda words, experiment=None, *more, **kw: composed(words, None, *more, **kw))
+    composed = composing.compose
+    monkeypatch.setattr(
+        composing, "compose", lambda words, experiment=None, *more, **kw: composed(words, None, *more, **kw)
+    )
 
     def run(*words, margin=0.2):
         (tmp_path / "claims" / "small.yaml").write_text(CLAIMS.format(margin=margin))

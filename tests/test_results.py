@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from test_tracking import cell, children, diverged, keep, trained
 
-from descentlab.harness import results, tracking
-from descentlab.harness.config import InputError, Option
+from descentlab import tracking
+from descentlab.tracking import results
+from descentlab.values import InputError, Option
 
 
 @pytest.fixture
@@ -152,8 +153,8 @@ def test_numbers_in_params_come_back_as_numbers(option):
 
 
 def test_reading_results_never_imports_the_trainer():
-    harness = Path(results.__file__).parent
-    for module in (harness / "results.py", *(harness / "figures").glob("*.py")):
+    tracking = Path(results.__file__).parent
+    for module in (tracking / "results.py", *(tracking.parent / "figures").glob("*.py")):
         tree = ast.parse(module.read_text())
         imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
         assert not [name for name in imported if name.startswith("descentlab.nn")]

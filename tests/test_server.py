@@ -12,10 +12,11 @@ import urllib.request
 import pytest
 from test_tracking import cell, children, keep, trained
 
-from descentlab.harness import cli, results, tracking
-from descentlab.harness.config import InputError, Option, shown
-from descentlab.harness.tracking import servers
-from descentlab.harness.tracking import store as stores
+from descentlab import tracking
+from descentlab.cli import main as cli
+from descentlab.tracking import results, servers
+from descentlab.tracking import store as stores
+from descentlab.values import InputError, Option, shown
 
 PASSWORD = "Tr0ub4dor-and-3"
 
@@ -82,7 +83,7 @@ def test_first_users_of_an_empty_database_at_once_do_not_collide(postgres_uri):
     with pytest.raises(InputError, match="there is no store yet"):
         tracking.find(option(uri, "x"))
     code = (
-        "import sys; from descentlab.harness.config import Option; from descentlab.harness.tracking.store import *;"
+        "import sys; from descentlab.values import Option; from descentlab.tracking.store import *;"
         "print(open_store(Option('server', {'uri': sys.argv[1], 'experiment': 'first'})).experiment_id)"
     )
     users = [subprocess.Popen([sys.executable, "-c", code, uri], stdout=subprocess.PIPE, text=True) for _ in range(3)]

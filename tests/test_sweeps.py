@@ -11,11 +11,13 @@ import pandas as pd
 import pytest
 from test_tracking import cell, children
 
-from descentlab.harness import config as configs
-from descentlab.harness import planning, results, sweeps, tracking
-from descentlab.harness.config import InputError, Option
-from descentlab.harness.tracking import claims, contents, find, patience, runs
-from descentlab.harness.tracking import store as stores
+from descentlab import tracking
+from descentlab.cli import planning
+from descentlab.config import resolving as configs
+from descentlab.sweeps import running as sweeps
+from descentlab.tracking import claims, contents, find, patience, results, runs
+from descentlab.tracking import store as stores
+from descentlab.values import InputError, Option
 
 
 @pytest.fixture

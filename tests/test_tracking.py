@@ -17,13 +17,13 @@ import pytest
 from scipy import stats
 from test_workers import gone
 
-from descentlab.harness import config as configs
-from descentlab.harness import tracking
-from descentlab.harness.config import InputError, Option
-from descentlab.harness.tracking import checksums, contents, manuscripts, runs, scribe
-from descentlab.harness.tracking import store as stores
-from descentlab.harness.tracking.store import home
+from descentlab import tracking
+from descentlab.config import resolving as configs
 from descentlab.nn.trainer import Record, iterate, train_recipe
+from descentlab.tracking import checksums, contents, manuscripts, runs, scribe
+from descentlab.tracking import store as stores
+from descentlab.tracking.store import home
+from descentlab.values import InputError, Option
 
 PLAIN = {
     "name": "auto",
@@ -112,7 +112,7 @@ def test_the_default_store_lies_at_the_root_of_the_clone(monkeypatch):
 
 
 def test_the_default_store_of_an_installed_wheel_lies_in_the_working_directory(monkeypatch, tmp_path):
-    monkeypatch.setattr(contents, "__file__", str(tmp_path / "site-packages/descentlab/harness/tracking/contents.py"))
+    monkeypatch.setattr(contents, "__file__", str(tmp_path / "site-packages/descentlab/tracking/contents.py"))
     monkeypatch.chdir(tmp_path)
     assert home() == tmp_path
 
@@ -164,8 +164,8 @@ def test_a_folder_may_have_spaces_and_signs_in_its_name(empty_store, tmp_path):
 def test_processes_that_start_at_once_on_a_fresh_store_all_open_it(tmp_path):
     code = """if True:
         import sys
-        from descentlab.harness.config import Option
-        from descentlab.harness.tracking import open_tracker
+        from descentlab.values import Option
+        from descentlab.tracking import open_tracker
         with open_tracker(Option("local", {"uri": sys.argv[1]})) as tracker:
             print(tracker.store.experiment_id)
     """
@@ -296,7 +296,7 @@ def test_tags_say_what_the_bits_depend_on(option):
 
 
 def test_the_blas_that_is_named_is_numpys_whatever_else_is_loaded():
-    code = "from descentlab.harness.tracking import contents; print(contents.environment()['blas'])"
+    code = "from descentlab.tracking import contents; print(contents.environment()['blas'])"
     alone, beside = (
         subprocess.run([sys.executable, "-c", first + code], capture_output=True, text=True, check=True).stdout
         for first in ("", "import scipy.linalg; ")
@@ -726,8 +726,8 @@ def test_a_cell_whose_second_process_cannot_write_is_not_finished(option, monkey
 def test_the_second_process_ends_with_a_first_one_that_is_killed(option):
     code = """if True:
         import sys, time
-        from descentlab.harness.config import Option
-        from descentlab.harness.tracking import open_tracker
+        from descentlab.values import Option
+        from descentlab.tracking import open_tracker
         scribe = open_tracker(Option("local", {"uri": sys.argv[1], "experiment": "tests"})).scribe
         scribe._start()
         scribe._ready.wait(60)
@@ -750,8 +750,8 @@ def test_the_second_process_ends_with_a_first_one_that_is_killed(option):
 def test_the_tracker_none_keeps_nothing_and_never_imports_mlflow(tmp_path):
     code = """if True:
         import sys
-        from descentlab.harness.config import Option
-        from descentlab.harness.tracking import open_tracker
+        from descentlab.values import Option
+        from descentlab.tracking import open_tracker
         class Config: name = "x"
         with open_tracker(Option("none", {})) as tracker:
             with tracker.cell(Config()) as run:

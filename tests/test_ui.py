@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from test_tracking import cell, trained
 
-from descentlab.harness import figures, results, tracking
-from descentlab.harness.config import InputError, Option
+from descentlab import figures, tracking
+from descentlab.tracking import results
+from descentlab.values import InputError, Option
 
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
@@ -51,7 +52,7 @@ def option(empty_store, tmp_path_factory):
 def served(option):
     """The server as `descentlab ui` starts it: what it prints, description -> address."""
     code = (
-        "import sys; from descentlab.harness.config import Option; from descentlab.harness.tracking import serve_ui;"
+        "import sys; from descentlab.values import Option; from descentlab.tracking import serve_ui;"
         " serve_ui(Option('local', {'uri': sys.argv[1]}))"
     )
     command = [sys.executable, "-c", code, option.numbers["uri"]]

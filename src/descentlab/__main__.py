@@ -2,6 +2,6 @@
 
 import sys
 
-from descentlab.harness.cli import main
+from descentlab.cli.main import main
 
 sys.exit(main())

@@ -1,0 +1,240 @@
+"""Before a sweep and while it runs: `descentlab plan` says what it would cost, `descentlab status` how far it is."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from descentlab.cli.housekeeping import _bytes, _many, _table, _when
+from descentlab.config import resolving as configuration
+from descentlab.config.configuration import Config
+from descentlab.nn.memory import parameter_count
+from descentlab.nn.trainer import Recipe, train_recipe
+from descentlab.sweeps import running as sweeps
+from descentlab.tracking import Planned, StoredRun, find, upkeep
+from descentlab.tracking.claims import given_up
+from descentlab.tracking.plans import key_of
+from descentlab.values import InputError, Option, shown
+
+SWEEPS = 10  # that `status` shows where nothing else is asked for
+TIMED_RESTARTS = 8  # that are trained for a moment where no kept cell tells the time
+DATABASE_BYTES = 35_000  # of a restart with its own run, where no store tells: 20 points of 6 metrics, params and tags
+
+
+def plan(cells: Sequence[Config], option: Option) -> str:
+    """What a sweep consists of, what of it is there already, and what the rest would take.
+
+    Args:
+        cells: of the sweep.
+        option: names the store, which need not be there yet.
+
+    Raises:
+        InputError: a cell that cannot run.
+    """
+    wanted = [Planned(cell, configuration.check(cell).digest) for cell in sweeps.different(cells)]
+    kept = _finished(option) if any(cell.resume for cell in cells) else []
+    keys = {key_of(run) for run in kept}
+    there = [cell for cell in wanted if cell.key in keys]
+    missing = [(cell, _missing(cell, kept)) for cell in wanted if cell.key not in keys]
+    partly = sum(0 < left < cell.config.restarts for cell, left in missing)
+    total, to_train = sum(cell.config.restarts for cell in wanted), sum(left for _, left in missing)
+    lines = [
+        f"cells     {len(wanted)}: {len(there)} there already, {partly} partly, {len(missing) - partly} to do",
+        f"restarts  {total}: {total - to_train} there already, {to_train} to train",
+    ]
+    if not missing:
+        return "\n".join([*lines, "time      a few seconds: nothing is trained"])
+    seconds, sources = _estimated_seconds(missing, kept)
+    size, measured = _estimated_bytes(missing, kept, option)
+    lines.append(f"time      about {_duration(seconds)} of training, from {sources}")
+    lines.append(f"disk      about {_bytes(size)}, {measured}")
+    return "\n".join(lines)
+
+
+def _finished(option: Option) -> list[StoredRun]:
+    """Finished cells; none where there is no store."""
+    try:
+        return find(option, "cell")
+    except InputError:
+        return []
+
+
+def _missing(cell: Planned, kept: Sequence[StoredRun]) -> int:
+    """How many restarts no finished run of the same cell holds."""
+    wanted = range(cell.config.seed, cell.config.seed + cell.config.restarts)
+    held: set[int] = set()
+    for run in kept:
+        same_data = key_of(run).partition("-")[2] == cell.key.partition("-")[2]
+        if same_data and run.tags.get("cell_hash") == cell.config.cell_hash:
+            first, count = int(run.params["seed"]), int(run.params["restarts"])
+            held.update(range(max(first, wanted.start), min(first + count, wanted.stop)))
+    return len(wanted) - len(held)
+
+
+def _estimated_seconds(missing: Sequence[tuple[Planned, int]], kept: Sequence[StoredRun]) -> tuple[float, str]:
+    """Seconds of training, and what they were told from."""
+    known: dict[tuple[Any, ...], list[float]] = {}
+    for run in kept:
+        seconds = float(run.tags.get("wall_seconds", "nan"))
+        if math.isfinite(seconds):
+            work = int(run.params["epochs"]) * int(run.params["restarts"])
+            known.setdefault(_alike(run.params), []).append(seconds / work)
+    timed: dict[tuple[Any, ...], float] = {}
+    total, told = 0.0, Counter[str]()
+    for cell, restarts in missing:
+        alike = _alike(_params(cell.config))
+        if alike in known:
+            each = sorted(known[alike])[len(known[alike]) // 2]
+            told["finished"] += 1
+        else:
+            shape = (alike, cell.config.epochs)
+            timed[shape] = timed[shape] if shape in timed else _timed(cell.config)
+            each = timed[shape]
+            told["timed"] += 1
+        total += each * cell.config.epochs * restarts
+    named = {"finished": "finished cells of the same kind", "timed": "a few epochs timed now"}
+    return total, "; ".join(f"{named[kind]} (for {count} of {len(missing)})" for kind, count in told.items())
+
+
+def _params(cell: Config) -> dict[str, str]:
+    from descentlab.tracking.contents import params
+
+    return params(cell)
+
+
+def _alike(params: Mapping[str, str]) -> tuple[Any, ...]:
+    """What the time of an epoch hangs on."""
+    told = ("data", "hidden", "descent", "batch_size", "update", "activation", "dtype")
+    return tuple(params.get(key) for key in told) + tuple(params.get(key) for key in sorted(params) if "data." in key)
+
+
+def _timed(cell: Config) -> float:
+    """Seconds of an epoch of one restart, its share of the logged epochs included; measured on a moment's training."""
+    dataset = configuration.check(cell)
+    restarts = min(cell.restarts, TIMED_RESTARTS)
+
+    def seconds(epochs: int) -> float:
+        recipe: Recipe = replace(
+            configuration.recipe(cell, dataset), epochs=epochs, restarts=restarts, log_every=epochs, learning_rate=1e-6
+        )
+        return train_recipe(recipe, dataset.splits, cell.workers).seconds  # type: ignore[arg-type]
+
+    seconds(1)  # what is made once is not counted
+    short, long = seconds(1), seconds(3)  # two logged epochs each
+    epoch = max((long - short) / 2, 1e-9)
+    logged = max(short - epoch, 0.0) / 2
+    points = len(configuration.recipe(cell, dataset).logged_epochs())
+    return (epoch * cell.epochs + logged * points) / cell.epochs / restarts
+
+
+def _estimated_bytes(
+    missing: Sequence[tuple[Planned, int]], kept: Sequence[StoredRun], option: Option
+) -> tuple[float, str]:
+    """Bytes of the runs to come, and what they were told from."""
+    measured: dict[tuple[Any, ...], list[float]] = {}
+    for run in kept[-20 * SWEEPS :]:
+        shape = (run.params.get("data"), run.params.get("hidden"), run.params.get("dtype"))
+        if len(measured.setdefault(shape, [])) < SWEEPS:
+            measured[shape].append(sum(run.artifacts().values()) / int(run.params["restarts"]))
+    database, count = float(DATABASE_BYTES), sum(int(run.params["restarts"]) for run in kept)
+    if count:
+        rows = upkeep.sizes(option)[1]
+        database = rows / count if rows else database
+    total, told = 0.0, 0
+    for cell, restarts in missing:
+        params = _params(cell.config)
+        known = measured.get((params["data"], params["hidden"], params["dtype"]))
+        if known:
+            artifacts = sum(known) / len(known)
+            told += 1
+        else:
+            artifacts = _computed_bytes(cell.config)
+        total += artifacts * cell.config.restarts + database * restarts
+    per = f"{_bytes(total / sum(left for _, left in missing))} a restart"
+    if not told:
+        return total, f"{per}, computed from the sizes of weights and curves"
+    return total, f"{per}, measured on kept cells (for {told} of {len(missing)})"
+
+
+def _computed_bytes(cell: Config) -> float:
+    """Bytes of a restart's weights and curves, and its share of a cell's figures."""
+    from descentlab.tracking.contents import WEIGHTS_LIMIT
+
+    dataset = configuration.check(cell)
+    recipe = configuration.recipe(cell, dataset)
+    weights = 2 * parameter_count(recipe.layers) * (8 if cell.dtype == "float64" else 4)
+    kept = weights if weights * cell.restarts <= WEIGHTS_LIMIT else weights / cell.restarts
+    metrics = 2 * len(dataset.splits) + 3 * (len(recipe.layers) - 1)
+    return kept + 8 * metrics * len(recipe.logged_epochs()) + 120_000 / cell.restarts
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(seconds, 1):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def status(words: Sequence[str], option: Option) -> str:
+    """How far the newest sweeps are.
+
+    Args:
+        words: limit=N or limit=all, sweep=ID for one; ten where nothing is said.
+        option: names the store.
+
+    Raises:
+        InputError: for other words, or a store that is not there.
+    """
+    limit, only = SWEEPS, ""
+    for word in words:
+        key, _, value = word.partition("=")
+        if key == "limit" and (value == "all" or value.isdigit()):
+            limit = 10**9 if value == "all" else int(value)
+        elif key == "sweep" and value:
+            only = value
+        else:
+            raise InputError(f"{shown(word)}: status takes limit=N or limit=all, and sweep=ID")
+    records = find(option, "sweep", None if only in ("", "last") else only)
+    records.sort(key=lambda run: float(run.tags.get("at_work", run.started)))
+    records = records[-1:] if only == "last" else records[-limit:] if limit else []
+    if not records:
+        return f"sweep={only}: no such sweep" if only else "no sweeps"
+    rows = [row for record in reversed(records) for row in _progress(record, option)]
+    return "\n".join([*_table(rows, ("sweep", "of", "part", "begun"), ("begun",)), "", _many(len(records), "sweep")])
+
+
+def _progress(record: StoredRun, option: Option) -> list[dict[str, str]]:
+    """A row per part of a sweep."""
+    planned: dict[str, list[str]] = {}
+    for cell in json.loads(record.artifact("plan.json").read_text(encoding="utf-8"))["cells"]:
+        planned.setdefault(cell["part"], []).append(cell["key"])
+    rows = []
+    for part, keys in planned.items():
+        sweep = f"{record.tags['sweep']}-{part}" if part else record.tags["sweep"]
+        state: dict[str, str] = {}
+        lost = 0
+        for run in find(option, "cell", sweep, status=None):
+            now = run.status.lower()
+            if now == "running" and given_up(run.tags, run.started):
+                now = "killed"
+            if state.get(key_of(run)) != "finished":
+                state[key_of(run)] = now
+                lost += int(run.tags.get("diverged", 0)) if now == "finished" else 0
+        counts = Counter(state.get(key, "waiting") for key in keys)
+        rows.append(
+            {
+                "sweep": record.tags["sweep"],
+                "of": record.tags.get("label", ""),
+                "part": part,
+                "begun": _when(record.started),
+                "planned": str(len(keys)),
+                "done": str(counts["finished"] or ""),
+                "running": str(counts["running"] or ""),
+                "failed": str(counts["failed"] or ""),
+                "killed": str(counts["killed"] or ""),
+                "to do": str(len(keys) - counts["finished"] - counts["running"] or ""),
+                "diverged": str(lost or ""),
+            }
+        )
+    return rows

@@ -1,0 +1,1 @@
+"""Keys, their checks and composing: the only room that knows Hydra."""

@@ -1,0 +1,321 @@
+"""From the words of a command line to checked configurations: the only module that knows Hydra.
+
+Overrides are read with Hydra's grammar, options are composed by Hydra over conf/ and folders of the user's own. A sweep
+(-m, or the arms of a script) is expanded here, so that all its cells are composed and checked before the first one
+trains, each choice of options is composed once, and no folder is left behind.
+"""
+
+import copy
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice, product
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from descentlab.config.configuration import Config
+from descentlab.config.names import tell_apart
+from descentlab.config.options import GROUPS, LAUNCHER
+from descentlab.config.resolving import by_rate, keys, resolve
+from descentlab.values import InputError, nearest, refusal, shown, unknown
+
+USER_CONF = "DESCENTLAB_CONF"
+MOST_CELLS = 100_000
+CHOICES = (*GROUPS, "experiment", LAUNCHER)  # folders of conf/, one option of which is chosen
+
+
+def conf_folder() -> Path:
+    """conf/ at the clone's top, or inside an installed wheel."""
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "conf", package.parents[1] / "conf"):
+        if (folder / "config.yaml").is_file():
+            return folder
+    raise InputError(f"{package}: the installation has no conf folder; install descentlab again")
+
+
+def compose(
+    overrides: Sequence[str],
+    experiment: str | None = None,
+    arms: Sequence[Sequence[str]] | None = None,
+    sweep: bool = True,
+    config_dir: str | None = None,
+) -> list[Config]:
+    """Compose and resolve the cells of a sweep, or of one run.
+
+    Args:
+        overrides: in Hydra's grammar, for every cell; comma-separated values make a grid.
+        experiment: an option of conf/experiment/.
+        arms: override lists, one per cell (or grid of cells); None takes those that the experiment lists, if any.
+        sweep: whether there may be more than one cell; a list of learning rates makes several either way.
+        config_dir: folder with option files of the user's own; None looks at DESCENTLAB_CONF.
+
+    Returns:
+        The cells, in order; with names that tell them apart. `overrides` have the last word over an arm, and that over
+        what the experiment says.
+
+    Raises:
+        InputError: whatever is wrong with the words or the configuration, in one line.
+    """
+    composer = _Composer(folders_of(config_dir))
+    chosen = [f"experiment={experiment}"] if experiment else []
+    cells: list[Config] = []
+    for arm in arms if arms is not None else [[]]:
+        for words in composer.cells([*chosen, *arm, *overrides], sweep, arms is None):
+            for raw in by_rate(composer.raw(words)):
+                cells.append(resolve(raw))
+                if len(cells) > MOST_CELLS:
+                    raise InputError(f"sweep: has more than {MOST_CELLS} cells")
+    return tell_apart(cells) if len(cells) > 1 else cells
+
+
+class _Composer:
+    """Hydra over some folders; a choice of options is composed once, values are set on copies of it."""
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+
+        self.folders = folders
+        self.loader = _loader(folders)
+        self._parser = OverridesParser.create(config_loader=self.loader)
+        self._composed: dict[tuple[str, ...], _Composed] = {}
+
+    def cells(self, words: Sequence[str], sweep: bool, own_arms: bool) -> Iterator[dict[str, Any]]:
+        """Values by key for every cell: the words' grid over those that an experiment lists."""
+        for values in self._grid(words, sweep):
+            composed = self._compose(values)
+            if composed.arms and own_arms and not sweep:
+                count = len(composed.arms)
+                raise refusal("experiment", values["experiment"], f"is a sweep of {count} arms; add -m to run them all")
+            if not sweep:
+                yield values
+                continue
+            for arm in composed.arms if composed.arms and own_arms else [[]]:
+                for beneath in self._grid([*composed.axes, *arm], True, without=values):
+                    yield {**beneath, **values}
+
+    def raw(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The plain nested values of one cell."""
+        raw = copy.deepcopy(self._compose(values).raw)
+        for key, value in values.items():
+            if key not in CHOICES:
+                *path, last = key.removeprefix("hydra.").split(".")
+                place: Any = raw
+                for part in path:
+                    place = place.setdefault(part, {})
+                    if not isinstance(place, dict):
+                        raise refusal(part, place, f"must hold keys such as {last}")
+                place[last] = value
+        return raw
+
+    def _grid(
+        self, words: Sequence[str], sweep: bool, without: Mapping[str, Any] = MappingProxyType({})
+    ) -> Iterator[dict[str, Any]]:
+        """Several values of a key multiplied out; of two words with one key the later counts."""
+        axes: dict[str, list[Any]] = {}
+        for word in words:
+            key, values = self._axis(word, sweep)
+            if key not in without:
+                axes[key] = values
+        if math.prod(len(values) for values in axes.values()) > MOST_CELLS:
+            raise InputError(f"sweep: has more than {MOST_CELLS} cells")
+        for cell in product(*axes.values()):
+            yield dict(zip(axes, cell, strict=True))
+
+    def _axis(self, word: str, sweep: bool) -> tuple[str, list[Any]]:
+        """The key of an override and the values it gives it, one or several."""
+        override = self._parsed(word)
+        key = override.key_or_group
+        if not override.is_sweep_override():
+            return key, [self._checked(key, override.value())]
+        if not sweep:
+            raise InputError(f"{shown(word)}: several values make a sweep; add -m to run them all")
+        values = _swept(override, word)
+        if len(values) > MOST_CELLS:
+            raise InputError(f"{shown(word)}: makes more than {MOST_CELLS} cells")
+        if not values:
+            raise InputError(f"{shown(word)}: is a sweep over nothing")
+        return key, [self._checked(key, value) for value in values]
+
+    def _parsed(self, word: str) -> Any:
+        try:
+            override = self._parser.parse_overrides([word])[0]  # the singular form cannot glob
+        except Exception as error:  # of Hydra, of its grammar, or of numbers too large for Python to read
+            raise _unreadable(word) from error
+        if override.is_delete() or override.package is not None:
+            raise InputError(f"{shown(word)}: must be KEY=VALUE; no key can be taken out or moved")
+        return override
+
+    def _checked(self, key: str, value: Any) -> Any:
+        """A value as it is; a key or an option that is not there is refused."""
+        if key in CHOICES:
+            names = _options_of(key, self.folders)
+            if key == "experiment" and value is None:
+                return None
+            if value not in names:
+                raise unknown(key, value, names)
+            return str(value)
+        group, _, number = key.replace(LAUNCHER.replace("/", "."), LAUNCHER, 1).partition(".")
+        if key not in keys() and not (group in (*GROUPS, "output_initializer", LAUNCHER) and number):
+            valid = [*keys(), "experiment", LAUNCHER]
+            raise refusal(key, value, f"unknown key; not one of {', '.join(valid)}{nearest(key, valid)}")
+        return value
+
+    def _compose(self, values: Mapping[str, Any]) -> "_Composed":
+        choices = {key: value for key, value in values.items() if key in CHOICES}
+        words = tuple(f"{key}={'null' if value is None else value}" for key, value in sorted(choices.items()))
+        if words not in self._composed:
+            self._composed[words] = _composed(self.loader, words)
+        return self._composed[words]
+
+
+def _swept(override: Any, word: str) -> list[Any]:
+    """The values of a sweep, up to one more than there may be cells."""
+    from hydra.core.override_parser.types import RangeSweep
+
+    sweep = override.value()
+    try:
+        if isinstance(sweep, RangeSweep) and (sweep.stop - sweep.start) / sweep.step > MOST_CELLS:
+            return [sweep.start] * (MOST_CELLS + 1)  # a shuffled range would be written out first
+        return [override._convert_value(value) for value in islice(override.sweep_iterator(), MOST_CELLS + 1)]
+    except Exception as error:  # of Hydra, or of the numbers in a range
+        raise InputError(f"{shown(word)}: is not a sweep over single values ({_first_line(error)})") from error
+
+
+@dataclass(frozen=True)
+class _Composed:
+    """A choice of options as plain values, and the sweep that an experiment lists: its arms, and axes over all."""
+
+    raw: dict[str, Any]
+    arms: list[list[str]]
+    axes: list[str]
+
+
+def _composed(loader: Any, words: Sequence[str]) -> _Composed:
+    from hydra.types import RunMode
+    from omegaconf import OmegaConf
+
+    try:
+        config = loader.load_configuration("config", list(words), RunMode.RUN, from_shell=False)
+        params = dict(config.hydra.sweeper.get("params") or {})
+        raw: Any = OmegaConf.to_container(config, resolve=False)
+        launcher = raw.pop("hydra")["launcher"]
+    except Exception as error:  # whatever Hydra, OmegaConf or the YAML reader say about a file of the user's own
+        raise InputError(f"configuration: {_first_line(error)}") from error
+    raw["launcher"] = {"name": "none"} if "_target_" in launcher else launcher  # Hydra's own, where none is chosen
+    arms = raw.pop("arms", None) or []
+    if not isinstance(arms, list) or not all(isinstance(arm, list) for arm in arms):
+        raise refusal("arms", arms, "must be a list of override lists")
+    return _Composed(raw, [[str(word) for word in arm] for arm in arms], [f"{key}={params[key]}" for key in params])
+
+
+def _loader(folders: Sequence[Path]) -> Any:
+    from hydra import version
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+
+    version.setbase("1.3")
+    return ConfigLoaderImpl(config_search_path=_search_path(folders))
+
+
+def _search_path(folders: Sequence[Path]) -> Any:
+    from hydra._internal.utils import create_config_search_path
+    from hydra.core.config_search_path import SearchPathQuery
+
+    path = create_config_search_path(f"file://{folders[0]}")
+    for folder in folders[1:]:
+        path.prepend("user", f"file://{folder}", anchor=SearchPathQuery(provider="schema"))
+    return path
+
+
+def _unreadable(word: str) -> InputError:
+    """The error for a word that Hydra's grammar does not know, with what may have been meant."""
+    if "=" in word:
+        key, _, value = word.partition("=")
+        return refusal(key, value, "cannot be read; lists and texts with special characters need quotes,"
+                       " as in 'network.hidden=[64,32]' or 'data.path=\"~/a.csv\"'")  # fmt: skip
+    return InputError(f"{shown(word)}: must be KEY=VALUE{nearest(word, keys())}")
+
+
+def _first_line(error: Exception) -> str:
+    """What an exception says, on one line, without search paths and links."""
+    text = str(error).split("\nSearch path:")[0].split("\nSee https:")[0]
+    return shown(" ".join(text.split()) or type(error).__name__, 300)
+
+
+def folders_of(config_dir: str | None) -> list[Path]:
+    """Where options are looked for: the project's own folder, then the user's.
+
+    Raises:
+        InputError: a folder that is not there, or one with a file that the project's own would hide.
+    """
+    own = conf_folder()
+    given = os.environ.get(USER_CONF) if config_dir is None else config_dir
+    if given is None:
+        return [own]
+    key = USER_CONF if config_dir is None else "--config-dir"
+    try:
+        folder = Path(given).expanduser().resolve()
+        if not given or not folder.is_dir():
+            raise refusal(key, given, "must be a folder with option files, such as activation/mine.yaml")
+    except (OSError, ValueError, RuntimeError) as error:
+        raise refusal(key, given, f"cannot be read ({_first_line(error)})") from error
+    if folder == own:
+        return [own]
+    for file in sorted(folder.rglob("*.yaml")):
+        if (own / file.relative_to(folder)).is_file():
+            raise refusal(key, given, f"{file.relative_to(folder)} would be hidden by the project's own; rename it")
+    return [own, folder]
+
+
+def _options_of(group: str, folders: Sequence[Path]) -> list[str]:
+    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
+
+
+def shell_completion(words: Sequence[str], config_dir: str | None) -> None:
+    """Hydra's answer to install=SHELL, uninstall=SHELL or query=SHELL."""
+    from hydra import version
+    from hydra._internal.hydra import Hydra
+    from hydra.core.global_hydra import GlobalHydra
+
+    version.setbase("1.3")
+    hydra = Hydra.create_main_hydra2("descentlab", _search_path(folders_of(config_dir)))
+    try:
+        hydra.shell_completion("config", words)
+    finally:
+        GlobalHydra.instance().clear()
+
+
+# --- help -------------------------------------------------------------------------------------------------------
+
+
+def choices(folders: Sequence[Path]) -> str:
+    """Groups with their options and these with their own numbers, then keys with their defaults."""
+    lines = ["groups and their options (* default):"]
+    text = (folders[0] / "config.yaml").read_text(encoding="utf-8")
+    defaults = dict(re.findall(r"^  - (\w+): (\w+)", text, re.MULTILINE))
+    for group in CHOICES:
+        names = _options_of(group, folders)
+        marked = [name + "*" if defaults.get(group) == name else name for name in names]
+        lines += _wrapped(f"  {group:<14} ", " ".join(marked))
+        owners: dict[str, list[str]] = {}
+        for name in names if group != "experiment" else []:
+            files = [path for folder in folders for path in [folder / group / f"{name}.yaml"] if path.is_file()]
+            for number in re.findall(r"^(\w+):", files[0].read_text(encoding="utf-8", errors="replace"), re.MULTILINE):
+                owners.setdefault(number, []).append(name)
+        owners.pop("name", None)
+        dotted = group.replace("/", ".")
+        texts = [f"{dotted}.{number} ({', '.join(own)})" if len(own) <= 3 else f"{dotted}.{number}"
+                 for number, own in owners.items()]  # fmt: skip
+        lines += _wrapped(" " * 17, "; ".join(texts)) if texts else []
+    body = text.split("\n\n", 1)[1].rstrip().splitlines()
+    return "\n".join(
+        [*lines, "", "keys and their defaults (docs/configuration.md has them all):", *(f"  {line}" for line in body)]
+    )
+
+
+def _wrapped(head: str, text: str) -> list[str]:
+    import textwrap
+
+    return textwrap.wrap(text, 118, initial_indent=head, subsequent_indent=" " * len(head), break_on_hyphens=False)

@@ -1,0 +1,164 @@
+"""What all figures share: colours, marks and names, and the parts that any of them is made of.
+
+Colours are Okabe and Ito's (2008), told apart without colour by line style and marker as well. Figures are made with
+matplotlib's objects and not with pyplot, whose global state is not for threads.
+"""
+
+import threading
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from numpy import ndarray
+
+from descentlab.tracking.contents import SPLITS
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C7A00")
+LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (3, 1)), (0, (1, 2)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+COLUMNS = 4  # small panels in a row
+DECADES = 30.0  # values whose largest is more than this many times the smallest are shown on a log axis
+LABELS = {
+    "mean_squared_error": "½ mean squared error",
+    "binary_cross_entropy": "binary cross-entropy (nats)",
+    "categorical_cross_entropy": "categorical cross-entropy (nats)",
+    "loss": "loss",
+    "accuracy": "accuracy (fraction of samples)",
+    "r2": "R² (fraction of variance)",
+    "delta_norm": "mean |δ| over samples",
+    "delta_rms": "root mean square |δ| over samples",
+    "gradient_norm": "‖∂C/∂W‖ (Frobenius)",
+    "bias_gradient_norm": "‖∂C/∂b‖, the norm of the mean δ",
+    "weight_norm": "‖W‖ (Frobenius)",
+}
+
+_drawing = threading.Lock()  # matplotlib's text machinery is shared
+
+
+def save(figure: Figure, path: str | Path, dpi: int = 150, last: bool = False) -> None:
+    """Write a figure in the format that the path's ending names; safe from any thread.
+
+    Args:
+        figure: to be written.
+        path: of the file.
+        dpi: of a PNG.
+        last: it is written but this once, and need not be laid out twice, which takes time.
+    """
+    options: dict[str, Any] = {"dpi": dpi}
+    if str(path).endswith(".svg"):
+        options["metadata"] = {"Date": None}  # the same figure is the same file
+    elif str(path).endswith(".png"):
+        options["pil_kwargs"] = {"compress_level": 3}  # a third of the time of the default, for 1.2 of the size
+    with _drawing, rc_context({"svg.hashsalt": "descentlab"}):  # ids that are not random
+        layout = figure.get_layout_engine()
+        if last and layout is not None:
+            figure.set_dpi(dpi)
+            layout.execute(figure)
+            figure.set_layout_engine(None)
+        figure.savefig(path, **options)
+
+
+def canvas(
+    panels: int,
+    height: float = 4.2,
+    width: float = 5.0,
+    share_y: bool = False,
+    labels: Iterable[Hashable] = (),
+    rows: int = 1,
+) -> tuple[Figure, Sequence[Axes]]:
+    """A figure of `rows` rows of panels, sizes of each in inches, with room for the names beside the first panel."""
+    layout = ConstrainedLayoutEngine(w_pad=0.09, h_pad=0.06)  # inches; a tick's label may reach over its axis
+    margin = 0.085 * max((len(str(label)) for label in labels), default=0)  # names beside the first panel
+    figure = Figure(figsize=(max(5.5, width * panels + margin), rows * height), layout=layout)
+    FigureCanvasAgg(figure)
+    axes = list(figure.subplots(rows, panels, squeeze=False, sharey=share_y).ravel())
+    for ax in axes:
+        ax.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def grid(titles: Sequence[str], share_y: bool = False) -> tuple[Figure, Sequence[Axes]]:
+    """A figure of small panels with these titles, COLUMNS in a row, and its axes without those that would be empty."""
+    width = max(3.1, 0.085 * max(len(title) for title in titles))
+    figure, axes = canvas(min(COLUMNS, len(titles)), 2.6, width, share_y, rows=-(-len(titles) // COLUMNS))
+    for ax in axes[len(titles) :]:
+        ax.remove()
+    for ax, title in zip(axes, titles, strict=False):
+        ax.set_title(title, fontsize="medium")
+    return figure, axes[: len(titles)]
+
+
+def legend(figure: Figure, handles: Mapping[str, Artist], note: str | None) -> None:
+    """A legend below all panels, under a line that says how to read the marks."""
+    widest = 0.7 + 0.095 * max((len(name) for name in handles), default=1)  # inches of an entry, line and gap included
+    columns = min(4, max(1, len(handles)), max(1, int(figure.get_figwidth() / widest)))
+    shown = figure.legend(
+        list(handles.values()), list(handles), loc="outside lower center", ncols=columns, frameon=False, title=note
+    )
+    shown.get_title().set_fontsize("small")
+    shown.get_title().set_color("#444444")
+
+
+def value_axis(ax: Axes, values: Iterable[float], along: str = "y") -> None:
+    """A log axis where values span decades."""
+    finite = np.asarray(list(values), dtype=np.float64)
+    finite = finite[np.isfinite(finite)]
+    if len(finite) and finite.min() > 0 and finite.max() > DECADES * finite.min():
+        (ax.set_yscale if along == "y" else ax.set_xscale)("log")
+        low = finite.min() / 1.3  # an interval around a mean may reach below 0
+        current = ax.get_ylim() if along == "y" else ax.get_xlim()
+        (ax.set_ylim if along == "y" else ax.set_xlim)(low, max(current[1], finite.max() * 1.3))
+
+
+def ordered(values: "pd.Series[Any]") -> list[Hashable]:
+    """Distinct values, numbers by size and names as they come."""
+    distinct = list(dict.fromkeys(values))
+    return sorted(distinct) if pd.api.types.is_numeric_dtype(values) else distinct
+
+
+def table(rows: pd.DataFrame, axis: str) -> tuple[ndarray, ndarray]:
+    """Positions (P,) and values (P, R), a column per restart (of each run, where several share a series)."""
+    keys = [key for key in ("run_id", "seed") if key in rows.columns]
+    wide = rows.set_index([axis, *keys])["value"].unstack(keys).sort_index()
+    return wide.index.to_numpy(), wide.to_numpy(dtype=np.float64)
+
+
+def quantity(metric: str) -> str:
+    """What a metric measures, without the split or the layer."""
+    head, _, tail = metric.partition("/")
+    return tail if head in SPLITS else head
+
+
+def label(panel: str, frame: pd.DataFrame, metrics: Sequence[str]) -> str:
+    """A panel's quantity in words, after its split where only one is drawn."""
+    name = quantity(panel)
+    if name == "loss" and "loss" in frame.columns:
+        losses = frame["loss"].unique()
+        if len(losses) == 1:
+            name = str(losses[0])
+    text = LABELS.get(name, name)
+    return text if panel in (name, "loss") or len(metrics) > 1 else f"{panel.split('/')[0]} {text}"
+
+
+def setting(frame: pd.DataFrame, by: str | None) -> str:
+    """What a figure shows: cell where there is one, data and number of restarts."""
+    parts = []
+    if by is not None and frame[by].nunique() == 1:
+        parts.append(str(frame[by].iloc[0]))
+    if "data" in frame.columns and frame["data"].nunique() == 1:
+        parts.append(str(frame["data"].iloc[0]))
+    keys = [key for key in ("run_id", "cell") if key in frame.columns][:1]
+    counts = frame.groupby(keys)["seed"].nunique() if keys else pd.Series([frame["seed"].nunique()])
+    few, many = int(counts.min()), int(counts.max())
+    count = f"{few}" if few == many else f"{few} to {many}"
+    restarts = f"{count} restart" + ("" if many == 1 else "s")
+    parts.append(restarts + (" per cell" if len(counts) > 1 else ""))
+    return ", ".join(parts)

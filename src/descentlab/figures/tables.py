@@ -1,0 +1,222 @@
+"""Two settings at once: a coloured cell for each pair."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy import ndarray
+
+from descentlab.figures import style
+from descentlab.figures.style import COLOURS, LABELS, LINES
+from descentlab.tracking.contents import spread as statistics
+
+
+def grid_table(
+    frame: pd.DataFrame,
+    metric: str = "test/accuracy",
+    rows: str = "activation",
+    columns: str = "descent",
+    panels: str | None = "loss",
+    title: str | None = None,
+) -> Figure:
+    """A grid of cells as a table of coloured means, each with the half width of its 95 % interval.
+
+    Args:
+        frame: one row per restart, as from `results.restarts`.
+        metric: the column to show.
+        rows: the column that makes the table's rows.
+        columns: the column that makes its columns.
+        panels: the column that makes a table each.
+        title: over the figure; None says data and restarts.
+
+    Returns:
+        The figure.
+    """
+    groups = style.ordered(frame[panels]) if panels else [None]
+    lines, across = style.ordered(frame[rows]), style.ordered(frame[columns])
+    means = np.full((len(groups), len(lines), len(across)), np.nan)
+    notes = np.full(means.shape, "", dtype=object)
+    for place in np.ndindex(means.shape):
+        group, line, column = groups[place[0]], lines[place[1]], across[place[2]]
+        chosen = (frame[rows] == line) & (frame[columns] == column)
+        if group is not None:
+            chosen &= frame[panels] == group
+        values = frame[chosen][metric].to_numpy(dtype=np.float64)
+        if len(values):
+            means[place], notes[place] = _entry(values)
+    finite = means[np.isfinite(means)]
+    limits = Normalize(finite.min(initial=np.inf), finite.max(initial=-np.inf)) if len(finite) else Normalize(0, 1)
+    height, width = 1.9 + 0.62 * len(lines), 1.5 + 1.35 * len(across)
+    figure, axes = style.canvas(len(groups), height, width, share_y=True, labels=lines)
+    image = None
+    for ax, group, values, texts in zip(axes, groups, means, notes, strict=True):
+        image = ax.imshow(values, cmap="cividis", norm=limits, aspect="auto")
+        for (line, column), text in np.ndenumerate(texts):
+            dark = np.isfinite(values[line, column]) and limits(values[line, column]) < 0.5
+            ax.text(column, line, text, ha="center", va="center", color="white" if dark else "black", fontsize="small")
+        ax.set_xticks(range(len(across)), [str(name).replace("_", "\n", 1) for name in across])
+        ax.set_yticks(range(len(lines)), [str(name) for name in lines])
+        ax.set_xlabel(columns)
+        if group is not None:
+            ax.set_title(f"{group}".replace("_", " "), fontsize="medium")
+        ax.tick_params(length=0)
+        for side in ax.spines.values():
+            side.set_visible(False)
+    axes[0].set_ylabel(rows)
+    if image is not None and len(finite):
+        bar = figure.colorbar(image, ax=list(axes), pad=0.02)
+        bar.set_label(f"{metric.split('/')[0]} {style.label(style.quantity(metric), frame, [metric])}")
+    figure.suptitle(title or f"{style.setting(frame, None)}, mean ± half of the 95 % interval")
+    return figure
+
+
+def phase_map(
+    frame: pd.DataFrame,
+    x: str,
+    y: str,
+    value: str,
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    labels: tuple[str, str, str],
+    title: str | None = None,
+) -> Figure:
+    """Means over restarts as a map over two settings, with predicted lines drawn over it.
+
+    Args:
+        frame: one row per restart.
+        x: the column along the axis; both axes are logarithmic.
+        y: the column up the axis.
+        value: the column whose mean is shown, 0 to 1.
+        lines: name -> positions (x, y) of a predicted line; what lies outside the map is not drawn.
+        labels: of the axes and of the value.
+        title: over the figure; None says data and restarts.
+
+    Returns:
+        The figure.
+    """
+    figure, axes = style.canvas(1, width=7.5, height=5.2)
+    ax = axes[0]
+    table = frame.pivot_table(index=y, columns=x, values=value, aggfunc="mean", dropna=False)
+    counts = frame.groupby([y, x]).size()
+    across, along = table.columns.to_numpy(dtype=float), table.index.to_numpy(dtype=float)
+    edges = [np.exp(_edges(np.log(centres))) for centres in (across, along)]
+    image = ax.pcolormesh(*edges, table.to_numpy(), cmap="cividis", vmin=0.0, vmax=1.0)
+    for (row, column), mean in np.ndenumerate(table.to_numpy()):
+        run = (table.index[row], table.columns[column]) in counts.index
+        text = f"{mean:.2f}" if np.isfinite(mean) else "diverged" if run else ""
+        colour = "white" if mean < 0.5 else "black"
+        ax.text(across[column], along[row], text, color=colour, ha="center", va="center", fontsize="small", zorder=5)
+    handles: dict[str, Line2D] = {}
+    for place, (name, (positions, heights)) in enumerate(lines.items()):
+        ax.plot(positions, heights, color="white", lw=4, zorder=3)
+        (handles[name],) = ax.plot(positions, heights, color=COLOURS[1 - place], lw=2.2, ls=LINES[place], zorder=4)
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_yticks(along, [f"{one:g}" for one in along])
+    ax.set_xticks(across, [f"{one:g}" for one in across])
+    ax.minorticks_off()
+    ax.set_xlim(edges[0][0], edges[0][-1])
+    ax.set_ylim(edges[1][0], edges[1][-1])
+    ax.set_xlabel(labels[0])
+    ax.set_ylabel(labels[1])
+    figure.colorbar(image, ax=ax, pad=0.02).set_label(labels[2])
+    style.legend(figure, handles, None)
+    figure.suptitle(title or style.setting(frame, None))
+    return figure
+
+
+def heat_maps(frame: pd.DataFrame, quantity: str = "delta_norm", by: str = "cell", title: str | None = None) -> Figure:
+    """A norm by layer and epoch as colour, a panel per series: the mean over restarts of its decimal logarithm.
+
+    Args:
+        frame: long, as from `results.curves`, with metrics delta_norm/layer_1 and so on; layer 1 touches the input.
+        quantity: delta_norm, gradient_norm or any other section with a value above 0 per layer.
+        by: the column that tells the panels apart.
+        title: over the figure; None says data and restarts.
+
+    Returns:
+        The figure.
+    """
+    prefix = f"{quantity}/layer_"
+    frame = frame[frame["metric"].str.startswith(prefix)]
+    frame = frame.assign(layer=frame["metric"].str.removeprefix(prefix).astype(int))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        frame = frame.assign(log=np.log10(frame["value"])).replace({"log": {-np.inf: np.nan}})
+    keys = style.ordered(frame[by])
+    tables = [frame[frame[by] == key].pivot_table(index="layer", columns="epoch", values="log") for key in keys]
+    levels = np.concatenate([table.to_numpy().ravel() for table in tables])
+    limits = Normalize(np.nanmin(levels), np.nanmax(levels))
+    figure, axes = style.canvas(len(keys), width=3.3, share_y=True)
+    for ax, key, table in zip(axes, keys, tables, strict=True):
+        image = ax.imshow(table, cmap="cividis", norm=limits, aspect="auto", origin="lower", interpolation="nearest")
+        shown = np.unique(np.linspace(0, len(table.columns) - 1, 6).round().astype(int))
+        ax.set_xticks(shown, [str(table.columns[place]) for place in shown])
+        ax.set_yticks(range(len(table.index)), [str(layer) for layer in table.index])
+        ax.set_xlabel("epoch (logged ones)")
+        ax.set_title(str(key), fontsize="medium")
+        ax.tick_params(length=0)
+    axes[0].set_ylabel("layer (1 touches the input)")
+    figure.colorbar(image, ax=list(axes), pad=0.02).set_label(f"log₁₀ {LABELS.get(quantity, quantity)}")
+    figure.suptitle(title or style.setting(frame, None))
+    return figure
+
+
+def slices(
+    frame: pd.DataFrame, rows: str, columns: str, value: str, labels: tuple[str, str], title: str | None = None
+) -> Figure:
+    """A value on planes as filled contours at even steps of its logarithm, one scale for all; marked points on top.
+
+    Args:
+        frame: one row per point of a grid, x, y and the value, above 0; rows with a number as `end` are marked points.
+        rows: the column that makes a row of panels each.
+        columns: the column that makes a column of panels each.
+        value: the column to show.
+        labels: of all axes, and of the value.
+        title: over the figure.
+
+    Returns:
+        The figure.
+    """
+    lines, across = style.ordered(frame[rows]), style.ordered(frame[columns])
+    marked = frame["end"].notna()
+    points = frame[~marked]
+    levels = np.geomspace(points[value].min(), points[value].max(), 33)
+    figure, axes = style.canvas(len(across), 3.5, 4.2, rows=len(lines))
+    for ax, (line, column) in zip(axes, ((line, column) for line in lines for column in across), strict=True):
+        here = (frame[rows] == line) & (frame[columns] == column)
+        grid = points[here[~marked]].pivot_table(index="y", columns="x", values=value)
+        look: dict[str, Any] = {"levels": levels, "norm": LogNorm(levels[0], levels[-1])}
+        image = ax.contourf(grid.columns, grid.index, grid, cmap="cividis_r", extend="both", **look)
+        ax.contour(grid.columns, grid.index, grid, colors="black", linewidths=0.25, alpha=0.5, **look)
+        for end in frame[marked & here].itertuples():
+            ax.plot([end.x], [end.y], ls="", marker="o", ms=6, color="white", mec="black", zorder=4)
+            ax.annotate(f"{end.end:g}", (end.x, end.y),
+                        xytext=(5, 5), textcoords="offset points", fontsize="small", color="black",
+                        bbox={"facecolor": "white", "alpha": 0.8, "lw": 0, "pad": 1.0})  # fmt: skip
+        ax.set_title(f"{rows} {line}, {column}", fontsize="medium")
+        ax.set_aspect("equal")
+    bar = figure.colorbar(image, ax=axes, pad=0.02, format="%.2g")
+    bar.set_label(labels[1])
+    figure.supxlabel(labels[0], fontsize="medium")
+    figure.suptitle(title or "")
+    return figure
+
+
+def _entry(values: ndarray) -> tuple[float, str]:
+    series = statistics(values[None, :])
+    mean, low, lost = (float(series[key][0]) for key in ("", "_ci_low", "_diverged"))
+    if not np.isfinite(mean):
+        return np.nan, "all diverged" if len(values) > 1 else "diverged"
+    text = f"{mean:.3g}" if not np.isfinite(low) else f"{mean:.3f}\n± {mean - low:.3f}"
+    return mean, text + (f"\n{lost:.0f} diverged" if lost else "")
+
+
+def _edges(centres: ndarray) -> ndarray:
+    """Where cells around these centres meet: (n + 1,)."""
+    if len(centres) == 1:
+        return centres[0] + np.array([-0.5, 0.5])
+    middles = 0.5 * (centres[1:] + centres[:-1])
+    return np.concatenate([[2 * centres[0] - middles[0]], middles, [2 * centres[-1] - middles[-1]]])

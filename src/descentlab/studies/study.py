@@ -1,0 +1,407 @@
+"""What the scripts in experiments/ share: parts and arms, quick and full form, tuned rates, one summary run.
+
+A study is a few *parts*. Each is a sweep of its own: arms (override lists, one per cell) over the settings of
+conf/experiment/<part>.yaml. Rates that go with an arm are chosen once by `--tune` and kept in experiments/arms/, so
+that a study reruns without tuning. The quick form runs the same arms with fewer restarts and epochs.
+
+What a study claims is declared in experiments/claims/<study>.yaml (analysis.verdicts says how) before it runs, and a
+family of claims that its seeds could not decide is refused then. `report` makes tables, figures and verdicts of the
+tracked runs; what is measured without a cell goes through `Study.measured`, which keeps it. So the very same `report`
+draws everything anew from the store, next year too (studies.report).
+"""
+
+import dataclasses
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from descentlab import interrupts
+from descentlab.analysis import verdicts
+from descentlab.analysis.verdicts import Claim, Values
+from descentlab.config import composing
+from descentlab.config import resolving as configuration
+from descentlab.config.configuration import Config
+from descentlab.nn.trainer import train_recipe
+from descentlab.values import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from descentlab.sweeps.judges import Judge
+    from descentlab.tracking import StoredRun, SummaryRun, Tracker, results
+    from descentlab.values import Option
+
+Arm = Sequence[str]
+
+EXPERIMENTS = Path(__file__).resolve().parents[3] / "experiments"  # of the clone; no part of an installed wheel
+RATES = tuple(float(f"{10 ** (k / 4):.3g}") for k in range(-8, 7))  # .01 to 31.6, four a decade
+RATE_LIMITS = (1e-6, 1e6)
+TUNING_SEED, TUNING_RESTARTS = 100_000, 5  # apart from every reported seed
+
+
+@dataclass(frozen=True)
+class Part:
+    """One sweep of a study.
+
+    Attributes:
+        arms: override lists, one per cell; None for those that the file of conf/experiment/ lists.
+        quick: overrides of the quick form.
+        few: which of the arms, or of the cells where the settings list the arms, the quick form runs; None for all.
+        tuned: whether each arm's learning rate is chosen by `--tune` and read from experiments/arms/.
+        needs: environment variable without which the part is skipped, with a line that says so.
+        full_only: whether the quick form leaves the part out.
+        in_place_of: a part before this one, which is run only where that one is not.
+        judge: says what the restarts ended in (`judges`); what it says is in `Study.restarts`.
+    """
+
+    arms: Sequence[Arm] | None
+    quick: Sequence[str] = ()
+    few: slice | None = None
+    tuned: bool = False
+    needs: str | None = None
+    full_only: bool = False
+    in_place_of: str | None = None
+    judge: "Judge | None" = None
+
+
+class Study:
+    """A script's run: the cells of its parts as tables, and what is made of them.
+
+    Attributes:
+        summary: the run that holds tables and figures.
+        claims: as declared.
+        quick: whether this is the quick form.
+    """
+
+    def __init__(
+        self,
+        source: "Tracker | Option",
+        summary: "SummaryRun",
+        sweeps: Mapping[str, str],
+        claims: Sequence[Claim] = (),
+        quick: bool = False,
+        kept: "StoredRun | None" = None,
+        cut_short: "StoredRun | None" = None,
+    ) -> None:
+        """Read runs from a source.
+
+        With `kept`, the summary of an earlier run, nothing is measured anew; with one that was cut short nothing that
+        it had measured already.
+        """
+        self.summary, self.claims, self.quick = summary, list(claims), quick
+        self._source, self._sweeps, self._kept, self._cut_short = source, sweeps, kept, cut_short
+
+    def has(self, part: str) -> bool:
+        """Whether a part was run: not where what it needs is missing, nor all of them in the quick form."""
+        return part in self._sweeps
+
+    def restarts(self, part: str) -> "pd.DataFrame":
+        """One row per restart of a part, as `results.restarts`."""
+        from descentlab.tracking import results
+
+        return results.restarts(self._source, self._sweeps[part])
+
+    def curves(self, part: str, metrics: Sequence[str] | None = None) -> "pd.DataFrame":
+        """One row per restart, epoch and metric of a part, as `results.curves`."""
+        from descentlab.tracking import results
+
+        return results.curves(self._source, self._sweeps[part], metrics=metrics)
+
+    def weights(self, run_id: str) -> "results.Weights":
+        """The weights of a cell's restarts, as `results.weights`; beyond some size only the best one's are kept."""
+        from descentlab.tracking import results
+
+        return results.weights(self._source, run_id)
+
+    def measured(self, name: str, measure: Callable[[], "pd.DataFrame"]) -> "pd.DataFrame":
+        """A table that no cell holds: measured now and kept as <name>.csv, or read back where it was kept before."""
+        import pandas as pd
+
+        file, earlier = f"{name}.csv", self._kept
+        if self._cut_short and file in self._cut_short.artifacts():
+            earlier = self._cut_short
+        frame = pd.read_csv(earlier.artifact(file)) if earlier else measure()
+        self.summary.text(file, frame.to_csv(index=False), at_once=True)
+        return frame
+
+    def table(self, name: str, frame: "pd.DataFrame") -> None:
+        """Print a table and keep it with the summary, as CSV and HTML."""
+        self.summary.table(name, frame)
+        print(f"\n{name}\n{frame.to_string(index=False, float_format=lambda value: f'{value:.4g}')}", flush=True)
+
+    def figure(self, name: str, figure: "Figure", data: "pd.DataFrame | None" = None) -> None:
+        """Keep a figure with the summary, as PNG and SVG, and the numbers behind it as <name>.csv."""
+        self.summary.figure(name, figure)
+        if data is not None:
+            self.summary.table(name, data)
+
+    def verdicts(self, values: Mapping[str, Values | Mapping[str, Values] | None]) -> "pd.DataFrame":
+        """Judge the declared claims on their values (`verdicts.judge`), print the table and keep it.
+
+        Kept are verdict.json, verdicts.csv and a metric verdict/<claim> (1 supported, 0 undecided, -1 not supported)
+        with estimate/<claim> beside it where the claim is a single case.
+
+        Raises:
+            ValueError: for values that do not match the declaration.
+        """
+        import pandas as pd
+
+        rows = verdicts.judge(self.claims, values)
+        frame = pd.DataFrame([row.as_dict() for row in rows])
+        self.summary.table("verdicts", frame)
+        plain = [{key: None if value != value else value for key, value in row.as_dict().items()} for row in rows]
+        self.summary.text("verdict.json", json.dumps(plain, indent=2, default=str) + "\n")
+        numbers = {f"verdict/{claim}": float(score) for claim, score in verdicts.scores(rows).items()}
+        cases = {claim.id: claim.cases for claim in self.claims}
+        numbers |= {f"estimate/{row.claim}": row.estimate for row in rows if cases[row.claim] == 1}
+        self.summary.metrics(numbers)
+        print(f"\nverdicts\n{_by_claim(frame).to_string(index=False, float_format=lambda value: f'{value:.4g}')}")
+        print("\n".join(f"  {claim.id}: {claim.statement}" for claim in self.claims), flush=True)
+        return frame
+
+
+def _by_claim(rows: "pd.DataFrame") -> "pd.DataFrame":
+    """A line per claim: how many of its cases ended how, and between which values their estimates lie."""
+    import pandas as pd
+
+    lines = []
+    for claim, cases in rows.groupby("claim", sort=False):
+        counts = cases["verdict"].value_counts()
+        lines.append(
+            {
+                "claim": claim,
+                "n": cases["n"].min(),
+                "margin": cases["margin"].iloc[0],
+                "lowest": cases["estimate"].min(),
+                "highest": cases["estimate"].max(),
+                "worst_p_holm": cases["p_holm"].max(),
+                **{verdict: counts.get(verdict, 0) for verdict in verdicts.SCORES},
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def main(
+    name: str,
+    about: str,
+    parts: Mapping[str, Part],
+    report: Callable[[Study], None],
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """Run a script of experiments/: all cells of all parts are checked, then trained, then reported.
+
+    Args:
+        name: of the study, and of its summary run.
+        about: the script's docstring, shown by --help.
+        parts: by the name of their file in conf/experiment/.
+        report: makes tables and figures.
+        arguments: --quick, --tune, --help and overrides that go to every cell; None reads the command line.
+
+    Returns:
+        The exit status.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    flags = {word for word in given if word.startswith("-")}
+    overrides = [word for word in given if word not in flags]
+    if flags & {"-h", "--help"}:
+        print(
+            about.strip() + "\n\nusage: --quick (small form), --tune (choose rates anew), overrides such as restarts=10"
+        )
+        return 0
+
+    def work() -> int:
+        if flags - {"--quick", "--tune"}:
+            raise InputError(f"{sorted(flags)[0]}: not one of --help, --quick, --tune")
+        if "--tune" in flags:
+            _tune(name, {key: part for key, part in parts.items() if part.tuned}, overrides)
+        else:
+            _run(name, parts, report, overrides, quick="--quick" in flags)
+        return 0
+
+    return interrupts.guarded(work)
+
+
+def _run(
+    name: str, parts: Mapping[str, Part], report: Callable[[Study], None], overrides: Sequence[str], quick: bool
+) -> None:
+    from descentlab.sweeps import running as sweeps
+    from descentlab.tracking import open_tracker, part_id
+
+    began = time.perf_counter()
+    claims = declared_claims(name)
+    cells = {}
+    for key, part in parts.items():
+        if quick and part.full_only:
+            continue
+        if part.needs and not os.environ.get(part.needs):
+            print(f"{key}: skipped, because {part.needs} is not set", flush=True)
+            continue
+        if part.in_place_of in cells:
+            continue
+        arms = _tuned_arms(key) if part.tuned else part.arms
+        few = part.few if quick and part.few else slice(None)
+        given = [*(part.quick if quick else ()), *overrides]
+        cells[key] = composing.compose(given, key)[few] if arms is None else composing.compose(given, key, arms[few])
+    for cell in chain.from_iterable(cells.values()):
+        configuration.check(cell)
+    if not quick:
+        _check_claims(claims, overrides)
+    first = next(chain.from_iterable(cells.values()), None) or composing.compose(overrides, sweep=False)[0]
+    with open_tracker(first.tracking) as tracker:
+        sweeps.begin(cells, tracker, f"{name} --quick" if quick else name)
+        for key, configs in cells.items():
+            sweeps.run(configs, tracker, judge=parts[key].judge, part=key)
+        tracker.flush()
+        words = " ".join(word for word in overrides if not word.startswith("tracking"))  # may hold a password
+        settings = {"study": name, "form": "quick" if quick else "full", "overrides": words}
+        before = _cut_short(tracker, settings) if first.tracking.name != "none" else None
+        with tracker.summary(name, settings) as summary:
+            sweeps_of = {key: part_id(tracker.sweep, key) for key in cells}
+            report(Study(tracker, summary, sweeps_of, claims, quick, cut_short=before))
+            summary.metrics({"seconds": time.perf_counter() - began})
+        print(f"\n{name}: {time.perf_counter() - began:.0f} s; kept in {tracker.location}", flush=True)
+
+
+def _cut_short(tracker: "Tracker", settings: Mapping[str, str]) -> "StoredRun | None":
+    """The last run of a study with these settings and by this code, if it did not end."""
+    from descentlab.tracking import contents, find
+
+    last = find(tracker, "summary", where={key: settings[key] for key in ("study", "form")}, status=None, limit=1)
+    if not last or last[0].status == "FINISHED" or last[0].params.get("overrides", "") != settings["overrides"]:
+        return None
+    same = last[0].tags.get("git_commit") == contents.environment().get("git_commit")
+    return last[0] if same else None
+
+
+def declared_claims(name: str) -> list[Claim]:
+    """What a study claims, from experiments/claims/<name>.yaml; none where there is no such file.
+
+    Raises:
+        InputError: a file that cannot be read, or claims that mean nothing.
+    """
+    import yaml
+
+    path = EXPERIMENTS / "claims" / f"{name}.yaml"
+    if not path.is_file():
+        return []
+    try:
+        return verdicts.declared(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InputError(f"experiments/claims/{name}.yaml: {configuration.shown(error, 300)}") from error
+
+
+def _check_claims(claims: Sequence[Claim], overrides: Sequence[str]) -> None:
+    """Refuse claims that the seeds of this run could not decide."""
+    given = [int(word.partition("=")[2]) for word in overrides if word.startswith("restarts=")]
+    try:
+        verdicts.check(claims, min(given, default=math.inf))
+    except ValueError as error:
+        raise InputError(f"claim {error}") from error
+
+
+# --- learning rates ------------------------------------------------------------------------------------------------
+
+
+def _tune(name: str, parts: Mapping[str, Part], overrides: Sequence[str]) -> None:
+
+    for key, part in parts.items():
+        chosen = []
+        for arm, cell in zip(part.arms or (), composing.compose(overrides, key, part.arms), strict=True):
+            table = choose_rate(cell)
+            best = table[table["chosen"]].iloc[0]
+            chosen.append([*arm, f"learning_rate={best['learning_rate']:g}"])
+            print(f"{key}: {' '.join(chosen[-1])}, validation loss {best['validation_loss']:.4g}", flush=True)
+        _write_arms(key, chosen, f"made by `python experiments/{name}.py --tune`")
+
+
+def choose_rate(config: Config, rates: Sequence[float] = RATES) -> "pd.DataFrame":
+    """Compare learning rates on validation with the tuning seeds, all rates and seeds in one stack.
+
+    The grid is widened by half its length on the side where its edge wins. A rate with which any restart diverges is
+    no candidate.
+
+    Args:
+        config: the cell; its learning rate, seed and restarts are replaced.
+        rates: the grid to start from, rising.
+
+    Returns:
+        One row per rate tried: learning_rate, validation_loss (mean over tuning seeds, infinite where one diverged),
+        chosen.
+
+    Raises:
+        InputError: the data has no validation split, or no rate is fit.
+    """
+    import pandas as pd
+
+    dataset = configuration.check(config)
+    if "validation" not in dataset.splits:
+        raise InputError(f"data={config.data.name}: has no validation split to choose a learning rate on")
+    tried: dict[float, float] = {}
+    wanted = sorted(rates)
+    while wanted:
+        recipe = dataclasses.replace(
+            configuration.recipe(config, dataset),
+            learning_rate=tuple(wanted),
+            seed=TUNING_SEED,
+            restarts=TUNING_RESTARTS,
+            log_every=max(1, config.epochs),
+            diagnostics="none",
+        )
+        splits = {name: dataset.splits[name] for name in ("train", "validation")}
+        final = train_recipe(recipe, splits, workers="auto").curves["validation/loss"][-1]
+        means = np.nan_to_num(final, nan=np.inf).reshape(len(wanted), TUNING_RESTARTS).mean(axis=1)
+        tried |= dict(zip(wanted, means.tolist(), strict=True))
+        wanted = _beyond(tried, len(rates) // 2)
+    best = min(tried, key=lambda rate: (tried[rate], rate))
+    if not np.isfinite(tried[best]):
+        raise InputError(f"{config.name}: diverges at every learning rate from {min(tried)} to {max(tried)}")
+    rows = [(rate, loss, rate == best) for rate, loss in sorted(tried.items())]
+    return pd.DataFrame(rows, columns=["learning_rate", "validation_loss", "chosen"])
+
+
+def _beyond(tried: dict[float, float], steps: int) -> list[float]:
+    """More rates beyond the edge that wins, none where the best one lies inside."""
+    rates = sorted(tried)
+    best = min(rates, key=lambda rate: (tried[rate], rate))
+    factor = 10**0.25
+    if best == rates[0]:
+        more = [best / factor**k for k in range(1, steps + 1)]
+    elif best == rates[-1]:
+        more = [best * factor**k for k in range(1, steps + 1)]
+    else:
+        return []
+    low, high = RATE_LIMITS
+    return sorted(float(f"{rate:.3g}") for rate in more if low <= rate <= high)
+
+
+def _arms_file(part: str) -> Path:
+    return EXPERIMENTS / "arms" / f"{part}.yaml"
+
+
+def _tuned_arms(part: str) -> list[Arm]:
+    import yaml
+
+    try:
+        arms = yaml.safe_load(_arms_file(part).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise InputError(f"experiments/arms/{part}.yaml: cannot be read; --tune makes it") from error
+    if not isinstance(arms, list) or not all(isinstance(arm, list) for arm in arms):
+        raise InputError(f"experiments/arms/{part}.yaml: must be a list of override lists; --tune makes it")
+    return [[str(override) for override in arm] for arm in arms]
+
+
+def _write_arms(part: str, arms: Sequence[Arm], note: str) -> None:
+    path = _arms_file(part)
+    path.parent.mkdir(exist_ok=True)
+    lines = [f"# {note}", *(f"- [{', '.join(arm)}]" for arm in arms)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")

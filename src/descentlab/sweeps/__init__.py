@@ -1,0 +1,1 @@
+"""Which cells to run, where, and what to do when something breaks."""

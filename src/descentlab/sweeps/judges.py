@@ -1,0 +1,72 @@
+"""What restarts ended in: a judge is asked once training is over, and answers with a row per restart.
+
+A judge is a function (cell, dataset, training) -> table with a text column `outcome`, perhaps a text column
+`loss_level`, and whatever numbers speak for them. Its outcome takes the place of finite or diverged in a cell's
+restarts, counts and tags. A restart that diverged is not judged.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from descentlab.config import resolving as configuration
+from descentlab.config.configuration import Config
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from descentlab.data.loading import Dataset
+    from descentlab.nn.trainer import Training
+
+    Judge = Callable[[Config, Dataset, Training], pd.DataFrame]
+
+OWN = ("seed", "diverged_epoch", "rank")  # columns of a cell's restarts that a judge cannot give
+
+
+def judged(judge: "Judge", cell: Config, training: "Training") -> "pd.DataFrame":
+    """Ask a judge.
+
+    Args:
+        judge: as above.
+        cell: what was trained.
+        training: how it ended.
+
+    Returns:
+        Its table, one row per restart in their order; of a diverged one the outcome is diverged and the rest missing.
+
+    Raises:
+        ValueError: for a table that is no judgement.
+    """
+    table = judge(cell, configuration.check(cell), training).reset_index(drop=True)
+    lost = training.diverged_epoch >= 0
+    name = getattr(judge, "__name__", str(judge))
+    if len(table) != len(lost) or "outcome" not in table:
+        raise ValueError(f"judge {name}: must give a row per restart ({len(lost)}) with an outcome, not {table.shape}")
+    taken = [column for column in table if column in OWN or "/" in str(column)]
+    if taken:
+        raise ValueError(f"judge {name}: {taken[0]} is a column of its own already")
+    rest = table.drop(columns="outcome").apply(lambda column: column.mask(lost))
+    rest.insert(0, "outcome", table["outcome"].mask(lost, "diverged"))
+    return rest
+
+
+def certificates(cell: Config, dataset: "Dataset", training: "Training") -> "pd.DataFrame":
+    """Judge restarts by the certificates of their ends (`analysis.minima`).
+
+    Returns:
+        outcome, then the attributes of the certificate, its loss as polished_loss and loss_start as decayed_loss: both
+        with the share of the weight decay.
+    """
+    import pandas as pd
+
+    from descentlab.analysis import minima
+    from descentlab.analysis.curvature import Objective
+
+    goal = Objective(training.recipe.network, *dataset.splits["train"], weight_decay=cell.weight_decay)
+    finite = np.flatnonzero(training.diverged_epoch < 0)
+    ends = training.final.flat[finite].astype(np.float64)
+    rows = [one.as_dict() for one in minima.certificates(goal.certificate, ends)]
+    columns = None if rows else ["outcome", "loss", "loss_start"]  # where all have diverged
+    table = pd.DataFrame(rows, index=finite, columns=columns).reindex(range(len(training.seeds)))
+    return table.rename(columns={"loss": "polished_loss", "loss_start": "decayed_loss"})

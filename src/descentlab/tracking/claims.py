@@ -1,0 +1,145 @@
+"""Whose a run is. One that is being trained carries host, process and heartbeat, so that others see whether it lives.
+
+A key, the hash of a configuration and the digest of its data, is trained by one process at a time: who wants it looks
+for a finished or a living run of it and creates its own under the lock that lies beside an sqlite store. A server has
+no such lock; there two may train the same key when they start within the same moment, and the earlier run counts.
+"""
+
+import os
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from descentlab.tracking.store import Store, StoredRun, search, to_disk
+
+if TYPE_CHECKING:
+    from descentlab.tracking.runs import CellRun
+
+BEAT_SECONDS = 30.0
+MISSED_BEATS = 5  # without a sign of life for so many, a run is given up wherever it was trained
+REASON_LENGTH = 1000  # MLflow cuts tags at 8000 characters
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a process that wanted to train a key was given.
+
+    Attributes:
+        run: to be trained by us; None where it is done or taken.
+        finished: the run that stands for the key already.
+        holder: who is training it, for people; "" unless it is taken.
+        parents: finished runs of the same cell, whose restarts need not be trained again; of the same judge first.
+    """
+
+    run: "CellRun | None" = None
+    finished: "StoredRun | None" = None
+    holder: str = ""
+    parents: "list[StoredRun]" = field(default_factory=list)
+
+
+def owner() -> dict[str, str]:
+    """Tags that say which process trains a run, and that it lives."""
+    return {
+        "host": socket.gethostname(),
+        "pid": str(os.getpid()),
+        "process_start": _process_start(os.getpid()),
+        "heartbeat": beat(),
+    }
+
+
+def beat() -> str:
+    """Now, as the tag `heartbeat`."""
+    return f"{time.time():.0f}"
+
+
+def given_up(tags: Mapping[str, str], began: float) -> str:
+    """Why a run that is marked as running cannot be alive any more; "" where it may be.
+
+    Args:
+        tags: of the run.
+        began: seconds since 1970, the last sign of life of a run without a heartbeat.
+    """
+    pid = tags.get("pid", "")
+    if tags.get("host") == socket.gethostname() and pid.isdigit():
+        place, _, ticks = tags.get("process_start", "").rpartition("/")
+        here, _, now = _process_start(int(pid)).rpartition("/")
+        if here and place == here and now != ticks:  # the same boot and the same table of processes
+            return f"its process {pid} is gone"
+    last = float(tags.get("heartbeat", began))
+    if time.time() - last > MISSED_BEATS * BEAT_SECONDS:
+        return f"no sign of life since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(last))}"
+    return ""
+
+
+def holder(tags: Mapping[str, str], began: float) -> str:
+    """Who trains a run, for people."""
+    since = time.strftime("%H:%M:%S", time.localtime(began))
+    user, pid, host = (tags.get(key, "unknown") for key in ("mlflow.user", "pid", "host"))
+    return f"{user} (process {pid} on {host}, since {since})"
+
+
+def _process_start(pid: int) -> str:
+    """A process told apart from later ones with its number: boot/table of processes/start; "" where not known.
+
+    The start is empty for a process that is not there.
+    """
+    if sys.platform != "linux":
+        return ""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        table = Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:
+        return ""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return f"{boot}/{table}/"
+    return f"{boot}/{table}/" + ("" if fields[0] in "ZX" else fields[19])
+
+
+# --- how a run ends ----------------------------------------------------------------------------------------------
+
+
+def conclude(store: Store, run_id: str, ended: int) -> None:
+    """Let a written run stand, unless another process has given it up meanwhile and trains it anew.
+
+    Args:
+        store: where it is.
+        run_id: of the run.
+        ended: milliseconds since 1970.
+    """
+    to_disk(store.client.get_run(run_id).info.artifact_uri)  # before the database says that they are there
+    with store.exclusive():
+        status = store.client.get_run(run_id).info.status
+        if status == "RUNNING":
+            for child in running(store, f"tags.`mlflow.parentRunId` = '{run_id}'") if outages(store) else []:
+                give_up(store, child, "KILLED", "its creation was not confirmed")
+            store.client.set_terminated(run_id, status="FINISHED", end_time=ended)
+            return
+    tags = store.client.get_run(run_id).data.tags
+    give_up(store, run_id, status, tags.get("reason", "given up by another process"))
+
+
+def give_up(store: Store, run_id: str, status: str, reason: str) -> None:
+    """End a run without a result; its restarts first, so that what is cut short here is done again."""
+    open_or_done = ("RUNNING", "SCHEDULED", "FINISHED")
+    found = search(store, [f"tags.`mlflow.parentRunId` = '{run_id}'"])
+    for marked in [*(child.run_id for child in found if child.status in open_or_done), run_id]:
+        store.client.set_tag(marked, "reason", reason[:REASON_LENGTH])
+        store.client.set_terminated(marked, status=status)
+
+
+def running(store: Store, query: str) -> list[str]:
+    """Open runs that pass a test in MLflow's filter language."""
+    tests = f"attributes.status = 'RUNNING' and {query}"
+    return [run.info.run_id for run in store.client.search_runs([str(store.experiment_id)], tests)]
+
+
+def outages(store: Store) -> int:
+    """How often the store did not answer; a run it created then may be known to nobody."""
+    client: Any = store.client
+    return int(getattr(client, "outages", 0))

@@ -1,0 +1,231 @@
+"""What is written of a cell, as values that any process can write: before it is trained, and when it has been."""
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy import ndarray
+
+from descentlab.config.configuration import Config
+from descentlab.tracking import checksums, claims, contents
+from descentlab.tracking.contents import DIGEST_LENGTH
+from descentlab.tracking.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow.entities import DatasetInput, Metric
+
+    from descentlab.data.loading import Dataset
+    from descentlab.nn.trainer import Training
+
+CELL_POINTS = 200  # logged epochs that a cell shows in the store; the whole curves are in its Parquet
+CHILD_POINTS = 20  # likewise of a restart's losses and scores
+CHILD_LAYER_POINTS = 2  # likewise of norms per layer; a row costs 0.1 ms, and a sweep has many restarts
+FIGURE_POINTS = 400  # likewise that its figure shows
+DATASET_TRIES = 3
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What is known of a cell before it is trained.
+
+    Attributes:
+        run_id: of the cell's run.
+        config: of the cell.
+        inputs: MLflow's entities of its data.
+    """
+
+    run_id: str
+    config: Config
+    inputs: "list[DatasetInput]"
+
+    def write(self, store: Store) -> None:
+        """Write params, the dataset and config.json."""
+        from mlflow.entities import Param
+
+        params = [Param(key, value) for key, value in contents.params(self.config).items()]
+        store.client.log_batch(self.run_id, params=params)
+        if self.inputs:
+            _log_inputs(store, self.run_id, self.inputs)
+        store.client.log_text(self.run_id, _config_text(self.config), "config.json")
+
+
+@dataclass(frozen=True)
+class Manuscript:
+    """A trained cell: `write_cell` and `write_restart` for each of `rows`, in any order and at once, then `conclude`.
+
+    Attributes:
+        run_id: of the cell's run.
+        config: of the cell.
+        tags: of the cell's run.
+        training: of all restarts; without its recipe, whose functions do not travel.
+        judgement: what a judge said of the restarts, as `judges.judged`.
+        reused: seed -> run, of restarts that were trained for another run, which has their own runs.
+        children: which restarts get runs of their own: auto, all or none.
+        began: when the training began, milliseconds since 1970.
+        ended: when it ended, likewise.
+        times: logged epoch -> when, likewise.
+        written: epochs whose means are in the store already.
+    """
+
+    run_id: str
+    config: Config
+    tags: Mapping[str, str]
+    training: "Training"
+    judgement: "pd.DataFrame | None"
+    reused: Mapping[int, str]
+    children: str
+    began: int
+    ended: int
+    times: Mapping[int, int]
+    written: frozenset[int]
+
+    def rows(self, store: Store) -> dict[int, str]:
+        """Which restarts get a run of their own, and why: row -> "" or what it stands for."""
+        judge = self.tags.get("judge", "")
+        sources = set(self.reused.values())
+        alike = {one for one in sources if store.client.get_run(one).data.tags.get("judge", "") == judge}
+        own = contents.with_own_run(self.training, self.children, self.judgement)
+        seeds = self.training.seeds
+        return {row: why for row, why in own.items() if self.reused.get(int(seeds[row])) not in alike}
+
+    def write_cell(self, store: Store) -> None:
+        """Write the cell's own metrics, tags and artifacts."""
+        from mlflow.entities import RunTag
+
+        training = self.training
+        shown = contents.thinned(len(training.epochs), CELL_POINTS)
+        left = np.array([place for place in shown if int(training.epochs[place]) not in self.written], dtype=np.int64)
+        series = contents.cell_series({name: values[left] for name, values in training.curves.items()})
+        metrics = self._metrics(series, training.epochs[left])
+        lost = int((training.diverged_epoch >= 0).sum())
+        tags = {
+            "outcome": "finite" if not lost else "diverged" if lost == len(training.seeds) else "mixed",
+            "diverged": str(lost),
+            "wall_seconds": f"{training.seconds:.3f}",
+        }
+        if self.reused:
+            listed = ",".join(dict.fromkeys(self.reused.values()))
+            tags |= {"reused": str(len(self.reused)), "reused_from": listed}
+        if len(training.seeds) == 1:
+            tags |= contents.verdict_tags(training, 0, self.judgement)
+        else:
+            counts = contents.outcome_counts(training, self.judgement)
+            metrics += self._metrics({name: np.array([count]) for name, count in counts.items()}, training.epochs[-1:])
+        with tempfile.TemporaryDirectory(prefix="descentlab-") as folder:
+            self._fill(Path(folder))
+            tags |= checksums.seal(Path(folder), {"config.json": _config_text(self.config).encode()})
+            rows = [RunTag(key, value) for key, value in tags.items()]
+            store.client.log_batch(self.run_id, metrics=metrics, tags=rows)
+            store.client.log_artifacts(self.run_id, folder)
+
+    def _fill(self, folder: Path) -> None:
+        """Make the artifacts."""
+        training = self.training
+        curves = contents.curve_table(training)
+        curves.to_parquet(folder / "curves.parquet", index=False)
+        restarts = contents.restart_table(training, self.judgement)
+        restarts.to_parquet(folder / "restarts.parquet", index=False)
+        contents.write_weights(training, folder)
+        drawn = training.epochs[contents.thinned(len(training.epochs), FIGURE_POINTS)]
+        scores = [column for column in curves if contents.is_score(column) or "/" not in column]
+        about = {"cell": self.config.name, "data": self.config.data.name, "loss": self.config.loss.name}
+        shown = curves.loc[curves["epoch"].isin(drawn), scores]
+        contents.draw(shown.assign(**about), restarts.assign(**about), folder)
+
+    def write_restart(self, store: Store, row: int, stands_for: str) -> None:
+        """Write a run of a restart's own; by the client's calls, as the fluent ones nest it by MLFLOW_RUN_ID."""
+        from mlflow.entities import Param
+
+        training, seed = self.training, int(self.training.seeds[row])
+        config = replace(self.config, seed=seed, restarts=1)
+        shared = ("sweep", "cell_hash", "mlflow.user", "judge")  # with the judge, a restart is told from one unjudged
+        tags: dict[str, str] = {key: self.tags[key] for key in shared if key in self.tags}
+        tags |= {
+            "level": "restart",
+            "mlflow.parentRunId": self.run_id,
+            "config_hash": config.hash,
+            **contents.verdict_tags(training, row, self.judgement),
+        }
+        if stands_for:
+            tags["stands_for"] = stands_for
+        metrics = []
+        for scores, most in ((True, CHILD_POINTS), (False, CHILD_LAYER_POINTS)):
+            kept = contents.thinned(len(training.epochs), most)
+            series = {
+                name: curve[kept, row] for name, curve in training.curves.items() if contents.is_score(name) == scores
+            }
+            metrics += self._metrics(series, training.epochs[kept])
+        params = [Param(key, value) for key, value in contents.params(config).items()]
+        client = store.client
+        run_id = client.create_run(str(store.experiment_id), self.began, tags, f"s{seed}").info.run_id
+        client.log_batch(run_id, metrics=metrics, params=params)
+        client.set_terminated(run_id, status="FINISHED", end_time=self.ended)
+
+    def conclude(self, store: Store) -> None:
+        """Let the run stand, with everything written."""
+        claims.conclude(store, self.run_id, self.ended)
+
+    def _metrics(self, series: Mapping[str, ndarray], epochs: ndarray) -> "list[Metric]":
+        rows = metric_rows(series, epochs.tolist(), self.times, self.ended)
+        return rows[::-1]  # MLflow replaces its latest value at every row that is later than those before
+
+
+def metric_rows(
+    series: Mapping[str, ndarray], epochs: Sequence[int], times: Mapping[int, int], otherwise: int
+) -> "list[Metric]":
+    """MLflow's rows of the finite values of some series; it would store inf as a number and NaN as 0.
+
+    Args:
+        series: name -> (P,).
+        epochs: (P,).
+        times: epoch -> milliseconds since 1970.
+        otherwise: the time of an epoch that is not among them.
+    """
+    from mlflow.entities import Metric
+
+    points = [(epoch, times.get(epoch, otherwise)) for epoch in epochs]
+    return [
+        Metric(name, value, timestamp, epoch)
+        for name, values in series.items()
+        for value, (epoch, timestamp) in zip(values.tolist(), points, strict=True)
+        if np.isfinite(value)
+    ]
+
+
+def _config_text(config: Config) -> str:
+    return json.dumps(contents.recorded(config), indent=2) + "\n"
+
+
+def _log_inputs(store: Store, run_id: str, inputs: "list[DatasetInput]") -> None:
+    """Say what a run is trained on; MLflow loses a race between two runs that are the first on a dataset."""
+    from mlflow.exceptions import MlflowException
+
+    for left in reversed(range(DATASET_TRIES)):
+        try:
+            store.client.log_inputs(run_id, datasets=inputs)
+            return
+        except MlflowException as error:
+            if not left or "constraint" not in str(error).lower():
+                raise
+
+
+def dataset_input(dataset: "Dataset") -> "DatasetInput":
+    """A dataset as MLflow's input; without a source, since MLflow refuses schemes it does not know."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    shapes = {name: {"inputs": list(x.shape), "targets": list(y.shape)} for name, (x, y) in dataset.splits.items()}
+    rows = {f"{name}_rows": len(x) for name, (x, _) in dataset.splits.items()}
+    entity = Dataset(
+        name=dataset.name,
+        digest=dataset.digest[:DIGEST_LENGTH],
+        source_type="code",
+        source=json.dumps({"tags": {}}),
+        schema=json.dumps({"task": dataset.task, "splits": shapes}),
+        profile=json.dumps(rows),
+    )
+    return DatasetInput(dataset=entity, tags=[InputTag("mlflow.data.context", "training")])

@@ -1,0 +1,125 @@
+"""What a sweep is: a label and a set of keys, kept as a run of level `sweep`, by which it is found and gone on with.
+
+A sweep's parts (a study has several, a command one) are joined by a tag `sweep/<id>` on every cell that is theirs,
+whichever sweep trained it, with the cell's place and name in this one.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+from descentlab.config.configuration import Config, flattened
+from descentlab.tracking.contents import DIGEST_LENGTH, recorded
+from descentlab.values import shown
+
+if TYPE_CHECKING:
+    from descentlab.tracking.store import StoredRun
+
+MOST_NAMED = 6  # values of a key that a difference lists
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A cell that a sweep wants: its configuration, the digest of its data, and who judges its restarts, if anyone."""
+
+    config: Config
+    digest: str
+    judge: str = ""
+
+    @property
+    def key(self) -> str:
+        """What one finished run stands for: all that alters results, the data's values included."""
+        return f"{self.config.hash}-{self.digest[:DIGEST_LENGTH]}"
+
+
+def key_of(run: "StoredRun") -> str:
+    """The key that a stored run was trained for."""
+    return f"{run.tags.get('config_hash', '')}-{run.tags.get('data_digest', run.digest)}"
+
+
+Parts = Mapping[str, Sequence[Planned]]  # "" is the only part of a command's sweep
+
+
+def member_tag(sweep: str) -> str:
+    """The tag that makes a cell a member of a sweep; it holds `member` of it."""
+    return f"sweep/{sweep}"
+
+
+def member(place: int, name: str) -> str:
+    """A cell's place and name in a sweep, as the value of its tag."""
+    return f"{place} {name}"
+
+
+def part_id(stem: str, part: str) -> str:
+    """The sweep id of a part."""
+    return f"{stem}-{part}" if part else stem
+
+
+def definition(label: str, parts: Parts) -> str:
+    """16 hexadecimal digits over the label and the keys of every part, in whatever order."""
+    keys = {part: sorted(cell.key for cell in cells) for part, cells in parts.items()}
+    return sha256(json.dumps([label, keys], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def written(label: str, parts: Parts) -> str:
+    """A plan as JSON."""
+    cells = [
+        {
+            "part": part,
+            "name": cell.config.name,
+            "key": cell.key,
+            "config_hash": cell.config.hash,
+            "cell_hash": cell.config.cell_hash,
+            "config": recorded(cell.config),
+        }
+        for part, cells in parts.items()
+        for cell in cells
+    ]
+    return json.dumps({"label": label, "cells": cells}, indent=1) + "\n"
+
+
+def difference(before: str, now: str) -> str:
+    """What an earlier plan (as `written`) and this one do not share, in a line."""
+    old, new = (_by_part(text) for text in (before, now))
+    told = []
+    for part in dict.fromkeys([*old, *new]):
+        said = _differing(old.get(part, []), new.get(part, []))
+        told += [f"{part}: {said}" if part else said] if said else []
+    return "; ".join(told)
+
+
+def _by_part(text: str) -> dict[str, list[dict[str, Any]]]:
+    parts: dict[str, list[dict[str, Any]]] = {}
+    for cell in json.loads(text)["cells"]:
+        values = {key: shown(value) for key, value in flattened(cell["config"]).items() if key != "data.path"}
+        values["the data's values"] = cell["key"].rpartition("-")[2]
+        parts.setdefault(cell["part"], []).append(values)
+    return parts
+
+
+def _differing(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> str:
+    """Keys that changed for all cells alike, then how many cells came and went beside that."""
+    if not old or not new:
+        return f"{len(new)} cells that were not in it" if new else f"its {len(old)} cells are left out"
+    told, moved = [], []
+    for key in dict.fromkeys([*old[0], *new[0]]):
+        was, now = (list(dict.fromkeys(str(cell.get(key, "none")) for cell in cells)) for cells in (old, new))
+        if set(was) == set(now):
+            continue
+        if len(was) == len(now) == 1:
+            moved.append(key)
+            told.append(key if key.startswith("the data") else f"{key} {was[0]} -> {now[0]}")
+        else:
+            told.append(f"{key} {_listed(was)} -> {_listed(now)}")
+    left = [{tuple(sorted((k, v) for k, v in cell.items() if k not in moved)) for cell in one} for one in (old, new)]
+    added, removed = len(left[1] - left[0]), len(left[0] - left[1])
+    if added or removed:
+        told.append(f"{added} cells added, {removed} removed")
+    return ", ".join(told)
+
+
+def _listed(values: list[str]) -> str:
+    more = ",..." if len(values) > MOST_NAMED else ""
+    return ",".join(values[:MOST_NAMED]) + more

@@ -1,0 +1,113 @@
+"""A tracked run trained again from its own artifacts and compared bit for bit."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy import ndarray
+
+from descentlab.tracking.contents import curve_table, environment, weight_arrays
+from descentlab.tracking.store import get
+from descentlab.values import InputError, Option
+
+if TYPE_CHECKING:
+    from descentlab.nn.trainer import Record
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What came of running a tracked run again.
+
+    Attributes:
+        run_id, name: which run.
+        same_bits: whether every curve and every final weight that was kept agrees bit for bit.
+        largest_difference: the largest |new - old| of a curve or a layer's weights, over its largest |old|.
+        worst: the curve or array where it occurs; "" if none differs.
+        departures: key -> (then, now), of versions, BLAS, CPU and data that are not those of the run.
+    """
+
+    run_id: str
+    name: str
+    same_bits: bool
+    largest_difference: float
+    worst: str
+    departures: dict[str, tuple[str, str]]
+
+    def __str__(self) -> str:
+        """The report, one line and one more per departure."""
+        verdict = "the same bits in every curve and final weight"
+        if not self.same_bits:
+            verdict = f"not the same bits: largest relative difference {self.largest_difference:.2g}, in {self.worst}"
+        lines = [f"{self.name} ({self.run_id}): {verdict}"]
+        lines += [f"  {key}: {then} then, {now} now" for key, (then, now) in self.departures.items()]
+        return "\n".join(lines)
+
+
+def replay(run_id: str, option: Option, on_record: "Callable[[Record], None] | None" = None) -> Replay:
+    """Rebuild a cell or a single restart from its own artifacts, train it again and compare.
+
+    Args:
+        run_id: of a cell or a restart.
+        option: names the store.
+        on_record: is shown every logged epoch.
+
+    Raises:
+        InputError: if there is no such run, or if it kept no results.
+    """
+    from descentlab.config import resolving as configs
+    from descentlab.data import loading as data
+    from descentlab.nn import trainer
+
+    run = get(option, run_id)
+    level = run.tags.get("level", "unknown")
+    if level not in ("cell", "restart"):
+        raise InputError(f"run_id={run_id}: is of level {level}; only a cell or a restart can be replayed")
+    cell = get(option, run.tags["mlflow.parentRunId"]) if level == "restart" else run
+    curves = cell.table("curves.parquet")
+    raw = json.loads(cell.artifact("config.json").read_text(encoding="utf-8"))
+    if level == "restart":
+        raw |= {"seed": int(run.params["seed"]), "restarts": 1}
+        curves = curves[curves["seed"] == raw["seed"]]
+    config = configs.resolve(raw)
+    dataset = data.load(config.data)
+    training = trainer.train_recipe(configs.recipe(config, dataset), dataset.splits, config.workers, on_record)  # type: ignore[arg-type]
+    then = {name: curves[name].to_numpy() for name in curves.columns if "/" in name}
+    again = curve_table(training)
+    now = {name: again[name].to_numpy() for name in again.columns if "/" in name}
+    weights = cell.arrays("final.npz")
+    seeds = weights.pop("seeds")
+    rows, kept = np.isin(training.seeds, seeds), np.isin(seeds, training.seeds)
+    then |= {f"final {name}": array[kept] for name, array in weights.items()}
+    now |= {f"final {name}": array for name, array in weight_arrays(training.final, training.seeds, rows).items()}
+    differences = {name: _difference(values, now.get(name)) for name, values in then.items()}
+    worst = max(differences, key=lambda name: differences[name])
+    recorded, current = (
+        {**cell.tags, "data": cell.digest},
+        {**environment(), "data": dataset.digest[: len(cell.digest)]},
+    )
+    watched = ("python", "numpy", "descentlab", "blas", "cpu_features", "data")
+    return Replay(
+        run_id=run_id,
+        name=run.name if level == "cell" else f"{cell.name} {run.name}",
+        same_bits=all(_same_bits(values, now.get(name)) for name, values in then.items()),
+        largest_difference=differences[worst],
+        worst=worst if differences[worst] else "",
+        departures={key: (recorded.get(key, ""), current[key]) for key in watched if recorded.get(key) != current[key]},
+    )
+
+
+def _same_bits(old: ndarray, new: ndarray | None) -> bool:
+    return new is not None and old.dtype == new.dtype and old.shape == new.shape and old.tobytes() == new.tobytes()
+
+
+def _difference(old: ndarray, new: ndarray | None) -> float:
+    if new is None or old.shape != new.shape:
+        return float("inf")
+    with np.errstate(all="ignore"):
+        gap = np.where(np.isnan(old) & np.isnan(new), 0.0, np.abs(new.astype(np.float64) - old))
+        gap = np.where(old == new, 0.0, gap)
+        size = np.nanmax(np.abs(old), initial=0.0)
+        largest = float(np.where(np.isnan(gap), np.inf, gap).max(initial=0.0))
+        return largest / float(size) if size and largest else largest

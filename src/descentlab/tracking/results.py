@@ -1,0 +1,141 @@
+"""Tracked runs back as pandas tables; what is drawn at the end of a run and what is redrawn next year start here.
+
+`source` is an open tracker (what it has yet to write is waited for) or the option that names the store. One search of
+the store gives all runs; what belongs to a run is read from its Parquet files on disk.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy import ndarray
+
+from descentlab.tracking import StoredRun, Tracker, find, get, long_form
+from descentlab.values import InputError, Option
+
+
+def cells(
+    source: Option | Tracker,
+    sweep: str | None = None,
+    where: Mapping[str, Any] | None = None,
+    status: str | None = "FINISHED",
+) -> pd.DataFrame:
+    """One row per cell: params and final metrics.
+
+    Args:
+        source: tracker or option.
+        sweep: only the cells of one sweep; "last" is that of the newest cell.
+        where: param -> value that it must have.
+        status: only cells that ended so; None for all.
+
+    Returns:
+        run_id, cell (its name), sweep, status, outcome, diverged, seconds, then params (numbers as numbers), then
+        metrics at the last logged epoch: means over finite restarts, NaN where none was left.
+    """
+    rows = []
+    for run in find(source, "cell", sweep, where, status):
+        rows.append({**_about(run), **typed(run.params), **_final(run)})
+    return pd.DataFrame(rows)
+
+
+def restarts(
+    source: Option | Tracker,
+    sweep: str | None = None,
+    where: Mapping[str, Any] | None = None,
+) -> pd.DataFrame:
+    """One row per restart of finished cells: cell, params, seed, outcome, diverged_epoch, rank, final metrics.
+
+    Arguments as for `cells`. A diverged restart's metrics are NaN.
+    """
+    return joined(find(source, "cell", sweep, where), "restarts.parquet")
+
+
+def curves(
+    source: Option | Tracker,
+    sweep: str | None = None,
+    where: Mapping[str, Any] | None = None,
+    metrics: Collection[str] | None = None,
+) -> pd.DataFrame:
+    """One row per value: run_id, cell, params, seed, epoch, step, metric, value; NaN after divergence.
+
+    Arguments as for `cells`; with `metrics`, only those.
+    """
+    return long_form(joined(find(source, "cell", sweep, where), "curves.parquet", metrics))
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Kept weights: names W1, b1, ... -> (R, n_out, n_in) and (R, n_out), with the seeds (R,) they belong to."""
+
+    seeds: ndarray
+    initial: dict[str, ndarray]
+    final: dict[str, ndarray]
+
+
+def weights(source: Option | Tracker, run_id: str) -> Weights:
+    """The weights of a cell's restarts (only the best one's where all are too large), or of one restart.
+
+    Raises:
+        InputError: if there is no such run, or no weights of it.
+    """
+    run = get(source, run_id)
+    parent = run.tags.get("mlflow.parentRunId")
+    holder = get(source, parent) if parent else run
+    parts = [holder.arrays(name) for name in ("initial.npz", "final.npz")]
+    seeds = parts[0].pop("seeds")
+    parts[1].pop("seeds")
+    kept = seeds == int(run.params["seed"]) if parent else np.ones(len(seeds), dtype=bool)
+    if not kept.any():
+        raise InputError(f"run_id={run_id}: only the weights of the cell's best restart were kept")
+    initial, final = ({name: array[kept] for name, array in part.items()} for part in parts)
+    return Weights(seeds[kept], initial, final)
+
+
+def _about(run: StoredRun) -> dict[str, Any]:
+    return {
+        "run_id": run.run_id,
+        "cell": run.name,
+        "sweep": run.tags.get("sweep"),
+        "status": run.status,
+        "outcome": run.tags.get("outcome"),
+        "diverged": int(run.tags.get("diverged", 0)),
+        "seconds": float(run.tags.get("wall_seconds", "nan")),
+    }
+
+
+def typed(params: Mapping[str, str]) -> dict[str, Any]:
+    """Params, numbers as numbers; `hidden` is a list and stays a text."""
+    typed: dict[str, Any] = {}
+    for key, text in params.items():
+        typed[key] = text
+        for kind in (int, float) if key != "hidden" else ():
+            try:
+                typed[key] = kind(text)
+                break
+            except ValueError:
+                continue
+    return typed
+
+
+def _final(run: StoredRun) -> dict[str, float]:
+    """Final metrics; the store's latest value is older than the last epoch where every restart has diverged since."""
+    if run.tags.get("outcome") != "diverged":
+        return run.metrics
+    counts = ("_n", "_diverged")
+    return {name: value if name.endswith(counts) else np.nan for name, value in run.metrics.items()}
+
+
+def joined(runs: Collection[StoredRun], artifact: str, metrics: Collection[str] | None = None) -> pd.DataFrame:
+    """The tables of many runs one below the other, each with its run's name and params."""
+    parts = []
+    for run in runs:
+        table = run.table(artifact)
+        if metrics is not None:
+            table = table[[column for column in table.columns if "/" not in column or column in metrics]]
+        known = {key: value for key, value in typed(run.params).items() if key not in table.columns}
+        about = {"run_id": run.run_id, "cell": run.name} | known
+        keys = pd.DataFrame(about, index=table.index)
+        parts.append(pd.concat([keys, table], axis=1))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()

@@ -1,0 +1,53 @@
+"""Runs taken away and brought back, and the room they take.
+
+Nothing is lost at once: a deleted run is hidden from every search, so that it no longer counts as finished, and stays
+until `mlflow gc` clears it away.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from descentlab.tracking.store import StoredRun, _sqlite_path, find, reading, shown, store_errors
+
+if TYPE_CHECKING:
+    from descentlab.values import Option
+
+
+def restarts_of(option: "Option", run: StoredRun, deleted: bool = False) -> list[StoredRun]:
+    """The runs that are nested in a cell."""
+    if run.tags.get("level") != "cell":
+        return []
+    return find(option, "restart", status=None, parent=run.run_id, deleted=deleted)
+
+
+def delete(option: "Option", runs: Sequence[StoredRun]) -> None:
+    """Mark runs as deleted. What is nested in them is not taken along: name it too."""
+    store = reading(option)
+    _each(store.uri, store.client.delete_run, runs)
+
+
+def restore(option: "Option", runs: Sequence[StoredRun]) -> None:
+    """Take the mark away again."""
+    store = reading(option)
+    _each(store.uri, store.client.restore_run, runs)
+
+
+def _each(uri: str, change: Callable[[str], None], runs: Sequence[StoredRun]) -> None:
+    with store_errors(uri):
+        for run in runs:
+            change(run.run_id)
+
+
+def sizes(option: "Option") -> tuple[str, int | None, int | None]:
+    """A store's address, and the bytes of its database and of its artifacts; None where they are not files here."""
+    uri = reading(option).uri
+    path = _sqlite_path(uri)
+    if path is None:
+        return shown(uri), None, None
+    database = sum(_size(path.with_name(path.name + ending)) for ending in ("", "-wal"))
+    return shown(uri), database, sum(_size(file) for file in (path.parent / "mlartifacts").rglob("*"))
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
