@@ -20,6 +20,8 @@ CASES = [  # task, loss, output, K
     ("multiclass", "mean_squared_error", "softmax", 3),
     ("multiclass", "binary_cross_entropy", "softmax", 3),
     ("multiclass", "binary_cross_entropy", "sigmoid", 4),
+    ("multilabel", "binary_cross_entropy", "sigmoid", 3),
+    ("multilabel", "mean_squared_error", "sigmoid", 2),
 ]
 
 
@@ -37,7 +39,7 @@ def samples(task, count, n_in, outputs, seed=1):
     x = rng.normal(0, 1, (count, n_in))
     if task == "regression":
         return x, rng.normal(0, 1, (count, outputs))
-    if task == "binary":
+    if task in ("binary", "multilabel"):
         return x, rng.integers(0, 2, (count, outputs)).astype(float)
     return x, np.eye(outputs)[rng.integers(0, outputs, count)]
 
@@ -62,7 +64,7 @@ def naive(net, W, b, x, y, task):
         losses.append(form.value(z[-1], target))
         answers.append(a[-1])
         right = a[-1].argmax() == target.argmax() if len(target) > 1 else (a[-1][0] > 0.5) == (target[0] > 0.5)
-        hits.append(right)
+        hits.append((a[-1] > 0.5) == (target > 0.5) if task == "multilabel" else right)
         delta, norms = form.error(z[-1].copy(), target), []
         for layer in reversed(range(len(W))):
             norms.insert(0, np.linalg.norm(delta))
@@ -76,6 +78,8 @@ def naive(net, W, b, x, y, task):
         metrics["train/r2"] = r2_score(y, np.array(answers))
     else:
         metrics["train/accuracy"] = np.mean(hits)
+    if task == "multilabel":
+        metrics["train/exact_match"] = np.mean([all(labels) for labels in hits])
     for layer in range(len(W)):
         metrics[f"delta_norm/layer_{layer + 1}"] = np.mean([norms[layer] for norms in deltas])
         metrics[f"gradient_norm/layer_{layer + 1}"] = np.linalg.norm(slopes[layer])
@@ -119,6 +123,17 @@ def test_the_metrics_of_a_net_worked_by_hand():
             "weight_norm/layer_1": 2.0,
         }
     )
+
+
+def test_several_labels_count_each_by_itself_and_together():
+    # answers above .5 where z > 0: (1, 0), (1, 1), (0, 0); truth (1, 0), (1, 0), (0, 0): five of six labels, two rows
+    net = Network((2, 2), ACTIVATIONS["identity"](), "sigmoid", LOSSES["binary_cross_entropy"])
+    parameters = Parameters.empty((2, 2), 1, "float64")
+    parameters.W[0][...], parameters.b[0][...] = np.eye(2), 0
+    split = np.array([[2.0, -1.0], [1.0, 1.0], [-1.0, -3.0]]), np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 0.0]])
+    metrics = measured(net, parameters, {"train": split}, "multilabel")
+    assert metrics["train/accuracy"].item() == pytest.approx(5 / 6)
+    assert metrics["train/exact_match"].item() == pytest.approx(2 / 3)
 
 
 def test_delta_norm_is_the_mean_of_norms_and_gradient_norm_the_norm_of_the_mean():

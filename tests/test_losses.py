@@ -174,17 +174,27 @@ def test_defaults_follow_the_task():
         "mean_squared_error",
         "binary_cross_entropy",
         "categorical_cross_entropy",
+        "binary_cross_entropy",
     ]
     assert default_output("categorical_cross_entropy", "multiclass") == "softmax"
-    assert {default_output("binary_cross_entropy", task) for task in ("binary", "multiclass")} == {"sigmoid"}
+    assert {default_output("binary_cross_entropy", task) for task in TASKS} == {"sigmoid"}
     assert default_output("mean_squared_error", "regression") == "linear"
-    assert {default_output("mean_squared_error", task) for task in ("binary", "multiclass")} == {"sigmoid"}
+    assert {default_output("mean_squared_error", task) for task in TASKS if task != "regression"} == {"sigmoid"}
 
 
 def test_every_default_pair_is_one_that_means_something():
-    for task, outputs in (("regression", 1), ("regression", 3), ("binary", 1), ("multiclass", 3)):
+    for task, outputs in (("regression", 1), ("regression", 3), ("binary", 1), ("multiclass", 3), ("multilabel", 3)):
         loss = default_loss(task)
-        check_pair(loss, default_output(loss, task), outputs)
+        check_pair(loss, default_output(loss, task), outputs, task=task)
+
+
+@pytest.mark.parametrize(("loss", "output"), [(loss, output) for loss in LOSSES for output in LOSSES[loss].forms])
+def test_several_labels_are_answered_each_by_itself_or_refused(loss, output):
+    if output == "sigmoid":
+        check_pair(loss, output, 3, task="multilabel")
+        return
+    with pytest.raises(ValueError, match=r"^(output|loss)=\w+: .*; valid: output=sigmoid with "):
+        check_pair(loss, output, 3, task="multilabel")
 
 
 def refusal(*arguments):

@@ -704,6 +704,20 @@ def test_two_labels_make_one_output():
         assert training.curves["train/accuracy"][-1] > 0.95
 
 
+def test_columns_of_zeros_and_ones_that_are_not_one_hot_are_several_labels():
+    x, labels = np.random.default_rng(3).normal(size=(80, 2)), np.zeros((80, 3))
+    labels[:, 0], labels[:, 1], labels[:, 2] = x[:, 0] > 0, x[:, 1] > 0, x.sum(axis=1) > 0
+    training = train(x, labels, epochs=60, learning_rate=0.5, workers=1)
+    recipe = training.recipe
+    assert (recipe.task, recipe.loss.name, recipe.output) == ("multilabel", "binary_cross_entropy", "sigmoid")
+    right = (training.predict(x) > 0.5) == (labels > 0.5)
+    assert training.curves["train/accuracy"][-1] == pytest.approx(right.mean(axis=(1, 2)))
+    assert training.curves["train/exact_match"][-1] == pytest.approx(right.all(axis=2).mean(axis=1))
+    assert training.curves["train/accuracy"][-1] > 0.95
+    with pytest.raises(ValueError, match="output=softmax: does not answer several labels"):
+        train(x, labels, loss="mean_squared_error", output="softmax")
+
+
 def test_real_targets_are_a_regression():
     x, _ = regression(200)
     training = train(x, np.tanh(x[:, 0] - x[:, 1]), epochs=60, learning_rate=0.1, workers=1)

@@ -1,9 +1,7 @@
 """What is measured about networks at a logged epoch, on whole splits, at the weights as they stand.
 
     <split>/loss             mean over samples of the loss
-    <split>/accuracy         share of samples whose class is right (largest output; one output: above or below .5)
-    <split>/r2               1 - residual / total sum of squares, averaged over outputs (regression); an output whose
-                             targets do not vary counts 1 where they are met exactly and 0 elsewhere
+    <split>/<score>          the scores of the task: accuracy, r2, ... as nn.metrics lists them
     delta_norm/layer_l       mean over training samples i of |dC_i/dz[l]|, Euclidean over the layer's units
     gradient_norm/layer_l    Frobenius norm of dC/dW[l], the mean gradient over the training split, biases apart
     weight_norm/layer_l      Frobenius norm of W[l]
@@ -38,6 +36,7 @@ from numpy import ndarray
 
 from descentlab.nn.activations import OUTPUTS, Activation
 from descentlab.nn.memory import BLOCK_SAMPLES, Parameters, Trace, Workspace
+from descentlab.nn.metrics import metrics_of
 from descentlab.nn.network import Network, backward, forward
 
 LEVELS = ("basic", "full", "none")
@@ -61,7 +60,7 @@ def measure(
         network: shape and functions.
         parameters: of R networks.
         tables: the splits, as made by `memory.input_table` and `memory.target_table`.
-        task: "regression" gives r2, other tasks accuracy.
+        task: of losses.TASKS; which scores are measured.
         level: "basic" adds the norms per layer, "full" all of the above, "none" leaves loss and score alone.
         workspace: the buffers.
         next_step: from a mean gradient to the change of the parameters; update_ratio is left out without it.
@@ -74,9 +73,8 @@ def measure(
         norms = metrics if split == "train" and level != "none" else None
         full = split == "train" and level == "full"
         activity = _Activity(network, len(parameters), len(inputs)) if full else None
-        loss, score = _measure_split(network, parameters, inputs, targets, task, workspace, norms, activity)
-        metrics[f"{split}/loss"] = loss
-        metrics[f"{split}/{'r2' if task == 'regression' else 'accuracy'}"] = score
+        scores = _measure_split(network, parameters, inputs, targets, task, workspace, norms, activity)
+        metrics |= {f"{split}/{name}": values for name, values in scores.items()}
         if activity is not None:
             mean = workspace.gradient(len(parameters))
             mean.flat /= len(inputs)
@@ -96,12 +94,12 @@ def _measure_split(
     workspace: Workspace,
     norms: dict[str, ndarray] | None,
     activity: "_Activity | None",
-) -> tuple[ndarray, ndarray]:
+) -> dict[str, ndarray]:
+    """Loss and scores by name; the norms of the layers and their activity go into what is given for them."""
     restarts, samples = len(parameters), len(inputs)
-    output = OUTPUTS[network.output]
+    output, scores = OUTPUTS[network.output], metrics_of(task)
     loss = np.zeros(restarts)
-    hits = np.zeros(restarts)
-    residual = np.zeros((restarts, targets.shape[1]))
+    sums = [np.zeros(())] * len(scores)
     delta_norms = np.zeros((len(network.layers) - 1, restarts))
     total = workspace.gradient(restarts)
     for start, stop in workspace.blocks(samples):
@@ -109,10 +107,7 @@ def _measure_split(
         trace = workspace.trace(restarts, stop - start, kept=norms is not None)
         z = forward(network, parameters, x, trace)
         loss += _sum(network.form.value(z, y))
-        if task == "regression":
-            residual += _sum(np.square(output.value(z) - y).mT)
-        else:
-            hits += (_classes(z, output.value) == _classes(y)).sum(axis=-1)
+        sums = [known + _sum(score.part(z, y, output).mT) for known, score in zip(sums, scores, strict=True)]
         if norms is not None:
             delta = network.form.error(z, y)
             part = workspace.gradient(restarts, "block") if start else total
@@ -122,8 +117,7 @@ def _measure_split(
             for layer, error in enumerate([*(d[..., :-1] for d in trace.delta), delta]):
                 wide = error.astype(np.float64, order="K" if stop - start > 1 else "C")  # else R would decide the order
                 squares = np.square(wide, out=wide).sum(axis=-1)  # (R, B)
-                norm = _sum(np.sqrt(squares))
-                delta_norms[layer] += norm if np.isfinite(norm).all() else _sum(_scaled_norm(error))
+                delta_norms[layer] += _sum(_not_overflown(np.sqrt(squares), error))
                 if activity is not None:
                     activity.delta_squares[layer] += _sum(squares)
             if activity is not None:
@@ -133,9 +127,8 @@ def _measure_split(
             norms[f"delta_norm/layer_{layer}"] = delta_norms[layer - 1] / samples
             norms[f"gradient_norm/layer_{layer}"] = frobenius(slope) / samples
             norms[f"weight_norm/layer_{layer}"] = frobenius(weights)
-    if task == "regression":
-        return loss / samples, _r2(residual, targets)
-    return loss / samples, hits / samples
+    whole = {score.name: score.whole(total, targets) for score, total in zip(scores, sums, strict=True)}
+    return {"loss": loss / samples, **whole}
 
 
 class _Activity:
@@ -228,36 +221,23 @@ def _effective_rank(gram: ndarray) -> ndarray:
     return rank
 
 
-def _r2(residual: ndarray, targets: ndarray) -> ndarray:
-    """The mean of 1 - residual / variation over outputs, for residual sums of squares (R, K): (R,)."""
-    exact = targets.astype(np.float64)
-    variation = np.square(exact - exact.mean(axis=0)).sum(axis=0)
-    varies = np.ptp(exact, axis=0) > 0  # the rounded mean of equal numbers may differ from all of them
-    return (1.0 - np.where(varies, residual / np.where(varies, variation, 1.0), residual > 0)).mean(axis=-1)
-
-
 def _sum(values: ndarray) -> ndarray:
     """Sum along the last axis in float64: converted first, because a buffered reduction depends on R."""
     return np.ascontiguousarray(values, dtype=np.float64).sum(axis=-1)
-
-
-def _classes(values: ndarray, answer: object = None) -> ndarray:
-    """The class each row stands for, from z or targets (..., K): (...)."""
-    if values.shape[-1] > 1:
-        return values.argmax(axis=-1)  # sigmoid and softmax keep the order of z
-    return (answer(values) if callable(answer) else values)[..., 0] > 0.5
 
 
 def frobenius(matrices: ndarray) -> ndarray:
     """Frobenius norm of each of (R, m, n), float64: (R,)."""
     restarts, n_out, n_in = matrices.shape
     flat = np.ascontiguousarray(matrices, dtype=np.float64).reshape(restarts, n_out * n_in)
-    norm = np.sqrt(np.square(flat).sum(axis=-1))
-    return norm if np.isfinite(norm).all() else _scaled_norm(flat)
+    return _not_overflown(np.sqrt(np.square(flat).sum(axis=-1)), flat)
 
 
-def _scaled_norm(vectors: ndarray) -> ndarray:
-    """Euclidean norm along the last axis, where squares overflow; NaN for vectors that are not finite."""
-    size = np.abs(vectors.astype(np.float64)).max(axis=-1, keepdims=True)
-    size[size == 0] = 1.0
-    return size[..., 0] * np.sqrt(np.square(vectors / size).sum(axis=-1))
+def _not_overflown(norms: ndarray, vectors: ndarray) -> ndarray:
+    """Norms (...) of vectors (..., n), those that are infinite taken again without an overflow of the squares."""
+    over = np.isinf(norms)
+    if over.any():
+        large = vectors[over].astype(np.float64)
+        size = np.abs(large).max(axis=-1)
+        norms[over] = size * np.sqrt(np.square(large / size[:, None]).sum(axis=-1))
+    return norms

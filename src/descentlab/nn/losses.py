@@ -18,7 +18,9 @@ from numpy import ndarray
 
 from descentlab.nn.activations import OUTPUTS, Output, logistic
 
-TASKS = ("regression", "binary", "multiclass")
+# What targets (N, K) mean. multilabel: several columns of 0 and 1, any number of them 1 in a row.
+TASKS = ("regression", "binary", "multiclass", "multilabel")
+MULTILABEL = "output=sigmoid with loss=binary_cross_entropy or mean_squared_error"
 
 
 @dataclass(frozen=True)
@@ -171,8 +173,9 @@ LOSSES: dict[str, Loss] = {
 
 def default_loss(task: str) -> str:
     """The loss that belongs to a task: squared error, binary or categorical cross-entropy (Bishop 2006, 5.2)."""
-    pairs = dict(zip(TASKS, ("mean_squared_error", "binary_cross_entropy", "categorical_cross_entropy"), strict=True))
-    return pairs[task]
+    if task == "regression":
+        return "mean_squared_error"
+    return "categorical_cross_entropy" if task == "multiclass" else "binary_cross_entropy"
 
 
 def default_output(loss: str, task: str) -> str:
@@ -184,7 +187,7 @@ def default_output(loss: str, task: str) -> str:
     return "linear" if task == "regression" else "sigmoid"
 
 
-def check_pair(loss: str, output: str, outputs: int, targets: ndarray | None = None) -> None:
+def check_pair(loss: str, output: str, outputs: int, targets: ndarray | None = None, task: str | None = None) -> None:
     """Refuse a loss, output and target combination that means nothing.
 
     Args:
@@ -192,6 +195,7 @@ def check_pair(loss: str, output: str, outputs: int, targets: ndarray | None = N
         output: key of OUTPUTS.
         outputs: K, the number of output units.
         targets: (N, K), checked against what the loss can judge when given.
+        task: of TASKS, checked when given: several labels need an output that answers each by itself.
 
     Raises:
         ValueError: in one line that names the key, the value and the valid choices.
@@ -200,6 +204,8 @@ def check_pair(loss: str, output: str, outputs: int, targets: ndarray | None = N
         raise ValueError(f"loss={loss}: not one of {', '.join(sorted(LOSSES))}")
     if output not in OUTPUTS:
         raise ValueError(f"output={output}: not one of {', '.join(sorted(OUTPUTS))}")
+    if task == "multilabel" and "sigmoid" not in LOSSES[loss].forms:
+        raise ValueError(f"loss={loss}: does not judge several labels a sample; valid: {MULTILABEL}")
     forms = [name for name in LOSSES[loss].forms if not (name == "softmax" and outputs == 1)]
     if not forms:
         valid = "output=sigmoid with loss=binary_cross_entropy or mean_squared_error"
@@ -208,6 +214,8 @@ def check_pair(loss: str, output: str, outputs: int, targets: ndarray | None = N
         raise ValueError(f"output=softmax: is constant with one output unit; valid over {loss}: {', '.join(forms)}")
     if output not in forms:
         raise ValueError(f"output={output}: does not go with loss={loss}; valid: {', '.join(forms)}")
+    if task == "multilabel" and output != "sigmoid":
+        raise ValueError(f"output={output}: does not answer several labels a sample; valid: {MULTILABEL}")
     if targets is None:
         return
     if not np.isfinite(targets).all():

@@ -76,7 +76,7 @@ class Recipe:
         log_every: epochs between logged epochs; 0 and the last are always logged; "auto" logs up to 18 between, spread
             logarithmically.
         diagnostics: "basic" (norms per layer), "full" (all that nn.diagnostics lists) or "none".
-        task: "regression", "binary" or "multiclass".
+        task: of losses.TASKS.
     """
 
     layers: tuple[int, ...]
@@ -756,7 +756,7 @@ def train(
     act = _chosen(activation, ACTIVATIONS, "activation")
     loss = default_loss(task) if loss == "auto" else loss
     output = default_output(loss, task) if output == "auto" else output
-    check_pair(loss, output, y.shape[1], y)
+    check_pair(loss, output, y.shape[1], y, task)
     rates = np.asarray(learning_rate, dtype=np.float64)
     auto = initializer == "auto"
     rule = default_initializer(act.name) if auto else initializer
@@ -808,7 +808,7 @@ def _task(targets: ndarray) -> str:
         return "regression"
     if targets.shape[1] == 1:
         return "binary"
-    return "multiclass" if (targets.sum(axis=1) == 1).all() else "regression"
+    return "multiclass" if (targets.sum(axis=1) == 1).all() else "multilabel"
 
 
 def _chosen(choice: Any, registry: Mapping[str, Callable[..., Any]], key: str) -> Any:
@@ -829,7 +829,7 @@ def _check(recipe: Recipe, splits: Splits, workers: int | Literal["auto"]) -> No
             raise ValueError(f"layers={recipe.layers}: {name} has {x.shape[1]} inputs and {y.shape[1]} targets")
         if not (np.isfinite(x).all() and np.isfinite(y).all()):
             raise ValueError(f"{name}: holds values that are not finite")
-        check_pair(recipe.loss.name, recipe.output, recipe.layers[-1], y)
+        check_pair(recipe.loss.name, recipe.output, recipe.layers[-1], y, recipe.task)
     whole = [("restarts", recipe.restarts, 1), ("epochs", recipe.epochs, 0), ("seed", recipe.seed, 0)]
     whole += [("layers", size, 1) for size in recipe.layers]
     whole += [(key, n, 1) for key, n in (("log_every", recipe.log_every), ("workers", workers)) if n != "auto"]
