@@ -13,7 +13,6 @@ from descentlab.analysis.statistics import (
     Interval,
     best_of_k,
     bootstrap_interval,
-    brown_forsythe,
     check_family,
     correlation_interval,
     dip_test,
@@ -394,22 +393,6 @@ def test_wilson_agrees_with_scipy(successes, n, confidence):
 def test_impossible_counts_are_refused(successes, n):
     with pytest.raises(ValueError, match="must be 0 <= successes <= n"):
         wilson(successes, n)
-
-
-def test_brown_forsythe_is_the_analysis_of_variance_of_distances_from_the_median():
-    generator = np.random.default_rng(1)
-    groups = [generator.normal(0, 1, 20), generator.normal(5, 2, 31), generator.normal(0, 1, 15)]
-    distances = [np.abs(group - np.median(group)) for group in groups]
-    assert brown_forsythe(groups) == pytest.approx(tuple(scipy.stats.f_oneway(*distances)), rel=1e-10)
-
-
-def test_brown_forsythe_knows_groups_whose_distances_do_not_vary():
-    assert brown_forsythe([[1, 1, 1], [2, 2]]) == (0.0, 1.0)
-    assert brown_forsythe([[1, 3], [1, 7]]) == (math.inf, 0.0)
-    with pytest.raises(ValueError, match="at least two groups"):
-        brown_forsythe([[1, 2]])
-    with pytest.raises(ValueError, match="at least 2"):
-        brown_forsythe([[1, 2], [1]])
 
 
 # Resampling

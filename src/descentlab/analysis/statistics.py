@@ -8,7 +8,7 @@ was left out; comparisons and best-of-k rank it worst and never drop it.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, NamedTuple
@@ -440,28 +440,6 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
     centre = (rate + z2 / (2 * n)) / (1 + z2 / n)
     half = math.sqrt(z2 * rate * (1 - rate) / n + z2 * z2 / (4 * n * n)) / (1 + z2 / n)
     return Interval(rate, max(0.0, min(rate, centre - half)), min(1.0, max(rate, centre + half)), n)
-
-
-def brown_forsythe(groups: Sequence[ArrayLike]) -> tuple[float, float]:
-    """Test whether groups have equal variances, by absolute distance from each median (Brown & Forsythe 1974).
-
-    Args:
-        groups: two or more arrays of at least two finite values; their sizes may differ.
-
-    Returns:
-        F statistic and p-value; (0, 1) if no group varies at all.
-    """
-    from scipy.stats import levene  # a second of import that a plain run can do without
-
-    samples = [_finite(group, at_least=2) for group in groups]
-    if len(samples) < 2:
-        raise ValueError(f"brown_forsythe compares at least two groups, not {len(samples)}")
-    spreads = [np.abs(sample - np.median(sample)) for sample in samples]
-    if all(np.ptp(spread) == 0 for spread in spreads):  # no variance within: F is 0/0 or infinite
-        equal = len({float(spread[0]) for spread in spreads}) == 1
-        return (0.0, 1.0) if equal else (math.inf, 0.0)
-    statistic, p_value = levene(*samples, center="median")
-    return float(statistic), float(p_value)
 
 
 def quantile_interval(values: ArrayLike, share: float = 0.5, confidence: float = 0.95) -> Interval:
