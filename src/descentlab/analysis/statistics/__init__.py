@@ -1,0 +1,64 @@
+"""What can be said from a handful of restarts: intervals, paired tests, success rates, best of k, modes.
+
+Every function takes one value per restart. An interval over restarts holds for the data split it was measured on.
+What is random takes a seed and repeats exactly.
+
+A diverged restart is a value that is not finite. Intervals of a mean refuse it, so that the caller has to say what
+was left out; comparisons and best-of-k rank it worst and never drop it.
+"""
+
+from descentlab.analysis.statistics.best_of import best_of_k, select_best_of_k
+from descentlab.analysis.statistics.bootstrap import bootstrap_interval, interquartile_mean
+from descentlab.analysis.statistics.comparisons import (
+    Equivalence,
+    PairedDifference,
+    equivalence,
+    fisher_tails,
+    paired_difference,
+    rate_difference,
+    rate_tails,
+)
+from descentlab.analysis.statistics.families import check_family, holm, smallest_p
+from descentlab.analysis.statistics.intervals import (
+    Means,
+    correlation_interval,
+    mean_interval,
+    mean_intervals,
+    metric_bounds,
+    quantile_interval,
+    reliability,
+    spread_interval,
+    wilson,
+)
+from descentlab.analysis.statistics.modes import Dip, dip_test
+from descentlab.analysis.statistics.samples import Better, Interval
+
+__all__ = [
+    "Better",
+    "Dip",
+    "Equivalence",
+    "Interval",
+    "Means",
+    "PairedDifference",
+    "best_of_k",
+    "bootstrap_interval",
+    "check_family",
+    "correlation_interval",
+    "dip_test",
+    "equivalence",
+    "fisher_tails",
+    "holm",
+    "interquartile_mean",
+    "mean_interval",
+    "mean_intervals",
+    "metric_bounds",
+    "paired_difference",
+    "quantile_interval",
+    "rate_difference",
+    "rate_tails",
+    "reliability",
+    "select_best_of_k",
+    "smallest_p",
+    "spread_interval",
+    "wilson",
+]

@@ -1,0 +1,67 @@
+"""What keeping the best of k restarts is worth."""
+
+import numpy as np
+from numpy import ndarray
+from numpy.typing import ArrayLike
+
+from descentlab.analysis.statistics.samples import Better, sign
+
+
+def best_of_k(values: ArrayLike, k: int, better: Better = "higher", unbiased: bool = True) -> float:
+    """Expected best of k restarts, judged and reported by the same values (Dodge et al. 2019).
+
+    This is what a search over k seeds would see; choosing by one split and reporting another is `select_best_of_k`.
+
+    Args:
+        values: (n,); a diverged restart is infinitely bad.
+        k: restarts in one search.
+        better: whether the best is the lowest or the highest.
+        unbiased: sum x_(i) C(i-1, k-1) / C(n, k), k restarts without replacement; otherwise Dodge's
+            sum x_(i) [(i/n)^k - ((i-1)/n)^k], with replacement.
+
+    Raises:
+        ValueError: k below 1, or above n where unbiased.
+    """
+    scores = np.asarray(values, dtype=float)
+    return select_best_of_k(scores, np.where(np.isfinite(scores), scores, -sign(better) * np.inf), k, better, unbiased)
+
+
+def select_best_of_k(
+    selection: ArrayLike, report: ArrayLike, k: int, better: Better = "lower", unbiased: bool = True
+) -> float:
+    """Expected reported value of the restart that is chosen out of k by another value.
+
+    Args:
+        selection: (n,), what the choice is made by, such as the validation loss; a diverged restart ranks worst and
+            restarts that tie are equally likely to be chosen.
+        report: (n,), what is reported of the chosen one, such as the test accuracy.
+        k: restarts in one search.
+        better: which end of `selection` is chosen.
+        unbiased: as in `best_of_k`.
+
+    Returns:
+        The expectation; NaN if all k can be diverged ones whose report is NaN.
+
+    Raises:
+        ValueError: lengths differ, k below 1, or k above n where unbiased.
+    """
+    chosen_by, reported = np.asarray(selection, dtype=float), np.asarray(report, dtype=float)
+    n = chosen_by.size
+    if chosen_by.shape != reported.shape or chosen_by.ndim != 1 or not n:
+        raise ValueError(
+            f"selection and report need a value each per restart, not {chosen_by.shape} and {reported.shape}"
+        )
+    if k < 1 or (unbiased and k > n):
+        raise ValueError(
+            f"k={k}: must be at least 1" + (f" and at most {n}, the number of restarts" if unbiased else "")
+        )
+    if unbiased:
+        i = np.arange(n, 1, -1)  # C(i-1, k-1) / C(n, k) from i = n down, each from the one above
+        weights: ndarray = np.cumprod(np.concatenate(([k / n], (i - k).clip(0) / (i - 1))))[::-1]
+    else:
+        weights = np.diff((np.arange(n + 1) / n) ** k)
+    goodness = np.where(np.isfinite(chosen_by), sign(better) * chosen_by, -np.inf)
+    _, group, sizes = np.unique(goodness, return_inverse=True, return_counts=True)
+    starts = np.concatenate(([0], np.cumsum(sizes)[:-1]))
+    weight = (np.add.reduceat(weights, starts) / sizes)[group]
+    return float(np.sum(weight[weight > 0] * reported[weight > 0]))

@@ -1,0 +1,180 @@
+"""Tests of two arms, or of one against a margin, each with the estimate that answers the same question."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy import ndarray
+from numpy.typing import ArrayLike
+from scipy.special import bdtr, bdtrc, stdtr
+
+from descentlab.analysis.statistics.intervals import mean_interval, wilson
+from descentlab.analysis.statistics.samples import Better, Interval, finite_sample, sign
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Two arms that share their seeds, compared pair by pair.
+
+    Attributes:
+        difference: Student's interval of the mean of a - b over the pairs in which both restarts finished;
+            `difference.n` counts these, and without any of them all three numbers are NaN.
+        p_value: two-sided Wilcoxon signed-rank test of a - b against the margin, over all n pairs, diverged ones
+            included.
+        n: number of pairs.
+        diverged: how many restarts of a and of b diverged.
+        p_greater, p_less: the same test, one-sided: that a - b is above, or below, the margin.
+    """
+
+    difference: Interval
+    p_value: float
+    n: int
+    diverged: tuple[int, int]
+    p_greater: float
+    p_less: float
+
+
+def paired_difference(
+    a: ArrayLike, b: ArrayLike, better: Better = "lower", confidence: float = 0.95, margin: float = 0.0
+) -> PairedDifference:
+    """Compare two arms restart by restart: size of the difference and Wilcoxon's signed-rank test (Wilcoxon 1945).
+
+    The test ranks |a - b - margin|. Where one restart of a pair diverged the other wins by the largest rank; where both
+    did, the pair is a tie. Ties keep their ranks and take no side (Pratt 1959), equal ranks are averaged, and p-values
+    are exact given these ranks. Differences closer than 1e-12 of the largest value count as equal, so that rounding
+    does not order what is equal in counts (accuracies).
+
+    Args:
+        a: (n,), one value per seed; NaN or infinite where the restart diverged.
+        b: (n,), the other arm at the same seeds.
+        better: whether a low or a high value is the good one, which decides what ranks worst.
+        confidence: of the interval.
+        margin: what a - b is tested against; the interval is of a - b all the same.
+
+    Raises:
+        ValueError: arms of different length, or none.
+    """
+    first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    if first.shape != second.shape or first.ndim != 1 or not first.size:
+        raise ValueError(f"paired arms need one value each per seed, not shapes {first.shape} and {second.shape}")
+    lost = ~np.isfinite(first), ~np.isfinite(second)
+    both = ~(lost[0] | lost[1])
+    worst = -sign(better) * np.inf
+    differences = np.zeros(first.size)
+    differences[both] = first[both] - second[both]
+    differences[lost[0] & ~lost[1]] = worst
+    differences[lost[1] & ~lost[0]] = -worst
+    scale = max(np.abs(first[both]).max(initial=0.0), np.abs(second[both]).max(initial=0.0)) or 1.0
+    finished = differences[both]
+    differences[both] -= margin
+    p_greater, p_less = _signed_rank_tails(np.round(differences / scale, 12))
+    return PairedDifference(
+        mean_interval(finished, confidence) if finished.size else Interval(math.nan, math.nan, math.nan, 0),
+        min(1.0, 2 * min(p_greater, p_less)),
+        first.size,
+        (int(lost[0].sum()), int(lost[1].sum())),
+        p_greater,
+        p_less,
+    )
+
+
+def _signed_rank_tails(differences: ndarray) -> tuple[float, float]:
+    """Exact one-sided p-values of the signed ranks, of above and below 0: all 2^n signs are equally likely."""
+    _, group, sizes = np.unique(np.abs(differences), return_inverse=True, return_counts=True)
+    twice_ranks = (2 * np.cumsum(sizes) - sizes + 1)[group]  # average ranks are halves: doubled, they are whole
+    chance = np.ones(1)  # chance[s]: that the positive pairs' doubled ranks sum to s
+    for rank in twice_ranks[differences != 0]:
+        chance = (np.pad(chance, (0, rank)) + np.pad(chance, (rank, 0))) / 2
+    observed = int(twice_ranks[differences > 0].sum())
+    return float(min(1.0, chance[observed:].sum())), float(min(1.0, chance[: observed + 1].sum()))
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """Whether a mean lies within +-margin of 0.
+
+    Attributes:
+        mean: Student's interval of coverage 1 - 2 alpha: within +-margin exactly where p_within <= alpha.
+        p_within: of the two one-sided tests: small where |mean| < margin is shown.
+        p_beyond: small where |mean| > margin is shown.
+    """
+
+    mean: Interval
+    p_within: float
+    p_beyond: float
+
+
+def equivalence(values: ArrayLike, margin: float, alpha: float = 0.05) -> Equivalence:
+    """Two one-sided t tests of a mean against a margin of practical equality (TOST, Schuirmann 1987).
+
+    Args:
+        values: (n,), finite, n at least 2: differences from what they should equal.
+        margin: above 0, in the unit of the values.
+        alpha: of each one-sided test.
+
+    Raises:
+        ValueError: a margin that is not above 0, fewer than two values, or one that is not finite.
+    """
+    if not 0 < margin < math.inf:
+        raise ValueError(f"margin={margin}: must be a finite number above 0")
+    sample = finite_sample(values, at_least=2)
+    n, mean = sample.size, float(sample.mean())
+    error = float(sample.std(ddof=1)) / math.sqrt(n)
+    if error == 0:
+        within = float(abs(mean) >= margin)
+        return Equivalence(Interval(mean, mean, mean, n), within, float(abs(mean) <= margin))
+    statistics = np.array([-mean - margin, mean - margin, mean + margin, margin - mean]) / error
+    not_below, not_above, below, above = stdtr(n - 1, statistics).tolist()
+    return Equivalence(mean_interval(sample, 1 - 2 * alpha), max(not_below, not_above), min(1.0, 2 * min(below, above)))
+
+
+def rate_tails(successes: int, n: int, rate: float = 0.5) -> tuple[float, float]:
+    """Exact one-sided binomial p-values that a success rate is above, and below, a given one.
+
+    Args:
+        successes: how many of n succeeded.
+        n: trials, at least 1.
+        rate: strictly between 0 and 1.
+    """
+    if not 0 <= successes <= n or n < 1 or not 0 < rate < 1:
+        raise ValueError(f"successes={successes}, n={n}, rate={rate}: must be 0 <= successes <= n and 0 < rate < 1")
+    above = float(bdtrc(successes - 1, n, rate)) if successes else 1.0
+    return above, float(bdtr(successes, n, rate))
+
+
+def fisher_tails(successes: tuple[int, int], trials: tuple[int, int]) -> tuple[float, float]:
+    """Exact one-sided p-values that successes are more likely in a first group, and less likely (Fisher 1935).
+
+    Args:
+        successes: of the first group and of the second.
+        trials: likewise, at least one each.
+    """
+    (a, b), (n_a, n_b) = successes, trials
+    if not (0 <= a <= n_a and 0 <= b <= n_b and n_a > 0 and n_b > 0):
+        raise ValueError(
+            f"successes={successes}, trials={trials}: must be 0 <= successes <= trials, and trials above 0"
+        )
+    total, both = a + b, math.comb(n_a + n_b, a + b)
+    ways = {k: math.comb(n_a, k) * math.comb(n_b, total - k) for k in range(max(0, total - n_b), min(n_a, total) + 1)}
+    return (
+        sum(count for k, count in ways.items() if k >= a) / both,
+        sum(count for k, count in ways.items() if k <= a) / both,
+    )
+
+
+def rate_difference(successes: tuple[int, int], trials: tuple[int, int], confidence: float = 0.95) -> Interval:
+    """How much more often the first group succeeds, with an interval out of both Wilson intervals (Newcombe 1998).
+
+    Args:
+        successes: of the first group and of the second.
+        trials: likewise, at least one each.
+        confidence: wanted coverage, between 0 and 1.
+
+    Returns:
+        The interval; its n is that of the smaller group.
+    """
+    first, second = (wilson(*group, confidence) for group in zip(successes, trials, strict=True))
+    difference = first.estimate - second.estimate
+    below = math.hypot(first.estimate - first.low, second.high - second.estimate)
+    above = math.hypot(first.high - first.estimate, second.estimate - second.low)
+    return Interval(difference, difference - below, difference + above, min(trials))

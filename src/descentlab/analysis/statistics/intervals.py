@@ -1,0 +1,235 @@
+"""Interval estimates from one value per restart: means, standard deviations, shares, quantiles, correlations."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy import ndarray
+from numpy.typing import ArrayLike
+from scipy.special import bdtr, ndtri, stdtrit
+
+from descentlab.analysis.statistics.samples import Interval, finite_sample, upper_tail
+
+UNBOUNDED = (-math.inf, math.inf)
+METRIC_BOUNDS = {  # last part of a metric's name -> smallest and largest possible value
+    "loss": (0.0, math.inf),
+    "accuracy": (0.0, 1.0),
+    "exact_match": (0.0, 1.0),
+    "auc": (0.0, 1.0),
+    "r2": (-math.inf, 1.0),
+}
+
+
+def metric_bounds(metric: str) -> tuple[float, float]:
+    """The smallest and largest value that a metric can have, from the last part of its name.
+
+    Args:
+        metric: such as "test/accuracy" or "loss"; an unknown one is unbounded.
+    """
+    return METRIC_BOUNDS.get(metric.rpartition("/")[2], UNBOUNDED)
+
+
+class Means(NamedTuple):
+    """Means over the finite values of each row, with standard deviation (n - 1), limits and counts; each is (P,).
+
+    A mean of no value is NaN; so are the standard deviation and the limits of fewer than two.
+    """
+
+    mean: ndarray
+    sd: ndarray
+    low: ndarray
+    high: ndarray
+    n: ndarray
+
+
+def mean_interval(values: ArrayLike, confidence: float = 0.95, bounds: tuple[float, float] = UNBOUNDED) -> Interval:
+    """Confidence interval of one mean, as `mean_intervals` computes it.
+
+    Args:
+        values: (n,), finite; the limits of one value alone are the bounds.
+        confidence: wanted coverage, between 0 and 1.
+        bounds: the smallest and largest possible value (`metric_bounds`).
+
+    Raises:
+        ValueError: no values, or one that is not finite.
+    """
+    sample = finite_sample(values)
+    mean, _, low, high, _ = (float(part[0]) for part in mean_intervals(sample[None, :], confidence, bounds))
+    return Interval(mean, *((low, high) if sample.size > 1 else bounds), sample.size)
+
+
+def mean_intervals(values: ArrayLike, confidence: float = 0.95, bounds: tuple[float, float] = UNBOUNDED) -> Means:
+    """Student's t interval of the mean of each row (Student 1908), kept within the bounds of what is measured.
+
+    Where Student's interval would reach a bound, the interval is Student's on the scale of log(x - low bound),
+    log(high bound - x) or, between two bounds, the logit; its standard error comes from the delta method. So a loss
+    stays above 0 and a share within 0 and 1. The measured coverage at a nominal 95 % (20 000 samples each), Student's
+    alone in brackets: exponential losses .94 (.89) at n = 3, .91 (.88) at 5, .90 (.90) at 10; shares from Beta(50, 1)
+    .94 (.89), .91 (.88), .91 (.91). No small sample covers a mean that rare values dominate: of outcomes that are 1
+    in 10 % of cases and .01 otherwise, 10 values cover .65, 30 cover .96.
+
+    Args:
+        values: (P, n); values that are not finite are left out.
+        confidence: wanted coverage, between 0 and 1.
+        bounds: the smallest and largest possible value; infinite where there is none.
+    """
+    table, upper = np.asarray(values, dtype=float), upper_tail(confidence)
+    finite = np.isfinite(table)
+    n = finite.sum(axis=1)
+    smallest = np.where(finite, table, np.inf).min(axis=1, initial=np.inf)
+    largest = np.where(finite, table, -np.inf).max(axis=1, initial=-np.inf)
+    exponent = np.frexp(np.where(n > 0, np.maximum(np.abs(smallest), np.abs(largest)), 0.0))[1]
+    scaled = np.ldexp(np.where(finite, table, 0.0), -exponent[:, None])  # an exact scaling: squares cannot overflow
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # rows that are empty, equal or near 1e308
+        mean = scaled.sum(axis=1) / n
+        squares = np.where(finite, np.square(scaled - mean[:, None]), 0.0).sum(axis=1)
+        sd = np.where(smallest == largest, 0.0, np.ldexp(np.sqrt(squares / (n - 1)), exponent))
+        mean = np.where(smallest == largest, smallest, np.ldexp(mean, exponent))
+        sd[n < 2] = np.nan
+        half = stdtrit(np.maximum(n - 1, 1), upper) * sd / np.sqrt(n)
+        low, high = _within(mean, half, bounds)
+    return Means(mean, sd, low, high, n)
+
+
+def _within(mean: ndarray, half: ndarray, bounds: tuple[float, float]) -> tuple[ndarray, ndarray]:
+    """Limits at the distance `half` around a mean (P,), on a log or logit scale where they would reach a bound."""
+    least, most = bounds
+    low, high = mean - half, mean + half
+    if bounds == UNBOUNDED:
+        return low, high
+    below, above = mean - least, most - mean
+    factor = np.exp(half * (1 / below + 1 / above))
+    if math.isinf(most):
+        limits = least + below / factor, least + below * factor
+    elif math.isinf(least):
+        limits = most - above * factor, most - above / factor
+    else:
+        width = most - least
+        limits = least + width * below / (below + above * factor), least + width * below / (below + above / factor)
+    reached = (half > 0) & ((low <= least) | (high >= most))
+    return np.where(reached, limits[0], low), np.where(reached, limits[1], high)
+
+
+def spread_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
+    """Standard deviation (n - 1) with an interval that allows for heavy tails (Bonett 2006).
+
+    At n = 30 a nominal 95 % cover 94 % of normal and 88 % of exponential samples.
+
+    Args:
+        values: (n,), finite, n at least 2; below 5 the limits are 0 and infinity.
+        confidence: wanted coverage, between 0 and 1.
+    """
+    sample, z = finite_sample(values, at_least=2), float(ndtri(upper_tail(confidence)))
+    n, deviation = sample.size, float(sample.std(ddof=1))
+    if np.ptp(sample) == 0:
+        return Interval(0.0, 0.0, 0.0, n)
+    if n < 5:
+        return Interval(deviation, 0.0, math.inf, n)
+    cut = int(n / (2 * math.sqrt(n - 4)))
+    centred = (sample - np.sort(sample)[cut : n - cut].mean()) / deviation
+    kurtosis = n * float((centred**4).sum()) / (n - 1) ** 2
+    small = n / (n - z)
+    half = small * z * math.sqrt((kurtosis - (n - 3) / n) / (n - 1))
+    return Interval(
+        deviation, deviation * math.sqrt(small * math.exp(-half)), deviation * math.sqrt(small * math.exp(half)), n
+    )
+
+
+def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
+    """Wilson's score interval of a success rate (Wilson 1927).
+
+    Args:
+        successes: how many of n succeeded.
+        n: trials, at least 1.
+        confidence: wanted coverage, between 0 and 1.
+    """
+    if not 0 <= successes <= n or n < 1:
+        raise ValueError(f"successes={successes}, n={n}: must be 0 <= successes <= n and n at least 1")
+    rate, z2 = successes / n, float(ndtri(upper_tail(confidence))) ** 2
+    centre = (rate + z2 / (2 * n)) / (1 + z2 / n)
+    half = math.sqrt(z2 * rate * (1 - rate) / n + z2 * z2 / (4 * n * n)) / (1 + z2 / n)
+    return Interval(rate, max(0.0, min(rate, centre - half)), min(1.0, max(rate, centre + half)), n)
+
+
+def quantile_interval(values: ArrayLike, share: float = 0.5, confidence: float = 0.95) -> Interval:
+    """A quantile of the distribution of outcomes between two order statistics, whatever that distribution is.
+
+    The number of values below the quantile is binomial, so that coverage is at least `confidence` (Thompson 1936).
+
+    Args:
+        values: (n,); a diverged restart may be infinite.
+        share: of the distribution that lies below, strictly between 0 and 1; .5 for the median.
+        confidence: wanted coverage, between 0 and 1.
+
+    Returns:
+        The interval; a limit that n values cannot give is infinite.
+    """
+    sample = np.sort(np.asarray(values, dtype=float))
+    if sample.ndim != 1 or not sample.size or np.isnan(sample).any() or not 0 < share < 1:
+        raise ValueError(f"values of shape {sample.shape}, share={share}: must be a list without NaN and within (0, 1)")
+    n, tail = sample.size, 1 - upper_tail(confidence)
+    at_most = bdtr(np.arange(n), n, share)  # of k = 0 .. n - 1 values below the quantile
+    below, above = int((at_most <= tail).sum()), int((at_most < 1 - tail).sum()) + 1
+    low = float(sample[below - 1]) if below else -math.inf
+    high = float(sample[above - 1]) if above <= n else math.inf
+    place = round(n * share, 9)
+    left, right = float(sample[math.ceil(place) - 1]), float(sample[min(math.floor(place), n - 1)])
+    return Interval(left if left == right else (left + right) / 2, low, high, n)
+
+
+def correlation_interval(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -> Interval:
+    """Pearson's correlation over restarts, with Student's interval of Fisher's z and the jackknife's error of it.
+
+    Fisher's own error, 1 / sqrt(n - 3), is for normal pairs alone: on lognormal ones (correlation .7) it covers 67 % at
+    n = 100, where this interval covers 93 %; on normal ones both cover 95 %.
+
+    Args:
+        a: (n,), finite, n at least 4.
+        b: (n,), finite.
+        confidence: wanted coverage, between 0 and 1.
+
+    Returns:
+        The interval; NaN throughout where a or b does not vary.
+    """
+    first, second = finite_sample(a, at_least=4), finite_sample(b, at_least=4)
+    if first.size != second.size:
+        raise ValueError(f"{first.size} and {second.size} values: must be one each per restart")
+    n = first.size
+    x, y = first - first.mean(), second - second.mean()
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
+        return Interval(math.nan, math.nan, math.nan, n)
+    whole = float((x * y).sum() / math.sqrt((x * x).sum() * (y * y).sum()))
+    shift = n / (n - 1)  # leaving i out takes n / (n - 1) x_i y_i from a centred sum of products
+    products = [(one * other).sum() - shift * one * other for one, other in ((x, y), (x, x), (y, y))]
+    with np.errstate(divide="ignore", invalid="ignore"):  # a pair that carries all the variance
+        left_out = np.arctanh(np.clip(products[0] / np.sqrt(products[1] * products[2]), -1.0, 1.0))
+        z = float(np.arctanh(np.clip(whole, -1.0, 1.0)))
+        half = float(stdtrit(n - 2, upper_tail(confidence)) * np.sqrt((n - 1) * left_out.var()))
+    if not math.isfinite(half):
+        return Interval(whole, whole if abs(whole) >= 1 else -1.0, whole if abs(whole) >= 1 else 1.0, n)
+    return Interval(whole, math.tanh(z - half), math.tanh(z + half), n)
+
+
+def reliability(scores: ArrayLike) -> float:
+    """How much of the variance of restarts' means over test samples would return on other samples of the kind.
+
+    1 - (restart x sample mean square) / (restart mean square), by analysis of variance (Hoyt 1941; Cronbach 1951).
+    No correlation with these means can be expected above its square root (Spearman 1904).
+
+    Args:
+        scores: (R, N), a value per restart and sample, such as the loss; at least 2 by 2.
+
+    Returns:
+        1 where samples leave nothing open; 0 or below where restarts differ by no more than samples explain; NaN where
+        they do not differ at all.
+    """
+    table = np.asarray(scores, dtype=float)
+    if table.ndim != 2 or min(table.shape) < 2 or not np.isfinite(table).all():
+        raise ValueError(f"scores of shape {table.shape}: must be finite, for two restarts and two samples or more")
+    restarts, samples = table.shape
+    means = table.mean(axis=1)
+    between = samples * means.var(ddof=1)
+    rest = table - means[:, None]
+    rest -= rest.mean(axis=0)
+    within = np.square(rest).sum() / ((restarts - 1) * (samples - 1))
+    return float(1 - within / between) if between > 0 else math.nan
