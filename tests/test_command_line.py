@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -461,6 +462,15 @@ def test_progress_is_a_line_every_few_seconds_where_there_is_no_terminal(run, mo
     assert error.splitlines()[-1].startswith("relu-bce-mini32: 3 restarts, epoch 3/3, train/loss 0.")
     _, _, error = run("-m", *QUICK, "seed=0,1")
     assert error.splitlines()[-1].startswith("2/2 relu-bce-mini32-s1: epoch 3/3, ")
+
+
+def test_progress_names_the_epoch_at_which_its_loss_was_measured(run, monkeypatch):
+    monkeypatch.setattr(sweeps, "LINE_SECONDS", 0)
+    _, _, error = run("data=xor", "tracking=none", "epochs=100", "log_every=100", "workers=1")
+    shown = [line.split(": ", 1)[1].split(", about")[0] for line in error.splitlines()]
+    middle = [line for line in shown if line.startswith("epoch 50/100, ")]
+    assert middle
+    assert all(re.fullmatch(r"epoch 50/100, train/loss 0\.\d+ at epoch 0", line) for line in middle)
 
 
 def test_progress_is_a_bar_on_a_terminal(run, monkeypatch):

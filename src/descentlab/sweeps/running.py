@@ -642,7 +642,7 @@ class _Meter:
         self._cells, self._show, self._seconds, self._last = cells, show, seconds, last
         self._work = [cell.epochs * cell.restarts for cell in cells]
         self._ended: set[int] = set()
-        self._running, self._loss = 0, ""
+        self._running, self._measured = 0, ""
         self._lock = threading.Lock()
 
     def note(self, places: Sequence[int], step: Step) -> None:
@@ -653,7 +653,8 @@ class _Meter:
             if isinstance(step, Record):
                 losses = step.metrics.get("train/loss", np.array([np.nan]))
                 finite = losses[np.isfinite(losses)]
-                self._loss = f", train/loss {finite.mean():.4g}" if len(finite) else ", diverged"
+                measured = f"train/loss {finite.mean():.4g}" if len(finite) else "diverged"
+                self._measured = f", {measured} at epoch {step.epoch}"
                 self._running = max(self._running, step.epoch * restarts)
             elif step is None:
                 self._ended |= set(places)
@@ -666,9 +667,8 @@ class _Meter:
             self._last = now
             many = f"{restarts} restarts, " if restarts > 1 else ""
             done = self._running + sum(self._work[place] for place in self._ended)
-            self._show(
-                places, f"{many}epoch {self._running // restarts}/{cell.epochs}{self._loss}", done / sum(self._work)
-            )
+            epoch = f"epoch {self._running // restarts}/{cell.epochs}"
+            self._show(places, f"{many}{epoch}{self._measured}", done / sum(self._work))
 
 
 # --- what came of it ---------------------------------------------------------------------------------------------
