@@ -269,6 +269,18 @@ def test_cells_of_a_sweep_are_told_apart_by_what_differs():
     assert [cell.hash for cell in named_apart(cells)] == [cell.hash for cell in cells]
 
 
+def test_files_of_one_name_in_different_folders_are_told_apart():
+    cells = [resolved(data={"name": "csv", "path": path, "task": "classes"}) for path in ("x/y/a.csv", "x/z/a.csv")]
+    assert [cell.name for cell in named_apart(cells)] == ["relu-cce-mini32-y_a.csv", "relu-cce-mini32-z_a.csv"]
+
+
+def test_names_too_long_to_tell_cells_apart_are_numbered():
+    cells = [resolved(name="n" * 100, network={"hidden": [5] * 60 + [width]}) for width in (1, 2, 3)]
+    names = [cell.name for cell in named_apart(cells)]
+    assert len(set(names)) == 3
+    assert max(map(len, names)) <= 200
+
+
 def test_cells_on_different_data_all_bear_its_name():
     cells = [resolved(data=name, seed=seed) for name in ("digits", "diabetes") for seed in (0, 1)]
     assert [cell.name for cell in named_apart(cells)] == [

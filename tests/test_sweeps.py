@@ -12,7 +12,9 @@ import pytest
 from test_tracking import cell, children
 
 from descentlab import tracking
+from descentlab.cli import main as cli
 from descentlab.cli import planning
+from descentlab.config import composing
 from descentlab.config import resolving as configs
 from descentlab.sweeps import running as sweeps
 from descentlab.tracking import claims, contents, find, patience, results, runs
@@ -551,3 +553,87 @@ def test_of_a_cell_that_two_processes_trained_at_once_the_earliest_run_counts(op
         assert len(find(tracker)) == 2
         assert [one.run_id for one in find(tracker, sweep=first.tags["sweep"])] == [first.run_id]
         assert len(results.restarts(tracker, sweep="last")) == 1
+
+
+# --- cells that differ in their data alone --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Two files of the same shape and other values, in folders of their own: a.csv and b.csv, and b's copy named a."""
+    rng = np.random.default_rng(0)
+    paths = []
+    for name, noise in (("one/a.csv", 0.1), ("two/b.csv", 3.0), ("two/a.csv", 3.0)):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        labels = np.arange(60) % 2
+        inputs = labels[:, None] + noise * rng.standard_normal((60, 3)) if len(paths) < 2 else None
+        table = np.column_stack([inputs, labels]) if inputs is not None else np.loadtxt(paths[-1], delimiter=",")
+        np.savetxt(path, table, delimiter=",")
+        paths.append(str(path))
+    return paths
+
+
+CSV = ["data=csv", "network.hidden=3", "epochs=3", "restarts=2", "data.split_seed=1"]
+
+
+def alone(path, *words):
+    """The training of one file by itself."""
+    (one,) = composing.compose([*CSV, f"data.path={path}", "tracking=none", *words], sweep=False)
+    return sweeps.run([one], tracking.open_tracker(one.tracking), progress=False)[0]
+
+
+@pytest.mark.parametrize("form", ["-m", "arms", pytest.param("local", marks=pytest.mark.slow)])
+def test_cells_that_differ_in_the_values_of_their_data_alone_are_trained_each(form, files, option, capsys):
+    words = [*CSV, f"tracking.uri={option.numbers['uri']}", "tracking.experiment=tests"]
+    if form == "arms":
+        cells = composing.compose(words, arms=[[f"data.path={path}"] for path in files])
+    else:
+        launcher = ["hydra/launcher=local"] if form == "local" else []
+        cells = composing.compose([*words, f"data.path={','.join(files)}", *launcher])
+    seen = []
+    with tracking.open_tracker(option) as tracker:
+        trainings = sweeps.run(cells, tracker, progress=False, on_finish=lambda *told: seen.append(told))
+        sweep_id = tracker.sweep
+    for path, training in zip(files, trainings, strict=True):
+        assert_same_training(training, alone(path))
+    assert trainings[2] is trainings[1]  # equal values are one cell, wherever they lie
+    assert len(seen) == 2
+    for one, training, kept in seen:
+        place = next(at for at, cell in enumerate(cells) if cell.data == one.data)
+        assert_same_training(training, trainings[place])
+        (run,) = [run for run in find(option) if run.run_id == kept.run_id]
+        assert run.params["data.path"] == one.data.numbers["path"]
+    found = find(option, sweep=sweep_id)
+    assert [run.name for run in found] == [cell.name for cell in cells[:2]]
+    assert len({run.tags["data_digest"] for run in found}) == 2
+    again, after = sweep(option, *cells)  # finds both
+    assert (again, len(find(option, status=None))) == (sweep_id, 2)
+    for one, other in zip(trainings, after, strict=True):
+        assert_same_training(one, other)
+
+
+def test_the_command_line_shows_each_file_its_own_score(files, capsys):
+    assert cli.main(["-m", *CSV, f"data.path={files[0]},{files[1]}", "tracking=none"]) == 0
+    table = capsys.readouterr().out.splitlines()
+    shown = []
+    for path in files[:2]:
+        assert cli.main([*CSV, f"data.path={path}", "tracking=none"]) == 0
+        line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("test/accuracy"))
+        shown.append(line.split()[1:])
+    assert [line.split()[2:] for line in table[1:3]] == shown
+    assert shown[0] != shown[1]
+
+
+def test_cells_on_different_data_never_train_as_one_stack(files, option):
+    cells = composing.compose(
+        [*CSV, f"data.path={files[0]},{files[1]}", "learning_rate=0.1,0.5"], arms=[["tracking=none"]]
+    )
+    _, trainings = sweep(option, *cells)
+    for one, training in zip(cells, trainings, strict=True):
+        assert_same_training(training, alone(one.data.numbers["path"], f"learning_rate={one.learning_rate}"))
+
+
+def test_a_plan_counts_cells_of_different_data_each(files, option):
+    cells = composing.compose([*CSV, f"data.path={','.join(files)}"])
+    assert planning.plan(cells, option).startswith("cells     2: 0 there already, 0 partly, 2 to do")

@@ -33,7 +33,7 @@ def plan(cells: Sequence[Config], option: Option) -> str:
     Raises:
         InputError: a cell that cannot run.
     """
-    wanted = [Planned(cell, configuration.check(cell).digest) for cell in sweeps.different(cells)]
+    wanted = sweeps.different([Planned(cell, configuration.check(cell).digest) for cell in cells])
     kept = _finished(option) if any(cell.resume for cell in cells) else []
     keys = {key_of(run) for run in kept}
     there = [cell for cell in wanted if cell.key in keys]

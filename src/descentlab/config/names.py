@@ -11,6 +11,7 @@ from descentlab.nn.initializers import default_initializer
 from descentlab.nn.losses import default_output
 from descentlab.values import Option
 
+LONGEST = 200  # of a name
 _SHORT = {
     "mean_squared_error": "mse",
     "binary_cross_entropy": "bce",
@@ -66,18 +67,31 @@ def tell_apart(cells: Sequence[Config]) -> list[Config]:
         flat = [flattened(cells[place].as_dict()) for place in places]
         shared = set(flat[0]).intersection(*flat)
         axes = sorted(key for key in shared if any(one[key] != flat[0][key] for one in flat))
-        for place, one in zip(places, flat, strict=True):
-            labels = [_label(key) + _text(one[key]) for key in axes]
-            cells[place] = replace(cells[place], name="-".join([name, *labels])[:200])
+        columns = [[_label(key) + text for text in _texts([one[key] for one in flat])] for key in axes]
+        full = ["-".join([name, *labels]) for labels in zip(*columns, strict=True)] if columns else [name] * len(places)
+        short = [text[:LONGEST] for text in full]
+        if len(set(short)) < len(set(full)):  # too long to be told apart
+            short = [f"{text[: LONGEST - 7]}-{place}" for place, text in enumerate(full)]
+        for place, text in zip(places, short, strict=True):
+            cells[place] = replace(cells[place], name=text)
     return cells
 
 
 def _label(key: str) -> str:
-    return "" if key.endswith(".name") else _SHORT.get(key, key.split(".")[-1])
+    return "" if key.endswith(".name") or key == "data.path" else _SHORT.get(key, key.split(".")[-1])
 
 
-def _text(value: Any) -> str:
+def _texts(values: Sequence[Any]) -> list[str]:
+    """Values as parts of names; a path by its last part, or by as many as it takes to tell it from the others."""
+    for parts in range(1, 1 + max(str(value).count("/") + 1 for value in values)):
+        texts = [_text(value, parts) for value in values]
+        if len(set(texts)) == len({str(value) for value in values}):
+            break
+    return texts
+
+
+def _text(value: Any, parts: int = 1) -> str:
     if isinstance(value, list):
         return "-".join(map(str, value)) or "none"
     plain = f"{value:g}" if isinstance(value, float) else str(value)
-    return re.sub(r"[^\w.\-]", "_", plain.rstrip("/").rsplit("/", 1)[-1])
+    return re.sub(r"[^\w.\-]", "_", "/".join(plain.rstrip("/").split("/")[-parts:]))

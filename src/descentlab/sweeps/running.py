@@ -77,7 +77,7 @@ def begin(parts: Mapping[str, Sequence[Config]], tracker: "Tracker", label: str 
         raise refusal(LAUNCHER, launched[0].name, "must be the same in all cells of a sweep, with the same numbers")
     for launcher in launched[:1]:
         launchers.check(launcher)
-    planned = {part: _planned(different(cells)) for part, cells in parts.items()}
+    planned = {part: different(_planned(cells)) for part, cells in parts.items()}
     fresh = not all(cell.resume for cells in parts.values() for cell in cells)
     if note := tracker.begin(planned, label, fresh):
         _say(note)
@@ -114,8 +114,9 @@ def run(
         InputError: a cell that cannot run, when none has been trained; or a store that is lost.
         CellsFailed: at the end, where cells of several failed. The error of a single cell comes through as it is.
     """
-    queue = different(cells)
-    planned = _planned(queue, judge)
+    wanted = _planned(cells, judge)
+    planned = different(wanted)
+    queue = [one.config for one in planned]
     if part is None:
         begin({"": cells}, tracker, label)
     fresh = not all(cell.resume for cell in cells)
@@ -128,7 +129,7 @@ def run(
     tracker.expect([queue[place] for place in missing if place not in elsewhere])
     trained: dict[str, Training] = {}
     failures: list[tuple[Config, Exception]] = []
-    busy: dict[str, str] = {}  # hash -> who trains it
+    busy: dict[str, str] = {}  # key -> who trains it
 
     def take(place: int) -> Claim:
         if found := standing.get(planned[place].key):
@@ -140,18 +141,18 @@ def run(
         places = deque(place for place in range(len(queue)) if place not in elsewhere)
         while places:
             place = places.popleft()
-            cell = queue[place]
+            cell, key = queue[place], planned[place].key
             if busy and len(places) < len(busy):  # all that is left is another's
                 time.sleep(BUSY_SECONDS)
             claim = take(place)
             if claim.holder:
-                if busy.setdefault(cell.hash, "") != claim.holder:
+                if busy.setdefault(key, "") != claim.holder:
                     _say(f"{cell.name}: is being trained by {claim.holder}; it is waited for at the end")
-                    busy[cell.hash] = claim.holder
+                    busy[key] = claim.holder
                 places.append(place)
                 continue
             claims = {place: claim}
-            for mate in _mates(queue, place, places) if _is_whole(cell, claim) else []:
+            for mate in _mates(planned, place, places) if _is_whole(cell, claim) else []:
                 claims[mate] = take(mate)
                 if claims[mate].holder:  # its turn will come
                     del claims[mate]
@@ -167,7 +168,7 @@ def run(
                     else:
                         found = [settle(one, claims[taken], workers, note, on_finish, judge)
                                  for one, taken in zip(some, together, strict=True)]  # fmt: skip
-                    trained |= {one.hash: training for one, training in zip(some, found, strict=True)}
+                    trained |= {planned[taken].key: training for taken, training in zip(together, found, strict=True)}
                 except Exception as error:
                     if len(queue) == 1 or isinstance(error, StoreLost):
                         raise
@@ -175,24 +176,25 @@ def run(
                     if not at:  # a worker's parent says it
                         _say_failed(some, error)
                 show(together, None)
-                for one in some:
-                    busy.pop(one.hash, None)
+                for taken in together:
+                    busy.pop(planned[taken].key, None)
     if elsewhere:
         handed = [planned[place] for place in elsewhere]
         with contextlib.closing(_fan_out(handed, elsewhere, tracker, part or "", judge, progress)) as ends:
-            for cell, outcome in ends:
+            for one, outcome in ends:
+                cell = one.config
                 if isinstance(outcome, Exception):
                     if len(queue) == 1 or isinstance(outcome, StoreLost):
                         raise outcome
                     failures.append((cell, outcome))
                     _say_failed([cell], outcome)
                     continue
-                trained[cell.hash], kept = outcome
+                trained[one.key], kept = outcome
                 if on_finish:
-                    on_finish(cell, trained[cell.hash], kept)
+                    on_finish(cell, trained[one.key], kept)
     if failures:
-        raise CellsFailed(failures, [trained.get(cell.hash) for cell in cells])
-    return [trained[cell.hash] for cell in cells]
+        raise CellsFailed(failures, [trained.get(one.key) for one in wanted])
+    return [trained[one.key] for one in wanted]
 
 
 def settle(
@@ -237,10 +239,11 @@ def _is_whole(cell: Config, claim: Claim) -> bool:
     return run.checkpoints is None or not any((run.checkpoints / name).is_dir() for name in begun)
 
 
-def _mates(queue: Sequence[Config], place: int, waiting: Sequence[int]) -> list[int]:
+def _mates(planned: Sequence[Planned], place: int, waiting: Sequence[int]) -> list[int]:
     """Which of the waiting cells differ from one in their learning rate alone, as many as a stack may hold."""
-    cell = queue[place]
-    mates = [other for other in waiting if queue[other].stack_hash == cell.stack_hash]
+    cell = planned[place].config
+    stacked = [(one.config.stack_hash, one.digest) for one in planned]
+    mates = [other for other in waiting if stacked[other] == stacked[place]]
     if not mates:
         return []
     layers = configuration.recipe(cell, configuration.check(cell)).layers
@@ -291,10 +294,12 @@ def stored_training(cell: Config, run: "StoredRun") -> Training:
     return read_training(run.table, run.arrays, recipe, float(run.tags.get("wall_seconds", "nan")))
 
 
-def different(cells: Sequence[Config]) -> list[Config]:
-    """Cells without repetition; of equal ones the first one's name and settings."""
-    first = {cell.hash: cell for cell in reversed(cells)}
-    return list({cell.hash: first[cell.hash] for cell in cells}.values())
+def different(cells: Sequence[Planned]) -> list[Planned]:
+    """Cells without repetition; of equal ones (configuration and values of the data) the first one's name."""
+    first: dict[str, Planned] = {}
+    for cell in cells:
+        first.setdefault(cell.key, cell)
+    return list(first.values())
 
 
 def _planned(cells: Sequence[Config], judge: "Judge | None" = None) -> list[Planned]:
@@ -461,7 +466,7 @@ def _fan_out(
     part: str,
     judge: "Judge | None",
     progress: bool,
-) -> Generator[tuple[Config, tuple[Training, CellRun] | Exception], None, None]:
+) -> Generator[tuple[Planned, tuple[Training, CellRun] | Exception], None, None]:
     """Have cells trained by their launcher's workers, and yield each as it ends: what came of it, or why nothing did.
 
     A worker claims, trains and keeps a cell as a lone process does; what is left of one that dies is marked here.
@@ -478,7 +483,7 @@ def _fan_out(
     launcher, left = configs[0].launcher, set(range(len(cells)))
     try:
         with launchers.opened(launcher) as workers, _shown_count(configs, progress) as show:
-            groups = _groups(configs, workers.room)
+            groups = _groups(cells, workers.room)
             works = [
                 partial(
                     _in_worker,
@@ -498,19 +503,20 @@ def _fan_out(
                 if isinstance(found, launchers.WorkerLost):
                     tracker.bury([cells[place] for place in group])
                 outcomes = [found] * len(group) if isinstance(found, Exception) else found
-                for cell, outcome in zip((configs[place] for place in group), outcomes, strict=True):
+                for one, outcome in zip((cells[place] for place in group), outcomes, strict=True):
                     if isinstance(outcome, Exception):
-                        yield cell, outcome
+                        yield one, outcome
                         continue
                     training, run_id = outcome
+                    cell = one.config
                     kept = CellRun(cell.name)
                     kept.run_id, kept.finished = run_id, True
-                    yield cell, (replace(training, recipe=configuration.recipe(cell, configuration.check(cell))), kept)
+                    yield one, (replace(training, recipe=configuration.recipe(cell, configuration.check(cell))), kept)
     finally:
         tracker.bury([cells[place] for place in left])
 
 
-def _groups(cells: Sequence[Config], workers: int) -> list[list[int]]:
+def _groups(cells: Sequence[Planned], workers: int) -> list[list[int]]:
     """Places of the cells that a worker is given at once, to train as one stack; no worker is left without for it."""
     most = math.ceil(len(cells) / workers)
     waiting, groups = list(range(len(cells))), []
@@ -534,22 +540,26 @@ def _in_worker(
         if configuration.check(cell).digest != one.digest:
             where = socket.gethostname()
             raise InputError(f"data={cell.data.name}: has other values on {where} than where the sweep began")
-    runs: dict[str, str | None] = {}
+    runs: dict[int, str | None] = {}  # by the place of the cell
+    errors: dict[int, Exception] = {}
+
+    def place_of(cell: Config) -> int:
+        return next(place for place, one in enumerate(cells) if one is cell)
 
     def note(cell: Config, training: Training, kept: CellRun) -> None:
-        runs[cell.hash] = kept.run_id
+        runs[place_of(cell)] = kept.run_id
 
-    errors: dict[str, Exception] = {}
     trainings: Sequence[Training | None]
     with open_tracker(cells[0].tracking) as tracker:
         tracker.sweep = sweep
         try:
             trainings = run(cells, tracker, False, cores, note, judge, part, at=at)
         except CellsFailed as error:
-            trainings, errors = error.trainings, {cell.hash: launchers.portable(one) for cell, one in error.failures}
+            trainings = error.trainings
+            errors = {place_of(cell): launchers.portable(one) for cell, one in error.failures}
     return [
-        errors[cell.hash] if training is None else (replace(training, recipe=None), runs[cell.hash])  # type: ignore[arg-type]
-        for cell, training in zip(cells, trainings, strict=True)  # a recipe is made of functions, which do not travel
+        errors[place] if training is None else (replace(training, recipe=None), runs[place])  # type: ignore[arg-type]
+        for place, training in enumerate(trainings)  # a recipe is made of functions, which do not travel
     ]
 
 
