@@ -508,18 +508,56 @@ def test_the_checksum_is_that_of_mnist(mnist):
     assert data._mnist_sha256(*data._idx_files(mnist)) == data.MNIST_SHA256
 
 
-@pytest.mark.mnist
-def test_the_notebooks_data_are_250_and_50_of_mnists_first_images(mnist, monkeypatch, tmp_path):
-    monkeypatch.setenv("DESCENTLAB_MNIST", str(mnist))
-    own = load("notebook").splits
-    assert {name: x.shape for name, (x, _) in own.items()} == {"train": (250, 784), "test": (50, 784)}
+@pytest.fixture
+def idx_only(mnist, monkeypatch, tmp_path):
+    """A folder of MNIST's IDX files alone, named by DESCENTLAB_MNIST, and the working folder elsewhere."""
+    folder = tmp_path / "idx"
+    folder.mkdir()
     for file in mnist.glob("*ubyte*"):
-        (tmp_path / file.name).symlink_to(file)
-    monkeypatch.setenv("DESCENTLAB_MNIST", str(tmp_path))  # no CSV there: cut from MNIST itself
-    cut = load("notebook").splits
-    for split in own:
-        np.testing.assert_allclose(cut[split][0], own[split][0], atol=1e-9)
-        np.testing.assert_array_equal(cut[split][1], own[split][1])
+        (folder / file.name).symlink_to(file)
+    monkeypatch.setenv("DESCENTLAB_MNIST", str(folder))
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+@pytest.mark.mnist
+def test_the_notebooks_data_are_mnists_first_250_images_and_the_first_50_of_t10k(mnist, idx_only, monkeypatch):
+    cut = load("notebook")
+    whole = load("mnist", train_rows="0:250", validation_rows="auto", test_rows="60000:60050").splits
+    monkeypatch.setenv("DESCENTLAB_MNIST", str(mnist))
+    file = load("notebook")
+    assert file.notes == cut.notes == ()
+    assert {name: x.shape for name, (x, _) in file.splits.items()} == {"train": (250, 784), "test": (50, 784)}
+    for split in file.splits:
+        np.testing.assert_array_equal(cut.splits[split][0], whole[split][0])
+        np.testing.assert_allclose(cut.splits[split][0], file.splits[split][0], atol=1e-9)
+        np.testing.assert_array_equal(cut.splits[split][1], file.splits[split][1])
+
+
+@pytest.mark.mnist
+def test_the_notebooks_file_is_found_in_data_beside_the_working_folder(mnist, idx_only, tmp_path):
+    cut = load("notebook").digest
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "MNIST_preprocessed.csv").symlink_to(mnist / "MNIST_preprocessed.csv")
+    assert load("notebook").digest == load("notebook", path=str(mnist)).digest != cut
+    assert load("notebook", path=str(idx_only)).digest == cut
+
+
+@pytest.mark.mnist
+def test_a_file_whose_rows_are_not_the_notebooks_is_told_with_the_rows_that_it_holds(mnist, tmp_path):
+    images, labels = data._idx_files(mnist)
+    path = tmp_path / "MNIST_preprocessed.csv"
+
+    def notes(rows):
+        table = np.hstack([images[rows].reshape(len(rows), -1) / 255, np.eye(10)[labels[rows]]])
+        np.savetxt(path, table, delimiter=",", fmt="%.10g")
+        return load("notebook", path=str(path)).notes
+
+    (note,) = notes(np.arange(300))
+    assert note.startswith(f"{path}: rows 250-299 are training rows 250-299, not MNIST's t10k rows 0-49: ")
+    (note,) = notes(np.r_[1:251, 60_000:60_050])
+    assert "rows 0-249 are other images, not MNIST's training rows 0-249" in note
+    assert notes(np.r_[0:250, 60_000:60_050]) == ()
 
 
 @pytest.mark.mnist

@@ -196,9 +196,36 @@ def test_every_figure_that_the_notebook_prints_is_computed_here(mnist, store):
     assert run("notebook", store) == 0
     (summary,) = find(store, "summary")
     printed = pd.read_csv(summary.artifact("printed.csv"))
-    assert len(printed) == 13 + 10 + 25
+    assert len(printed) == 50 + 5 + 10 + 10 + 25 + 25
     assert printed["agree"].all()
+    ends = printed[printed["place"] == 24].set_index("figure")["computed"]
+    assert ends["accuracy after epoch, t10k rows 0-49 (the notebook's)"] == pytest.approx(0.86)
+    assert ends["accuracy after epoch, training rows 250-299 (published)"] == pytest.approx(0.80)
     runs = pd.read_csv(summary.artifact("runs.csv")).set_index("run")["test_accuracy"]
     sequential, collapsed, sane = runs
-    assert (sequential, sane) == (pytest.approx(0.80), pytest.approx(0.78, abs=0.06))
+    assert (sequential, sane) == (pytest.approx(0.86), pytest.approx(0.82, abs=0.06))
     assert collapsed < 0.2
+    sweeps = {cell.tags["sweep"] for cell in find(store, "cell")}
+    curves = [results.curves(store, sweep, metrics=["train/loss"]) for sweep in sweeps]
+    own, published = (frame[frame["cell"].str.contains("seq") | (frame["cell"].nunique() == 1)] for frame in curves)
+    own, published = (frame.sort_values("epoch")["value"].to_numpy() for frame in (own, published))
+    np.testing.assert_allclose(own, published, rtol=1e-7)  # the CSV file has ten digits: one network, epoch by epoch
+
+
+def test_the_notebook_script_prints_what_needs_no_data_and_names_what_is_missing(store, monkeypatch, tmp_path, capsys):
+    import sklearn.datasets
+
+    def fetch(*_, **__):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(sklearn.datasets, "fetch_openml", fetch)
+    monkeypatch.delenv("DESCENTLAB_MNIST", raising=False)
+    monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    assert run("notebook", store) == 0
+    said = capsys.readouterr().out
+    assert "notebook: skipped, data.path=auto: OpenML does not send MNIST (no network)" in said
+    (summary,) = find(store, "summary")
+    printed = pd.read_csv(summary.artifact("printed.csv"))
+    assert len(printed) == 50 + 5 + 10
+    assert printed["agree"].all()

@@ -41,19 +41,25 @@ class Dataset:
         task: "regression", "binary" or "multiclass".
         splits: "train", and "validation" and "test" where there are any -> inputs (N, n_0), targets (N, K), float64.
         digest: hexadecimal hash of names, shapes and values of all arrays.
+        notes: what a user must know about the file, a line each.
     """
 
     name: str
     task: str
     splits: dict[str, tuple[ndarray, ndarray]]
     digest: str
+    notes: tuple[str, ...] = ()
+
+
+class MissingData(InputError):
+    """A data set that has to be fetched and cannot be."""
 
 
 @dataclass(frozen=True)
 class Table:
     """What a source reads: inputs (N, n_0) and targets (N, K) in file order, as they stand in the file.
 
-    `fixed` are splits that come with the data: name -> row numbers.
+    `fixed` are splits that come with the data: name -> row numbers. `notes` as in Dataset.
     """
 
     name: str
@@ -61,6 +67,7 @@ class Table:
     targets: ndarray
     task: str
     fixed: Mapping[str, ndarray] | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -115,17 +122,20 @@ def _load(name: str, numbers_text: str, stamp: str) -> Dataset:
     for arrays in splits.values():
         for array in arrays:
             array.flags.writeable = False
-    return Dataset(table.name, table.task, splits, _digest(splits))
+    return Dataset(table.name, table.task, splits, _digest(splits), table.notes)
 
 
 def _stamp(path: str | None) -> str:
     """What changes when the file or folder behind data.path does."""
-    place = os.environ.get(MNIST_VARIABLE, "") if path in (None, "auto") else path
-    try:
-        stat = Path(place).expanduser().stat()
-    except (OSError, RuntimeError, ValueError):
-        return place
-    return f"{place} {stat.st_mtime_ns} {stat.st_size}"
+    named = path not in (None, "auto")
+    stamp = ""
+    for place in [path] if named else [os.environ.get(MNIST_VARIABLE, ""), f"data/{NOTEBOOK_FILE}"]:
+        try:
+            stat = Path(str(place)).expanduser().absolute().stat()
+            stamp += f"{place} {stat.st_mtime_ns} {stat.st_size} "
+        except (OSError, RuntimeError, ValueError):
+            stamp += f"{place} "
+    return stamp
 
 
 def _digest(splits: Mapping[str, tuple[ndarray, ndarray]]) -> str:
@@ -358,13 +368,43 @@ def _csv(numbers: Mapping[str, Any]) -> Table:
 
 
 def _notebook(numbers: Mapping[str, Any]) -> Table:
-    """MNIST's first 300 training images / 255, from the notebook's own file or, where there is none, cut from MNIST."""
-    path = _mnist_place(numbers["path"], "MNIST_preprocessed.csv")
-    if path is None:
-        table = _mnist(numbers)
-        return replace(table, name="notebook", inputs=table.inputs[:300] / 255.0, targets=table.targets[:300])
-    path = path / "MNIST_preprocessed.csv" if path.is_dir() else path
-    return replace(_csv({"path": str(path), "inputs": 784, "task": "classes"}), name="notebook")
+    """MNIST's first 250 training images and the first 50 of t10k, / 255: the notebook's file, or cut from MNIST."""
+    path = _mnist_place(numbers["path"], NOTEBOOK_FILE)
+    if path is None and Path("data", NOTEBOOK_FILE).is_file():  # where the notebook itself looks
+        path = Path("data", NOTEBOOK_FILE)
+    if path is not None and path.is_dir():
+        path = path / NOTEBOOK_FILE if (path / NOTEBOOK_FILE).is_file() else None
+    if path is not None:
+        table = replace(_csv({"path": str(path), "inputs": 784, "task": "classes"}), name="notebook")
+        return replace(table, notes=tuple(f"{path}: {note}" for note in _other_rows(table)))
+    table = _mnist(numbers)
+    if len(table.inputs) != 70_000:
+        raise InputError(f"data=notebook: needs MNIST's 70000 images; the files hold {len(table.inputs)}")
+    rows = np.r_[0:250, 60_000:60_050]
+    return replace(table, name="notebook", inputs=table.inputs[rows] / 255.0, targets=table.targets[rows])
+
+
+NOTEBOOK_FILE = "MNIST_preprocessed.csv"
+_NOTEBOOK_SHA256 = {  # of the bytes of pixels and labels
+    "training rows 0-249": "222382ee78a11f1359238e8ab82b9cfe7965ed560a9ebe1325d9cdb9189ec0f4",
+    "training rows 250-299": "c42bce73eaade44af9fe02ef95ff7ad891d5bf04716db13b023e8c90d918bba6",
+    "t10k rows 0-49": "498dcae97d59e46355ef9d208ca2a1228882a1c9f6f33715343c11c9ada71974",
+}
+
+
+def _other_rows(table: Table) -> list[str]:
+    """What differs between a file and the notebook's, a line for its training rows and one for its test rows."""
+    pixels, labels = table.inputs * 255.0, table.targets.argmax(axis=1).astype(np.uint8)
+    exact = np.abs(pixels - np.rint(pixels)).max() < 1e-3 and 0 <= pixels.min() and pixels.max() < 255.5
+    names = {digest: name for name, digest in _NOTEBOOK_SHA256.items()}
+    notes = []
+    for rows, wanted in (("0-249", "training rows 0-249"), ("250-299", "t10k rows 0-49")):
+        cut = slice(*(250, None) if wanted.startswith("t10k") else (0, 250))
+        content = np.rint(pixels[cut]).astype(np.uint8).tobytes() + labels[cut].tobytes() if exact else b""
+        found = names.get(hashlib.sha256(content).hexdigest(), "other images")
+        if found != wanted:
+            notes.append(f"rows {rows} are {found}, not MNIST's {wanted}: its accuracies are not the notebook's")
+    return notes
 
 
 def _task(targets: ndarray, asked: str, path: Path, header: int) -> str:
@@ -561,7 +601,7 @@ def _fetched() -> tuple[ndarray, ndarray]:
         return values.astype(np.uint8).reshape(-1, 28, 28), labels.astype(np.uint8)
     except Exception as error:  # the fetcher raises whatever urllib, http, gzip, pandas or its own checks raise
         reason = (" ".join(str(error).split()) or type(error).__name__)[:200]
-        raise refusal("data.path", "auto", f"OpenML does not send MNIST ({reason}); {_ELSEWHERE}") from error
+        raise MissingData(f"data.path=auto: OpenML does not send MNIST ({reason}); {_ELSEWHERE}") from error
 
 
 def _mnist_sha256(images: ndarray, labels: ndarray) -> str:

@@ -30,6 +30,7 @@ from descentlab.analysis.verdicts import Claim, Values
 from descentlab.config import composing
 from descentlab.config import resolving as configuration
 from descentlab.config.configuration import Config
+from descentlab.data.loading import MissingData
 from descentlab.nn.trainer import train_recipe
 from descentlab.values import InputError
 
@@ -59,6 +60,8 @@ class Part:
         few: which of the arms, or of the cells where the settings list the arms, the quick form runs; None for all.
         tuned: whether each arm's learning rate is chosen by `--tune` and read from experiments/arms/.
         needs: environment variable without which the part is skipped, with a line that says so.
+        skip_without_data: whether the part is skipped, with a line that names what is missing, where its data cannot be
+            had; else that is an error.
         full_only: whether the quick form leaves the part out.
         in_place_of: a part before this one, which is run only where that one is not.
         judge: says what the restarts ended in (`judges`); what it says is in `Study.restarts`.
@@ -69,6 +72,7 @@ class Part:
     few: slice | None = None
     tuned: bool = False
     needs: str | None = None
+    skip_without_data: bool = False
     full_only: bool = False
     in_place_of: str | None = None
     judge: "Judge | None" = None
@@ -252,8 +256,15 @@ def _run(
         few = part.few if quick and part.few else slice(None)
         given = [*(part.quick if quick else ()), *overrides]
         cells[key] = composing.compose(given, key)[few] if arms is None else composing.compose(given, key, arms[few])
-    for cell in chain.from_iterable(cells.values()):
-        configuration.check(cell)
+    for key in list(cells):
+        try:
+            for cell in cells[key]:
+                configuration.check(cell)
+        except MissingData as error:
+            if not parts[key].skip_without_data:
+                raise
+            print(f"{key}: skipped, {error}", flush=True)
+            del cells[key]
     if not quick:
         _check_claims(claims, overrides)
     first = next(chain.from_iterable(cells.values()), None) or composing.compose(overrides, sweep=False)[0]

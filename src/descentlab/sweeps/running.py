@@ -78,6 +78,9 @@ def begin(parts: Mapping[str, Sequence[Config]], tracker: "Tracker", label: str 
     for launcher in launched[:1]:
         launchers.check(launcher)
     planned = {part: different(_planned(cells)) for part, cells in parts.items()}
+    notes = [note for cells in parts.values() for cell in cells for note in configuration.check(cell).notes]
+    for note in dict.fromkeys(notes):
+        _say(note)
     fresh = not all(cell.resume for cells in parts.values() for cell in cells)
     if note := tracker.begin(planned, label, fresh):
         _say(note)
