@@ -104,3 +104,9 @@ def server_uri(database, postgres_uri):
     folder, _ = database
     with servers.shared_store(folder, database=postgres_uri) as served:
         yield served.address
+
+
+@pytest.fixture
+def option(store):
+    """The option that names the test's own store."""
+    return store

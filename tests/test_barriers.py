@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from test_experiments import script
+from shared import script
 
 from descentlab.analysis import verdicts
 from descentlab.nn.activations import relu

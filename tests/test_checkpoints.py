@@ -5,37 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_trainer import assert_same_bits, recipe, splits
+from shared import assert_same_trainings, drained, recipe, splits, with_snapshots
 
 from descentlab.nn import memory
 from descentlab.nn.checkpoints import KEPT, latest, read, read_arrays, write
 from descentlab.nn.descent import DESCENTS
 from descentlab.nn.trainer import iterate, train_recipe
 from descentlab.nn.updates import UPDATES
-
-
-def drained(records):
-    """The Training, and the records on the way."""
-    seen = []
-    while True:
-        try:
-            seen.append(next(records))
-        except StopIteration as end:
-            return end.value, seen
-
-
-def with_snapshots(settings, data, workers=1):
-    """The Training, and a snapshot of every epoch but the last."""
-    kept = []
-    training, _ = drained(iterate(settings, data, workers, save=kept.append, save_seconds=0))
-    return training, kept
-
-
-def assert_same_trainings(one, other):
-    for row in range(len(one.seeds)):
-        assert_same_bits(one, row, other, row)
-    np.testing.assert_array_equal(one.epochs, other.epochs)
-    np.testing.assert_array_equal(one.steps, other.steps)
 
 
 @pytest.fixture

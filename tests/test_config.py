@@ -10,6 +10,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from shared import PLAIN, changed
 
 from descentlab.config.composing import conf_folder
 from descentlab.config.configuration import HASHED_NOT, RUN, Config
@@ -23,44 +24,6 @@ from descentlab.nn.initializers import INITIALIZERS
 from descentlab.nn.losses import LOSSES
 from descentlab.nn.updates import UPDATES
 from descentlab.values import InputError
-
-PLAIN = {
-    "activation": {"name": "relu"},
-    "loss": {"name": "auto"},
-    "initializer": {"name": "auto", "bias_spread": 0.0},
-    "descent": {"name": "mini_batch", "batch_size": 32},
-    "update": {"name": "gradient_descent"},
-    "data": {"name": "digits"},
-    "tracking": {"name": "none"},
-    "network": {"hidden": [32]},
-    "name": "auto",
-    "output": "auto",
-    "learning_rate": 0.1,
-    "learning_rate_decay": 1.0,
-    "weight_decay": 0.0,
-    "epochs": 20,
-    "seed": 0,
-    "restarts": 1,
-    "dtype": "float64",
-    "log_every": "auto",
-    "diagnostics": "basic",
-    "workers": "auto",
-    "resume": True,
-}
-
-
-def changed(**changes):
-    # dots are written as two underscores; an option may be given by its name alone
-    raw = copy.deepcopy(PLAIN)
-    for key, value in changes.items():
-        *path, last = key.split("__")
-        place = raw
-        for part in path:
-            if isinstance(place[part], str):
-                place[part] = {"name": place[part]}
-            place = place[part]
-        place[last] = value
-    return raw
 
 
 def resolved(**changes) -> Config:

@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
-from test_config import changed
+from shared import changed
 
 from descentlab.config.options import schemas
 from descentlab.config.resolving import resolve

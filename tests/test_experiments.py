@@ -1,34 +1,22 @@
 """Every script of experiments/ in its quick form, and what the main job's and the notebook's scripts claim."""
 
 import contextlib
-import importlib.util
 import json
 import runpy
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pandas as pd
 import pytest
+from shared import FOLDER, script
 
 from descentlab.config import composing
 from descentlab.studies import study
 from descentlab.tracking import find, results
 from descentlab.values import InputError
 
-FOLDER = Path(__file__).resolve().parents[1] / "experiments"
 SCRIPTS = sorted(FOLDER.glob("*.py"))
-
-
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"experiments_{name}", FOLDER / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def run(name: str, store, *arguments: str) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from test_tracking import cell, diverged, trained
+from shared import cell, diverged, trained
 
 from descentlab import tracking
 from descentlab.analysis.statistics import holm, paired_difference

@@ -16,8 +16,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_sweeps import assert_same_run, assert_same_training, sweep
-from test_tracking import cell
+from shared import assert_same_run, assert_same_training, cell, sweep
 
 from descentlab import tracking
 from descentlab.cli import main as cli

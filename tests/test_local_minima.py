@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
-from test_experiments import script
+from shared import script
 
 from descentlab.analysis import verdicts
 from descentlab.studies.study import declared_claims

@@ -22,8 +22,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_checkpoints import drained, with_snapshots
-from test_trainer import recipe, splits
+from shared import drained, recipe, splits, with_snapshots
 
 from descentlab.cli import main as cli
 from descentlab.config import composing

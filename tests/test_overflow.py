@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from test_trainer import FORMS, classes, every_dtype, recipe, splits
+from shared import FORMS, classes, every_dtype, recipe, splits
 
 from descentlab.nn.activations import ACTIVATIONS, Activation, elu, leaky_relu
 from descentlab.nn.diagnostics import measure

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from test_tracking import cell, children, diverged, keep, trained
+from shared import cell, children, diverged, keep, trained
 
 from descentlab import tracking
 from descentlab.tracking import results

@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 
 import pytest
-from test_tracking import cell, children, keep, trained
+from shared import cell, children, keep, trained
 
 from descentlab import tracking
 from descentlab.cli import main as cli

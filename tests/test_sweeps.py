@@ -7,9 +7,8 @@ import sys
 from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
-from test_tracking import cell, children
+from shared import assert_same_run, assert_same_training, cell, children, sweep
 
 from descentlab import tracking
 from descentlab.cli import main as cli
@@ -20,11 +19,6 @@ from descentlab.sweeps import running as sweeps
 from descentlab.tracking import claims, contents, find, patience, results, runs
 from descentlab.tracking import store as stores
 from descentlab.values import InputError, Option
-
-
-@pytest.fixture
-def option(store):
-    return store
 
 
 @pytest.fixture
@@ -39,46 +33,6 @@ def trained(monkeypatch):
 
     monkeypatch.setattr(sweeps, "iterate", iterate)
     return calls
-
-
-def sweep(option, *cells, **more):
-    """Run a sweep to its end; its id and its trainings."""
-    with tracking.open_tracker(option) as tracker:
-        trainings = sweeps.run(cells, tracker, progress=False, **more)
-        return tracker.sweep, trainings
-
-
-def tables(run):
-    """Every artifact table of a run."""
-    found = {name: pd.read_parquet(run.artifact(name)) for name in ("curves.parquet", "restarts.parquet")}
-    for name in ("initial", "final"):
-        with np.load(run.artifact(f"{name}.npz")) as stored:
-            found |= {f"{name} {key}": pd.DataFrame(stored[key].reshape(len(stored[key]), -1)) for key in stored.files}
-    return found
-
-
-def assert_same_run(one, other):
-    """The same bits in metrics and tables."""
-    assert one.metrics == other.metrics
-    assert {key: one.tags.get(key) for key in ("outcome", "diverged")} == {
-        key: other.tags.get(key) for key in ("outcome", "diverged")
-    }
-    mine, theirs = tables(one), tables(other)
-    assert list(mine) == list(theirs)
-    for name, frame in mine.items():
-        pd.testing.assert_frame_equal(frame, theirs[name], check_exact=True)
-
-
-def assert_same_training(one, other):
-    assert one.seeds.tolist() == other.seeds.tolist()
-    assert one.diverged_epoch.tolist() == other.diverged_epoch.tolist()
-    assert one.epochs.tolist() == other.epochs.tolist()
-    assert one.steps.tolist() == other.steps.tolist()
-    assert list(one.curves) == list(other.curves)
-    for name, values in one.curves.items():
-        assert values.tobytes() == other.curves[name].tobytes()
-    for mine, theirs in ((one.initial, other.initial), (one.final, other.final)):
-        assert mine.flat.tobytes() == theirs.flat.tobytes()
 
 
 def test_the_same_sweep_again_trains_nothing_and_gives_the_same_bits(option, trained, capsys):

@@ -15,82 +15,19 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from test_workers import gone
+from shared import cell, children, diverged, gone, keep, trained
 
 from descentlab import tracking
 from descentlab.config import resolving as configs
-from descentlab.nn.trainer import Record, iterate, train_recipe
+from descentlab.nn.trainer import Record, iterate
 from descentlab.tracking import checksums, contents, manuscripts, runs, scribe
 from descentlab.tracking import store as stores
 from descentlab.tracking.store import home
 from descentlab.values import InputError, Option
 
-PLAIN = {
-    "name": "auto",
-    "network": {"hidden": [5]},
-    "activation": "tanh",
-    "output": "auto",
-    "loss": "auto",
-    "initializer": "auto",
-    "descent": {"name": "mini_batch", "batch_size": 32},
-    "update": "gradient_descent",
-    "data": {"name": "moons", "samples": 60},
-    "tracking": "none",
-    "learning_rate": 0.5,
-    "learning_rate_decay": 1.0,
-    "weight_decay": 0.0,
-    "epochs": 4,
-    "seed": 7,
-    "restarts": 3,
-    "dtype": "float64",
-    "log_every": 1,
-    "diagnostics": "basic",
-    "workers": 1,
-}
-
-
-def cell(**changes):
-    return configs.resolve({**PLAIN, **changes})
-
-
-def trained(config):
-    dataset = configs.check(config)
-    return dataset, train_recipe(configs.recipe(config, dataset), dataset.splits)
-
-
-def diverged(training, rows, epoch):
-    """The same training, had some restarts diverged in an epoch."""
-    lost = training.epochs >= epoch
-    curves = {name: values.copy() for name, values in training.curves.items()}
-    for values in curves.values():
-        values[np.ix_(lost, rows)] = np.nan
-    at = training.diverged_epoch.copy()
-    at[rows] = epoch
-    return replace(training, curves=curves, diverged_epoch=at)
-
-
-def keep(option, config, training=None, dataset=None):
-    """Keep one cell and return its run id."""
-    if training is None:
-        dataset, training = trained(config)
-    with tracking.open_tracker(option) as tracker, tracker.cell(config, dataset) as run:
-        run.finish(training)
-    return run.run_id
-
-
-@pytest.fixture
-def option(store):
-    """The option that names the test's own store."""
-    return store
-
 
 def file_of(option):
     return Path(option.numbers["uri"].removeprefix("sqlite:///"))
-
-
-def children(option, run_id):
-    opened = stores.open_store(option)
-    return opened.client.search_runs([opened.experiment_id], f"tags.`mlflow.parentRunId` = '{run_id}'")
 
 
 def history(option, run_id, metric):
@@ -612,7 +549,11 @@ def test_the_cells_after_one_that_could_not_be_written_are_kept(option, monkeypa
 
 ENDLESS = """
 import sys
-from test_tracking import Option, cell, configs, iterate, tracking
+from shared import cell
+from descentlab import tracking
+from descentlab.config import resolving as configs
+from descentlab.nn.trainer import iterate
+from descentlab.values import Option
 option = Option("local", {"uri": sys.argv[1], "experiment": "tests"})
 config = cell(epochs=10**7, log_every=1)
 dataset = configs.check(config)

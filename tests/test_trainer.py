@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+from shared import FORMS, assert_same_bits, classes, cliff, every_dtype, recipe, regression, splits, steep
 from threadpoolctl import threadpool_info
 
 from descentlab import train
@@ -23,68 +24,8 @@ from descentlab.nn.updates import UPDATES
 
 every_descent = pytest.mark.parametrize("descent", DESCENTS)
 every_update = pytest.mark.parametrize("update", UPDATES)
-every_dtype = pytest.mark.parametrize("dtype", ["float64", "float32"])
 
-FORMS = [(loss, output) for loss in LOSSES for output in LOSSES[loss].forms]
 ones = Initializer("ones", lambda generator, n_out, n_in: np.ones((n_out, n_in)))
-
-
-def recipe(**changes):
-    """A small classification by default; names stand for what their registries make of them."""
-    settings = {
-        "layers": (5, 7, 3),
-        "activation": "tanh",
-        "output": "softmax",
-        "loss": "categorical_cross_entropy",
-        "initializer": "glorot_uniform",
-        "output_initializer": "glorot_uniform",
-        "descent": "mini_batch",
-        "update": "gradient_descent",
-        "learning_rate": 0.3,
-        "epochs": 3,
-        "log_every": 1,
-        **changes,
-    }
-    registries = {
-        "activation": ACTIVATIONS,
-        "initializer": INITIALIZERS,
-        "output_initializer": INITIALIZERS,
-        "descent": DESCENTS,
-        "update": UPDATES,
-    }
-    for key, registry in registries.items():
-        if isinstance(settings[key], str):
-            settings[key] = registry[settings[key]]()
-    settings["loss"] = LOSSES[settings["loss"]]
-    return Recipe(**settings)
-
-
-def classes(count=45, n_in=5, outputs=3, seed=1):
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, outputs, count)
-    return rng.normal(0, 1, (count, n_in)) + labels[:, None] * 0.5, np.eye(outputs)[labels]
-
-
-def regression(count=45, n_in=5, outputs=1, seed=1):
-    rng = np.random.default_rng(seed)
-    x = rng.normal(0, 1, (count, n_in))
-    return x, np.sin(x @ rng.normal(0, 1, (n_in, outputs)))
-
-
-def splits(data=classes, **sizes):
-    return {"train": data(seed=1, **sizes), "validation": data(seed=2, **sizes), "test": data(seed=3, **sizes)}
-
-
-def assert_same_bits(together, row, alone, alone_row=0):
-    """One restart of a stack has every number of another run's restart."""
-    assert together.seeds[row] == alone.seeds[alone_row]
-    assert together.rates[row] == alone.rates[alone_row]
-    assert set(together.curves) == set(alone.curves)
-    for name, curve in together.curves.items():
-        np.testing.assert_array_equal(curve[:, row], alone.curves[name][:, alone_row], err_msg=name)
-    for one, other in ((together.initial, alone.initial), (together.final, alone.final)):
-        np.testing.assert_array_equal(one.flat[row], other.flat[alone_row])
-    assert together.diverged_epoch[row] == alone.diverged_epoch[alone_row]
 
 
 def assert_restarts_equal_their_lone_runs(stacked, data, rows, **how):
@@ -452,25 +393,6 @@ def test_curves_exist_for_the_splits_that_are_given():
 
 
 # divergence
-
-
-def cliff(**changes):
-    """Restarts of which some diverge, at different epochs, and some do not."""
-    changes = {"restarts": 12, "epochs": 12, "learning_rate": (0.01, 0.1, 0.2, 1e3), **changes}
-    return recipe(
-        layers=(5, 8, 1),
-        activation="relu",
-        loss="mean_squared_error",
-        output="linear",
-        task="regression",
-        initializer="he_normal",
-        **changes,
-    )
-
-
-def steep(seed=1, count=45):
-    x, y = regression(count=count, seed=seed)
-    return 3 * x, y
 
 
 @pytest.mark.parametrize("chunk_bytes", [90_000, 10**9])  # a chunk for each rate, and one for all

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_tracking import cell, trained
+from shared import cell, trained
 
 from descentlab import figures, tracking
 from descentlab.tracking import results

@@ -8,8 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from test_checkpoints import assert_same_trainings, drained, with_snapshots
-from test_trainer import cliff, recipe, splits, steep
+from shared import assert_same_trainings, cliff, drained, gone, recipe, splits, steep, with_snapshots
 from threadpoolctl import threadpool_info
 
 from descentlab.nn import memory, trainer, workers
@@ -31,20 +30,6 @@ def spied(monkeypatch):
     used, taken = [], workers._taken
     monkeypatch.setattr(workers, "_taken", lambda count: [used.append(one.process) or one for one in taken(count)])
     return used
-
-
-def gone(pid, seconds=5.0):
-    """Whether a process ends within some seconds; one that has ended may still wait for its parent."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            with open(f"/proc/{pid}/stat") as status:  # noqa: PTH123
-                if status.read().rpartition(")")[2].split()[0] == "Z":
-                    return True
-        except FileNotFoundError:
-            return True
-        time.sleep(0.02)
-    return False
 
 
 class Probe:
@@ -297,7 +282,7 @@ def test_a_training_that_is_left_in_its_middle_gives_its_workers_back(processes)
 PARENT = """
 import sys, numpy as np
 sys.path.insert(0, {tests!r})
-from test_trainer import recipe
+from shared import recipe
 from descentlab.nn import trainer, workers
 trainer.PROCESS_WORK = trainer.COLD_WORK = 1
 rng = np.random.default_rng(0)
