@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
+from descentlab.data import SPLITS
 from descentlab.values import InputError, Option, Schema, choice, number, refusal, text, whole
 
-SPLITS = ("train", "validation", "test")
 TASKS = {"regression": "regression", "binary": "binary", "classes": "multiclass"}  # data.task -> nn.losses.TASKS
 MNIST_VARIABLE = "DESCENTLAB_MNIST"  # folder where data.path=auto looks for MNIST's files
 

@@ -11,9 +11,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy import ndarray
 
+from descentlab.analysis.statistics import mean_intervals, metric_bounds
 from descentlab.figures import style
 from descentlab.figures.style import COLOURS, LINES, MARKERS
-from descentlab.tracking.contents import spread as statistics
 
 MARKED = 15  # points of a series up to which each has a marker
 FEW_TICKS = 8  # on a log axis
@@ -48,7 +48,7 @@ def spread(
             values = part[part[by] == key][metric].to_numpy(dtype=np.float64)
             if not len(values):
                 continue
-            _points(ax, values, place)
+            _points(ax, values, place, metric)
         if group is not None:
             ax.set_title(f"{panels}: {group}", fontsize="medium")
         ax.set_yticks(range(len(keys)), [str(key) for key in keys])
@@ -118,8 +118,8 @@ def trends(
                     spot = (position, 0.01 + 0.11 * place)
                     where: Any = ("data", "axes fraction")
                     ax.annotate(note, spot, xycoords=where, color=colour, ha="center", va="bottom", fontsize="x-small")
-                means.append(statistics(finite[None, :]) if len(finite) else statistics(np.array([[np.nan]])))
-            below, middle, above = (np.array([one[part][0] for one in means]) for part in ("_ci_low", "", "_ci_high"))
+                means.append([part[0] for part in mean_intervals(finite[None, :], bounds=metric_bounds(column))])
+            middle, _, below, above, _ = np.array(means).T
             ax.fill_between(positions * aside, below, above, color=colour, alpha=0.25, lw=0, zorder=1)
             dashes = LINES[place % len(LINES)]
             (line,) = ax.plot(positions * aside, middle, color=colour, ls=dashes, lw=2, marker=marker, ms=6, zorder=3)
@@ -462,7 +462,7 @@ def costs(
     return figure
 
 
-def _points(ax: Axes, values: ndarray, place: int) -> None:
+def _points(ax: Axes, values: ndarray, place: int, metric: str) -> None:
     """Every restart of a series as a point on its row, its mean and interval, and the number of diverged ones."""
     colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
     finite = np.sort(values[np.isfinite(values)])
@@ -470,8 +470,7 @@ def _points(ax: Axes, values: ndarray, place: int) -> None:
     if len(finite):
         jitter = 0.24 * (np.arange(len(finite)) * 0.618 % 1 - 0.5)  # the golden ratio keeps neighbours apart
         ax.plot(finite, place + jitter, ls="", marker=marker, ms=4, mew=0, color=colour, alpha=0.6, zorder=2)
-        series = statistics(finite[None, :])
-        centre, low, high = (float(series[key][0]) for key in ("", "_ci_low", "_ci_high"))
+        centre, _, low, high, _ = (part[0] for part in mean_intervals(finite[None, :], bounds=metric_bounds(metric)))
         if np.isfinite(low):
             ax.plot([low, high], [place + 0.27] * 2, color="black", lw=2, zorder=3, solid_capstyle="butt")
         ax.plot([centre], [place + 0.27], marker="|", ms=9, mew=2, color="black", zorder=4)

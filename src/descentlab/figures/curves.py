@@ -12,11 +12,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy import ndarray
 
-from descentlab.analysis.statistics import wilson
+from descentlab.analysis.statistics import mean_intervals, metric_bounds, wilson
+from descentlab.data import SPLITS
 from descentlab.figures import style
 from descentlab.figures.style import COLOURS, LABELS, LINES, MARKERS
-from descentlab.tracking.contents import SPLITS
-from descentlab.tracking.contents import spread as statistics
 
 HOW_TO_READ = "thin: every restart   thick: mean   band: 95 % interval of the mean"
 LOST = "   ×: diverged there"
@@ -56,7 +55,7 @@ def learning_curves(
             look = SPLITS.index(name.split("/")[0]) if one_label and name.split("/")[0] in SPLITS else place
             epochs, values = style.table(frame[(frame[by] == key) & (frame["metric"] == name)], "epoch")
             shown = _shown(label, one_label)
-            handles[shown] = _bundle(ax, epochs, values, look, shown, markers=False)
+            handles[shown] = _bundle(ax, epochs, values, look, shown, markers=False, metric=name)
         ax.set_xlabel("epoch")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set_ylabel(style.label(panel, frame, names))
@@ -249,7 +248,7 @@ def arrivals(
     return figure
 
 
-def _bundle(ax: Axes, x: ndarray, values: ndarray, place: int, label: str, markers: bool) -> Line2D:
+def _bundle(ax: Axes, x: ndarray, values: ndarray, place: int, label: str, markers: bool, metric: str = "") -> Line2D:
     """All restarts (P, R) of a series as thin lines, their mean as a thick one, its interval as a band."""
     colour, dashes = COLOURS[place % len(COLOURS)], LINES[(place + place // len(COLOURS)) % len(LINES)]
     with np.errstate(invalid="ignore"):
@@ -260,9 +259,9 @@ def _bundle(ax: Axes, x: ndarray, values: ndarray, place: int, label: str, marke
         segments = [np.column_stack([x, column]) for column in values.T]
         faint = float(np.clip(4 / restarts, 0.08, 0.45))
         ax.add_collection(LineCollection(segments, colors=colour, linewidths=0.7, alpha=faint, zorder=1))
-    series = statistics(values)
-    ax.fill_between(x, series["_ci_low"], series["_ci_high"], color=colour, alpha=0.25, lw=0, zorder=2)
-    (line,) = ax.plot(x, series[""], color=colour, ls=dashes, lw=2, marker=marker, ms=5, label=label, zorder=3)
+    means = mean_intervals(values, bounds=metric_bounds(metric))
+    ax.fill_between(x, means.low, means.high, color=colour, alpha=0.25, lw=0, zorder=2)
+    (line,) = ax.plot(x, means.mean, color=colour, ls=dashes, lw=2, marker=marker, ms=5, label=label, zorder=3)
     lost = np.isnan(values[-1])
     if lost.any():
         last = np.array([np.flatnonzero(np.isfinite(column)).max(initial=0) for column in values.T[lost]])

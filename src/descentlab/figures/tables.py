@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy import ndarray
 
+from descentlab.analysis.statistics import mean_intervals, metric_bounds
 from descentlab.figures import style
 from descentlab.figures.style import COLOURS, LABELS, LINES
-from descentlab.tracking.contents import spread as statistics
 
 
 def grid_table(
@@ -47,7 +47,7 @@ def grid_table(
             chosen &= frame[panels] == group
         values = frame[chosen][metric].to_numpy(dtype=np.float64)
         if len(values):
-            means[place], notes[place] = _entry(values)
+            means[place], notes[place] = _entry(values, metric)
     finite = means[np.isfinite(means)]
     limits = Normalize(finite.min(initial=np.inf), finite.max(initial=-np.inf)) if len(finite) else Normalize(0, 1)
     height, width = 1.9 + 0.62 * len(lines), 1.5 + 1.35 * len(across)
@@ -205,12 +205,12 @@ def slices(
     return figure
 
 
-def _entry(values: ndarray) -> tuple[float, str]:
-    series = statistics(values[None, :])
-    mean, low, lost = (float(series[key][0]) for key in ("", "_ci_low", "_diverged"))
-    if not np.isfinite(mean):
+def _entry(values: ndarray, metric: str) -> tuple[float, str]:
+    mean, _, low, high, n = (float(part[0]) for part in mean_intervals(values[None, :], bounds=metric_bounds(metric)))
+    lost = len(values) - n
+    if not n:
         return np.nan, "all diverged" if len(values) > 1 else "diverged"
-    text = f"{mean:.3g}" if not np.isfinite(low) else f"{mean:.3f}\n± {mean - low:.3f}"
+    text = f"{mean:.3g}" if not np.isfinite(low) else f"{mean:.3f}\n± {(high - low) / 2:.3f}"
     return mean, text + (f"\n{lost:.0f} diverged" if lost else "")
 
 
