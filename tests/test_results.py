@@ -8,7 +8,9 @@ import pytest
 from shared import cell, children, diverged, keep, trained
 
 from descentlab import tracking
-from descentlab.tracking import results
+from descentlab.cli import housekeeping
+from descentlab.tracking import manuscripts, results
+from descentlab.tracking import store as stores
 from descentlab.values import InputError, Option
 
 
@@ -158,3 +160,88 @@ def test_reading_results_never_imports_the_trainer():
         tree = ast.parse(module.read_text())
         imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
         assert not [name for name in imported if name.startswith("descentlab.nn")]
+
+
+# --- what has no value at the end ------------------------------------------------------------------------------------
+
+
+def exploded(training, rows):
+    """The same training, had the loss of some restarts ended at 1e160."""
+    curves = {name: values.copy() for name, values in training.curves.items()}
+    for split in ("train", "validation", "test"):
+        curves[f"{split}/loss"][2:, rows] = 1e160
+    return replace(training, curves=curves)
+
+
+def test_a_value_of_an_earlier_epoch_is_no_result(option):
+    _, training = trained(cell())
+    run_id = keep(option, cell(), diverged(training, [1, 2], 2))
+    metrics = tracking.get(option, run_id).metrics
+    assert metrics["test/loss"] == training.curves["test/loss"][-1, 0]
+    assert (metrics["test/loss_n"], metrics["test/loss_diverged"]) == (1, 2)
+    assert all(np.isnan(metrics[f"test/loss{part}"]) for part in ("_sd", "_ci_low", "_ci_high"))
+    (line,) = [line for line in housekeeping.show([run_id], option).splitlines() if "test/loss " in line]
+    assert line.split()[2] == "-"
+    (child,) = (run for run in children(option, run_id) if run.info.run_name == "s8")
+    assert np.isnan(child.data.metrics["train/loss"])
+
+
+def test_a_cell_without_a_finite_restart_ranks_last_in_both_directions(option):
+    _, training = trained(cell())
+    good = keep(option, cell(), training)
+    lost = [
+        keep(option, cell(seed=20), diverged(training, [0, 1, 2], 2)),
+        keep(option, cell(seed=30), exploded(training, [0, 1, 2])),
+    ]
+    opened = stores.open_store(option)
+    for order in ("ASC", "DESC"):
+        by = [f"metrics.`test/loss` {order}"]
+        found = opened.client.search_runs([opened.experiment_id], "tags.level = 'cell'", order_by=by)
+        assert found[0].info.run_id == good
+    for run_id in lost:
+        (line,) = [line for line in housekeeping.list_runs([], option).splitlines() if line.startswith(run_id[:8])]
+        assert line.split()[-5:-2] == ["-", "3", line.split()[-3]]
+        assert np.isnan(tracking.get(option, run_id).metrics["test/loss"])
+
+
+def test_a_run_of_an_earlier_version_shows_no_value_older_than_its_last_epoch(option, monkeypatch):
+    _, training = trained(cell())
+    whole = manuscripts.metric_rows
+    monkeypatch.setattr(
+        manuscripts, "metric_rows", lambda *rows: [row for row in whole(*rows) if np.isfinite(row.value)]
+    )
+    run_id = keep(option, cell(), diverged(training, [0, 1, 2], 2))
+    assert np.isnan(tracking.get(option, run_id).metrics["test/loss"])
+
+
+def test_an_exploded_restart_is_counted_beside_the_diverged_and_left_out_of_means(option):
+    _, training = trained(cell(restarts=5))
+    training = exploded(diverged(training, [1], 2), [3])
+    run_id = keep(option, cell(restarts=5), training)
+    run = tracking.get(option, run_id)
+    assert (run.tags["outcome"], run.tags["diverged"], run.tags["exploded"], run.lost) == ("mixed", "1", "1", 2)
+    assert run.metrics["test/loss"] == pytest.approx(training.curves["test/loss"][-1, [0, 2, 4]].mean(), rel=1e-12)
+    assert (run.metrics["outcome/exploded"], run.metrics["outcome/diverged"], run.metrics["test/loss_n"]) == (1, 1, 3)
+    assert run.metrics["test/loss_max"] < 10
+    frame = results.restarts(option)
+    assert frame["outcome"].tolist() == ["finite", "diverged", "finite", "exploded", "finite"]
+    assert frame["test/loss"].isna().tolist() == [False, True, False, True, False]
+    assert sorted(frame["rank"][[1, 3]]) == [3, 4]
+    curves = results.curves(option, metrics=["test/accuracy", "train/loss"])
+    lost = curves[(curves["seed"] == 10) & (curves["metric"] == "test/accuracy")]
+    assert lost["value"].isna().tolist() == [False, False, True, True, True]
+    kept = run.table("curves.parquet")
+    assert kept["test/loss"].max() == 1e160
+
+
+def test_stored_statistics_of_shares_and_losses_stay_within_what_they_can_be(option):
+    _, training = trained(cell())
+    curves = {name: values.copy() for name, values in training.curves.items()}
+    curves["test/accuracy"][-1] = 0.98, 1.0, 0.5
+    curves["test/loss"][-1] = 0.01, 0.02, 5.0
+    curves["validation/accuracy"][-1] = 0.1
+    metrics = tracking.get(option, keep(option, cell(), replace(training, curves=curves))).metrics
+    assert 0 < metrics["test/accuracy_ci_low"] < metrics["test/accuracy_ci_high"] < 1
+    assert 0 < metrics["test/loss_ci_low"]
+    assert metrics["validation/accuracy_sd"] == 0
+    assert metrics["validation/accuracy_ci_low"] == metrics["validation/accuracy"] == 0.1

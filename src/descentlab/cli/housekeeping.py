@@ -211,8 +211,8 @@ def list_runs(words: Sequence[str], option: Option) -> str:
 
 def _row(run: StoredRun) -> dict[str, str]:
     metric = next((name for name in TELLING if name in run.metrics), "")
-    value = _final(run, metric)
-    half = run.metrics.get(f"{metric}_ci_high", np.nan) - value
+    value = run.metrics.get(metric, np.nan)
+    half = (run.metrics.get(f"{metric}_ci_high", np.nan) - run.metrics.get(f"{metric}_ci_low", np.nan)) / 2
     return {
         "run": run.run_id[:SHORT],
         "started": _when(run.started),
@@ -222,7 +222,7 @@ def _row(run: StoredRun) -> dict[str, str]:
         "score": metric,
         "mean": _number(value) if metric else "",
         "+-95%": f"{half:.2g}" if np.isfinite(half) else "",
-        "lost": str(int(run.tags.get("diverged", 0)) or ""),
+        "lost": str(run.lost or ""),
         "seconds": _seconds(run),
         "data": run.params.get("data", ""),
         "sweep": run.tags.get("sweep", ""),
@@ -232,11 +232,6 @@ def _row(run: StoredRun) -> dict[str, str]:
 def _seconds(run: StoredRun) -> str:
     wall = float(run.tags.get("wall_seconds", run.metrics.get("seconds", "nan")))
     return "" if wall != wall else f"{wall:.1f}"
-
-
-def _final(run: StoredRun, metric: str) -> float:
-    """A metric at the end; the latest value is older than that where every restart has diverged since."""
-    return np.nan if run.tags.get("outcome") == "diverged" else run.metrics.get(metric, np.nan)
 
 
 def _sweep_rows(runs: Sequence[StoredRun], adopted: bool) -> list[dict[str, str]]:
@@ -259,7 +254,7 @@ def _sweep_rows(runs: Sequence[StoredRun], adopted: bool) -> list[dict[str, str]
                 "cells": str(len(cells)),
                 **{status.lower(): str(count or "") for status, count in ended.items()},
                 "restarts": str(sum(int(cell.params.get("restarts", 0)) for cell in cells)),
-                "lost": str(sum(int(cell.tags.get("diverged", 0)) for cell in cells) or ""),
+                "lost": str(sum(cell.lost for cell in cells) or ""),
                 "seconds": f"{sum(float(cell.tags.get('wall_seconds', 0)) for cell in cells):.0f}",
                 "data": " ".join(sorted({cell.params.get("data", "") for cell in cells})),
             }
@@ -289,8 +284,10 @@ def show(words: Sequence[str], option: Option) -> str:
     lines += _pairs({name: value for name, value in about.items() if value})
     lines += ["", "configuration", *_pairs(run.params)]
     if results := _results(run):
-        many, lost = level == "cell" and run.params.get("restarts") != "1", run.tags.get("diverged", "0")
-        means = f", means of the finite restarts; {lost} of {run.params.get('restarts')} diverged"
+        many = level == "cell" and run.params.get("restarts") != "1"
+        lost, restarts = run.tags.get("diverged", "0"), run.params.get("restarts")
+        means = f", means of the finite restarts; {lost} of {restarts} diverged"
+        means += f", {run.tags['exploded']} exploded" if run.tags.get("exploded", "0") != "0" else ""
         when = "end" if run.status == "FINISHED" else "latest epoch that was written"
         lines += ["", f"results at the {when}{means if many else ''}", *("  " + line for line in results)]
     files = run.artifacts()
@@ -311,10 +308,11 @@ def _results(run: StoredRun) -> list[str]:
     rows = []
     for name in sorted(names, key=lambda name: (not _is_score(name), name)):
         part = {suffix: run.metrics.get(name + suffix, np.nan) for suffix in spreads}
-        row = {"metric": name, "mean": _number(_final(run, name))}
+        row = {"metric": name, "mean": _number(run.metrics.get(name, np.nan))}
         if any(key + "_n" in run.metrics for key in names):
             between = f"{_number(part['_ci_low'])} to {_number(part['_ci_high'])}"
-            row |= {"95 % interval": between if np.isfinite(part["_ci_low"]) else ""}
+            missing = "-" if name + "_n" in run.metrics else ""
+            row |= {"95 % interval": between if np.isfinite(part["_ci_low"]) else missing}
             row |= {key[1:]: _number(part[key]) if part[key] == part[key] else "" for key in ("_sd", "_min", "_max")}
             row |= {"n": f"{part['_n']:.0f}" if part["_n"] == part["_n"] else ""}
         else:

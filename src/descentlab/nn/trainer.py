@@ -157,7 +157,7 @@ class Training:
     @property
     def outcome(self) -> ndarray:
         """How each restart ended: (R,) of "finite", "diverged" and "exploded"."""
-        return outcomes(self.curves["train/loss"], self.diverged_epoch, self.recipe.dtype)
+        return outcomes(self.curves["train/loss"], self.diverged_epoch, str(self.final.flat.dtype))
 
     @property
     def exploded(self) -> ndarray:
@@ -188,6 +188,19 @@ def outcomes(loss: ndarray, diverged_epoch: ndarray, dtype: str = "float64") -> 
     first = np.maximum(loss[0], np.finfo(dtype).eps)
     exploded = np.divide(loss[-1], EXPLODED, where=~diverged, out=np.zeros(len(diverged))) > first
     return np.where(diverged, "diverged", np.where(exploded, "exploded", "finite"))
+
+
+def explosions(loss: ndarray, outcome: ndarray) -> ndarray:
+    """Where curves (P, R) belong to an explosion: of exploded restarts, from the first loss above the bound on.
+
+    Args:
+        loss: (P, R), the training loss at every logged epoch.
+        outcome: (R,), as from `outcomes`; the last loss of an exploded restart counts in any case.
+    """
+    with np.errstate(invalid="ignore"):
+        above = loss / EXPLODED > loss[0]
+    above[-1] = True
+    return np.logical_or.accumulate(above, axis=0) & (outcome == "exploded")
 
 
 @dataclass

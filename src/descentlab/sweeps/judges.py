@@ -1,8 +1,8 @@
 """What restarts ended in: a judge is asked once training is over, and answers with a row per restart.
 
 A judge is a function (cell, dataset, training) -> table with a text column `outcome`, perhaps a text column
-`loss_level`, and whatever numbers speak for them. Its outcome takes the place of finite or diverged in a cell's
-restarts, counts and tags. A restart that diverged is not judged.
+`loss_level`, and whatever numbers speak for them. Its outcome takes the place of finite in a cell's restarts, counts
+and tags. A restart that diverged or exploded is not judged.
 """
 
 from collections.abc import Callable
@@ -33,13 +33,14 @@ def judged(judge: "Judge", cell: Config, training: "Training") -> "pd.DataFrame"
         training: how it ended.
 
     Returns:
-        Its table, one row per restart in their order; of a diverged one the outcome is diverged and the rest missing.
+        Its table, a row per restart in their order; a diverged or exploded one keeps that outcome, the rest is missing.
 
     Raises:
         ValueError: for a table that is no judgement.
     """
     table = judge(cell, configuration.check(cell), training).reset_index(drop=True)
-    lost = training.diverged_epoch >= 0
+    ended = training.outcome
+    lost = ended != "finite"
     name = getattr(judge, "__name__", str(judge))
     if len(table) != len(lost) or "outcome" not in table:
         raise ValueError(f"judge {name}: must give a row per restart ({len(lost)}) with an outcome, not {table.shape}")
@@ -47,7 +48,7 @@ def judged(judge: "Judge", cell: Config, training: "Training") -> "pd.DataFrame"
     if taken:
         raise ValueError(f"judge {name}: {taken[0]} is a column of its own already")
     rest = table.drop(columns="outcome").apply(lambda column: column.mask(lost))
-    rest.insert(0, "outcome", table["outcome"].mask(lost, "diverged"))
+    rest.insert(0, "outcome", table["outcome"].mask(lost, ended))
     return rest
 
 
@@ -64,9 +65,9 @@ def certificates(cell: Config, dataset: "Dataset", training: "Training") -> "pd.
     from descentlab.analysis.curvature import Objective
 
     goal = Objective(training.recipe.network, *dataset.splits["train"], weight_decay=cell.weight_decay)
-    finite = np.flatnonzero(training.diverged_epoch < 0)
+    finite = np.flatnonzero(training.outcome == "finite")
     ends = training.final.flat[finite].astype(np.float64)
     rows = [one.as_dict() for one in minima.certificates(goal.certificate, ends)]
-    columns = None if rows else ["outcome", "loss", "loss_start"]  # where all have diverged
+    columns = None if rows else ["outcome", "loss", "loss_start"]  # where all are lost
     table = pd.DataFrame(rows, index=finite, columns=columns).reindex(range(len(training.seeds)))
     return table.rename(columns={"loss": "polished_loss", "loss_start": "decayed_loss"})

@@ -18,6 +18,7 @@ from numpy import ndarray
 
 from descentlab.config.configuration import Config
 from descentlab.config.options import schemas
+from descentlab.data import SPLITS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +31,6 @@ CHILDREN_LIMIT = 50  # restarts up to which children=auto gives each its own run
 WEIGHTS_LIMIT = 64 * 2**20  # bytes of initial and final weights together; above it only the best restart's are kept
 DIGEST_LENGTH = 16  # of the data's hash, of which MLflow takes 36 characters and shows them all
 SPOOL = "finished"  # among a cell's checkpoints: its training, where the store could not take it
-SPLITS = ("train", "validation", "test")
 
 
 def clone() -> Path | None:
@@ -139,49 +139,38 @@ def is_score(metric: str) -> bool:
     return metric.partition("/")[0] in SPLITS
 
 
-def spread(values: ndarray) -> dict[str, ndarray]:
-    """Mean and spread over the finite restarts at every epoch.
+def cell_series(curves: Mapping[str, ndarray]) -> dict[str, ndarray]:
+    """A cell's own metrics.
 
     Args:
-        values: (P, R), not finite where a restart has diverged.
+        curves: metric -> (P, R), NaN where a restart is lost.
 
     Returns:
-        (P,) each, under the suffix of its metric: "" (mean), _sd (n - 1), _min, _max, _ci_low and _ci_high (95 %,
-        Student t), _n (finite restarts) and _diverged (the others); NaN where there are too few restarts for it.
+        name -> (P,): means over the finite restarts; of losses and scores also _sd (n - 1), _min, _max, _ci_low and
+        _ci_high (95 %, as `statistics.mean_intervals`), _n (finite restarts) and _diverged (the lost ones). NaN where
+        there are too few restarts for it.
     """
-    from scipy.special import stdtrit
+    from descentlab.analysis.statistics import mean_intervals, metric_bounds
 
-    finite = np.isfinite(values)
-    n = finite.sum(axis=1)
-    with np.errstate(all="ignore"):
-        mean = np.where(finite, values, 0.0).sum(axis=1) / n
-        squares = np.where(finite, np.square(values - mean[:, None]), 0.0).sum(axis=1)
-        sd = np.where(n > 1, np.sqrt(squares / (n - 1)), np.nan)
-        half = stdtrit(np.maximum(n - 1, 1), 0.975) * sd / np.sqrt(n)
-        low = np.where(n > 0, np.where(finite, values, np.inf).min(axis=1), np.nan)
-        high = np.where(n > 0, np.where(finite, values, -np.inf).max(axis=1), np.nan)
-    return {
-        "": mean,
-        "_sd": sd,
-        "_min": low,
-        "_max": high,
-        "_ci_low": mean - half,
-        "_ci_high": mean + half,
-        "_n": n.astype(np.float64),
-        "_diverged": (values.shape[1] - n).astype(np.float64),
-    }
-
-
-def cell_series(curves: Mapping[str, ndarray]) -> dict[str, ndarray]:
-    """A cell's own metrics: name -> (P,), means over restarts, with their spread beside losses and scores."""
     series: dict[str, ndarray] = {}
     for name, values in curves.items():
         if values.shape[1] == 1:
             series[name] = values[:, 0]
             continue
-        for suffix, column in spread(values).items():
-            if not suffix or is_score(name):
-                series[name + suffix] = column
+        means = mean_intervals(values, bounds=metric_bounds(name))
+        series[name] = means.mean
+        if is_score(name):
+            finite = np.isfinite(values)
+            some = means.n > 0
+            series |= {
+                f"{name}_sd": means.sd,
+                f"{name}_min": np.where(some, np.where(finite, values, np.inf).min(axis=1), np.nan),
+                f"{name}_max": np.where(some, np.where(finite, values, -np.inf).max(axis=1), np.nan),
+                f"{name}_ci_low": means.low,
+                f"{name}_ci_high": means.high,
+                f"{name}_n": means.n.astype(np.float64),
+                f"{name}_diverged": (values.shape[1] - means.n).astype(np.float64),
+            }
     return series
 
 
@@ -193,18 +182,35 @@ def thinned(points: int, most: int) -> ndarray:
 
 
 def ranking(training: "Training") -> ndarray:
-    """Restarts from best to worst (R,): by final validation loss, else training loss; a diverged one ranks worst."""
+    """Restarts from best to worst (R,): by final validation loss, else training loss; lost ones rank worst."""
     name = "validation/loss" if "validation/loss" in training.curves else "train/loss"
     final = training.curves[name][-1]
-    kept = np.isfinite(final) & (training.diverged_epoch < 0)
+    kept = np.isfinite(final) & (training.outcome == "finite")
     return np.argsort(np.where(kept, final, np.inf), kind="stable")
 
 
+def valid_curves(training: "Training") -> dict[str, ndarray]:
+    """Curves (P, R) for means and figures: NaN from a restart's explosion on."""
+    from descentlab.nn.trainer import explosions
+
+    lost = explosions(training.curves["train/loss"], training.outcome)
+    return {name: np.where(lost, np.nan, values) for name, values in training.curves.items()}
+
+
+def valid_table(table: "pd.DataFrame", dtype: str) -> "pd.DataFrame":
+    """The same of a table as from `curve_table`; `dtype` is that of the training."""
+    from descentlab.nn.trainer import explosions, outcomes
+
+    points = table["epoch"].nunique()
+    loss = table["train/loss"].to_numpy().reshape(-1, points).T
+    lost = explosions(loss, outcomes(loss, np.full(loss.shape[1], -1), dtype)).T.ravel()
+    metrics = [column for column in table if "/" in column]
+    return table.assign(**{name: table[name].mask(lost) for name in metrics}) if lost.any() else table
+
+
 def outcomes(training: "Training", judgement: "pd.DataFrame | None" = None) -> ndarray:
-    """Per restart (R,), what it ended in: what a judge said, else "finite" or "diverged"."""
-    if judgement is not None:
-        return judgement["outcome"].to_numpy(dtype=str)
-    return np.where(training.diverged_epoch >= 0, "diverged", "finite")
+    """Per restart (R,), how it ended: what a judge said, else "finite", "diverged" or "exploded"."""
+    return training.outcome if judgement is None else judgement["outcome"].to_numpy(dtype=str)
 
 
 def verdict_tags(training: "Training", row: int, judgement: "pd.DataFrame | None" = None) -> dict[str, str]:
@@ -212,7 +218,7 @@ def verdict_tags(training: "Training", row: int, judgement: "pd.DataFrame | None
     tags = {"outcome": str(outcomes(training, judgement)[row])}
     if training.diverged_epoch[row] >= 0:
         return tags | {"diverged_epoch": str(int(training.diverged_epoch[row]))}
-    if judgement is not None and "loss_level" in judgement:
+    if judgement is not None and "loss_level" in judgement and training.outcome[row] == "finite":
         tags["loss_level"] = str(judgement["loss_level"].iloc[row])
     return tags
 
@@ -270,23 +276,30 @@ def draw(curves: "pd.DataFrame", restarts: "pd.DataFrame", folder: Path) -> None
         figures.save(figure, folder / "spread.png", dpi=100, last=True)
 
 
-def curve_table(training: "Training") -> "pd.DataFrame":
-    """One row per restart and logged epoch: seed, epoch, step, then one column per metric; NaN after divergence."""
+def curve_table(training: "Training", curves: Mapping[str, ndarray] | None = None) -> "pd.DataFrame":
+    """One row per restart and logged epoch: seed, epoch, step, then one column per metric; NaN after divergence.
+
+    Args:
+        training: of R restarts.
+        curves: metric -> (P, R), in place of the training's own.
+    """
     import pandas as pd
 
     points, restarts = len(training.epochs), len(training.seeds)
+    curves = training.curves if curves is None else curves
     columns = {
         "seed": np.repeat(training.seeds, points),
         "epoch": np.tile(training.epochs, restarts),
         "step": np.tile(training.steps, restarts),
     }
-    return pd.DataFrame(columns | {name: values.T.ravel() for name, values in training.curves.items()})
+    return pd.DataFrame(columns | {name: values.T.ravel() for name, values in curves.items()})
 
 
 def restart_table(training: "Training", judgement: "pd.DataFrame | None" = None) -> "pd.DataFrame":
-    """One row per restart: seed, outcome, diverged_epoch (-1: never), rank (0: best), final metrics (NaN if lost).
+    """One row per restart: seed, outcome, diverged_epoch (-1: never), rank (0: best), final metrics.
 
-    A judge's outcome takes the place of finite and diverged, and whatever else it said stands at the end.
+    Final metrics of a diverged or exploded restart are NaN. A judge's outcome takes the place of finite, and its other
+    columns stand at the end.
     """
     import pandas as pd
 
@@ -298,7 +311,8 @@ def restart_table(training: "Training", judgement: "pd.DataFrame | None" = None)
         "diverged_epoch": training.diverged_epoch,
         "rank": rank,
     }
-    table = pd.DataFrame(columns | {name: values[-1] for name, values in training.curves.items()})
+    lost = training.outcome != "finite"
+    table = pd.DataFrame(columns | {name: np.where(lost, np.nan, ends[-1]) for name, ends in training.curves.items()})
     return table if judgement is None else table.join(judgement.drop(columns="outcome"))
 
 

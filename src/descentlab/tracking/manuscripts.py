@@ -4,6 +4,7 @@ import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isfinite, nan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,14 +101,13 @@ class Manuscript:
         training = self.training
         shown = contents.thinned(len(training.epochs), CELL_POINTS)
         left = np.array([place for place in shown if int(training.epochs[place]) not in self.written], dtype=np.int64)
-        series = contents.cell_series({name: values[left] for name, values in training.curves.items()})
+        curves = contents.valid_curves(training)
+        series = contents.cell_series({name: values[left] for name, values in curves.items()})
         metrics = self._metrics(series, training.epochs[left])
-        lost = int((training.diverged_epoch >= 0).sum())
-        tags = {
-            "outcome": "finite" if not lost else "diverged" if lost == len(training.seeds) else "mixed",
-            "diverged": str(lost),
-            "wall_seconds": f"{training.seconds:.3f}",
-        }
+        ended = training.outcome
+        tags = {"outcome": str(ended[0]) if len(set(ended)) == 1 else "mixed"}
+        tags |= {kind: str((ended == kind).sum()) for kind in ("diverged", "exploded")}
+        tags["wall_seconds"] = f"{training.seconds:.3f}"
         if self.reused:
             listed = ",".join(dict.fromkeys(self.reused.values()))
             tags |= {"reused": str(len(self.reused)), "reused_from": listed}
@@ -126,8 +126,8 @@ class Manuscript:
     def _fill(self, folder: Path) -> None:
         """Make the artifacts."""
         training = self.training
-        curves = contents.curve_table(training)
-        curves.to_parquet(folder / "curves.parquet", index=False)
+        contents.curve_table(training).to_parquet(folder / "curves.parquet", index=False)
+        curves = contents.curve_table(training, contents.valid_curves(training))
         restarts = contents.restart_table(training, self.judgement)
         restarts.to_parquet(folder / "restarts.parquet", index=False)
         contents.write_weights(training, folder)
@@ -153,12 +153,10 @@ class Manuscript:
         }
         if stands_for:
             tags["stands_for"] = stands_for
-        metrics = []
+        metrics, curves = [], contents.valid_curves(training)
         for scores, most in ((True, CHILD_POINTS), (False, CHILD_LAYER_POINTS)):
             kept = contents.thinned(len(training.epochs), most)
-            series = {
-                name: curve[kept, row] for name, curve in training.curves.items() if contents.is_score(name) == scores
-            }
+            series = {name: curve[kept, row] for name, curve in curves.items() if contents.is_score(name) == scores}
             metrics += self._metrics(series, training.epochs[kept])
         params = [Param(key, value) for key, value in contents.params(config).items()]
         client = store.client
@@ -171,29 +169,33 @@ class Manuscript:
         claims.conclude(store, self.run_id, self.ended)
 
     def _metrics(self, series: Mapping[str, ndarray], epochs: ndarray) -> "list[Metric]":
-        rows = metric_rows(series, epochs.tolist(), self.times, self.ended)
+        rows = metric_rows(series, epochs.tolist(), self.times, self.ended, int(self.training.epochs[-1]))
         return rows[::-1]  # MLflow replaces its latest value at every row that is later than those before
 
 
 def metric_rows(
-    series: Mapping[str, ndarray], epochs: Sequence[int], times: Mapping[int, int], otherwise: int
+    series: Mapping[str, ndarray], epochs: Sequence[int], times: Mapping[int, int], otherwise: int, last: int = -1
 ) -> "list[Metric]":
-    """MLflow's rows of the finite values of some series; it would store inf as a number and NaN as 0.
+    """MLflow's rows of some series: finite values, and NaN for any other at the last epoch.
+
+    MLflow shows and sorts by the latest value that it has, so an older one would stand for a result. It sorts NaN after
+    every number in both directions. It would store inf as the largest number.
 
     Args:
         series: name -> (P,).
         epochs: (P,).
         times: epoch -> milliseconds since 1970.
         otherwise: the time of an epoch that is not among them.
+        last: the last epoch; -1 where it is not among these.
     """
     from mlflow.entities import Metric
 
     points = [(epoch, times.get(epoch, otherwise)) for epoch in epochs]
     return [
-        Metric(name, value, timestamp, epoch)
+        Metric(name, value if isfinite(value) else nan, timestamp, epoch)
         for name, values in series.items()
         for value, (epoch, timestamp) in zip(values.tolist(), points, strict=True)
-        if np.isfinite(value)
+        if isfinite(value) or epoch == last
     ]
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 from numpy import ndarray
 
 from descentlab.tracking import StoredRun, Tracker, find, get, long_form
+from descentlab.tracking.contents import valid_table
 from descentlab.values import InputError, Option
 
 
@@ -31,12 +32,12 @@ def cells(
         status: only cells that ended so; None for all.
 
     Returns:
-        run_id, cell (its name), sweep, status, outcome, diverged, seconds, then params (numbers as numbers), then
-        metrics at the last logged epoch: means over finite restarts, NaN where none was left.
+        run_id, cell (its name), sweep, status, outcome, diverged, exploded, seconds, then params (numbers as numbers),
+        then metrics at the last epoch: means over finite restarts, NaN where none was left.
     """
     rows = []
     for run in find(source, "cell", sweep, where, status):
-        rows.append({**_about(run), **typed(run.params), **_final(run)})
+        rows.append({**_about(run), **typed(run.params), **run.metrics})
     return pd.DataFrame(rows)
 
 
@@ -47,7 +48,7 @@ def restarts(
 ) -> pd.DataFrame:
     """One row per restart of finished cells: cell, params, seed, outcome, diverged_epoch, rank, final metrics.
 
-    Arguments as for `cells`. A diverged restart's metrics are NaN.
+    Arguments as for `cells`. Metrics of a diverged or exploded restart are NaN.
     """
     return joined(find(source, "cell", sweep, where), "restarts.parquet")
 
@@ -58,7 +59,7 @@ def curves(
     where: Mapping[str, Any] | None = None,
     metrics: Collection[str] | None = None,
 ) -> pd.DataFrame:
-    """One row per value: run_id, cell, params, seed, epoch, step, metric, value; NaN after divergence.
+    """One row per value: run_id, cell, params, seed, epoch, step, metric, value; NaN after divergence or explosion.
 
     Arguments as for `cells`; with `metrics`, only those.
     """
@@ -101,6 +102,7 @@ def _about(run: StoredRun) -> dict[str, Any]:
         "status": run.status,
         "outcome": run.tags.get("outcome"),
         "diverged": int(run.tags.get("diverged", 0)),
+        "exploded": int(run.tags.get("exploded", 0)),
         "seconds": float(run.tags.get("wall_seconds", "nan")),
     }
 
@@ -119,19 +121,13 @@ def typed(params: Mapping[str, str]) -> dict[str, Any]:
     return typed
 
 
-def _final(run: StoredRun) -> dict[str, float]:
-    """Final metrics; the store's latest value is older than the last epoch where every restart has diverged since."""
-    if run.tags.get("outcome") != "diverged":
-        return run.metrics
-    counts = ("_n", "_diverged")
-    return {name: value if name.endswith(counts) else np.nan for name, value in run.metrics.items()}
-
-
 def joined(runs: Collection[StoredRun], artifact: str, metrics: Collection[str] | None = None) -> pd.DataFrame:
     """The tables of many runs one below the other, each with its run's name and params."""
     parts = []
     for run in runs:
         table = run.table(artifact)
+        if artifact == "curves.parquet":
+            table = valid_table(table, run.params.get("dtype", "float64"))
         if metrics is not None:
             table = table[[column for column in table.columns if "/" not in column or column in metrics]]
         known = {key: value for key, value in typed(run.params).items() if key not in table.columns}

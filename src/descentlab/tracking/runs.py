@@ -150,7 +150,7 @@ class _TrackedCell(CellRun):
         """Take note of a logged epoch; a long cell's are written once a minute."""
         self._times[record.epoch] = contents.milliseconds()
         self._pending.append(record)
-        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+        if time.monotonic() - self._flushed > FLUSH_SECONDS and record.epoch < self._config.epochs:
             self._flushed = time.monotonic()
             self._tracker.submit(self, functools.partial(self._write_records, self._some_pending()))
 

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
+
 from descentlab.nn.checkpoints import read_arrays
 from descentlab.tracking import checksums
 from descentlab.tracking.contents import clone, plain
@@ -398,7 +400,8 @@ class StoredRun:
         run_id, name, status: as in the store; status is RUNNING, FINISHED, FAILED or KILLED.
         started: seconds since 1970.
         params, tags: texts.
-        metrics: the value at the latest epoch.
+        metrics: values at the last epoch, of a run that has not finished at the latest one that was written; NaN where
+            that epoch has none.
         digest: of the data it was trained on; "" where it is not known.
         deleted: it is hidden from every search until it is restored.
     """
@@ -414,6 +417,11 @@ class StoredRun:
     deleted: bool
     _artifacts: str
     _store: Store
+
+    @property
+    def lost(self) -> int:
+        """How many restarts of a cell diverged or exploded."""
+        return int(self.tags.get("diverged", 0)) + int(self.tags.get("exploded", 0))
 
     def artifacts(self) -> dict[str, int]:
         """Names of the run's artifacts with their bytes, those in folders too."""
@@ -537,12 +545,22 @@ def _stored(run: Any, store: Store) -> StoredRun:
         started=run.info.start_time / 1000,
         params=dict(run.data.params),
         tags=dict(run.data.tags),
-        metrics=dict(run.data.metrics),
+        metrics=_final_metrics(run),
         digest=inputs[0].dataset.digest if inputs else "",
         deleted=run.info.lifecycle_stage == "deleted",
         _artifacts=run.info.artifact_uri,
         _store=store,
     )
+
+
+def _final_metrics(run: Any) -> dict[str, float]:
+    """MLflow's latest values, NaN in place of one that is older than the run's last epoch."""
+    latest = run.data._metric_objs  # the public `metrics` leave out the step
+    last = max((metric.step for metric in latest), default=0)
+    epochs = run.data.params.get("epochs", "")
+    if run.info.status == "FINISHED" and run.data.tags.get("level") in ("cell", "restart") and epochs.isdigit():
+        last = int(epochs)
+    return {metric.key: metric.value if metric.step == last else np.nan for metric in latest}
 
 
 def get(source: "Option | Tracker", run_id: str) -> StoredRun:
