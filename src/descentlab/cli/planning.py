@@ -13,7 +13,7 @@ from descentlab.config.configuration import Config
 from descentlab.nn.memory import parameter_count
 from descentlab.nn.trainer import Recipe, train_recipe
 from descentlab.sweeps import running as sweeps
-from descentlab.tracking import Planned, StoredRun, find, upkeep
+from descentlab.tracking import NoStore, Planned, StoredRun, find, upkeep
 from descentlab.tracking.claims import given_up
 from descentlab.tracking.plans import key_of
 from descentlab.values import InputError, Option, shown
@@ -31,7 +31,7 @@ def plan(cells: Sequence[Config], option: Option) -> str:
         option: names the store, which need not be there yet.
 
     Raises:
-        InputError: a cell that cannot run.
+        InputError: a cell that cannot run, or a store that is there and cannot be read.
     """
     wanted = sweeps.different([Planned(cell, configuration.check(cell).digest) for cell in cells])
     kept = _finished(option) if any(cell.resume for cell in cells) else []
@@ -54,10 +54,12 @@ def plan(cells: Sequence[Config], option: Option) -> str:
 
 
 def _finished(option: Option) -> list[StoredRun]:
-    """Finished cells; none where there is no store."""
+    """Finished cells; none where there is no store yet or none is asked for."""
+    if option.name == "none":
+        return []
     try:
         return find(option, "cell")
-    except InputError:
+    except NoStore:
         return []
 
 

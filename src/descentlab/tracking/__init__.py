@@ -20,12 +20,13 @@ from descentlab.tracking.plans import Planned, part_id
 from descentlab.tracking.replaying import Replay, replay
 from descentlab.tracking.runs import CellRun, FinishedRun, SummaryRun, Tracker, open_tracker
 from descentlab.tracking.serving import addresses, serve_shared, serve_ui, ui
-from descentlab.tracking.store import StoredRun, find, get, store_uri
+from descentlab.tracking.store import NoStore, StoredRun, find, get, store_uri
 
 __all__ = [
     "CellRun",
     "Claim",
     "FinishedRun",
+    "NoStore",
     "Planned",
     "Replay",
     "StoreLost",

@@ -22,7 +22,7 @@ from descentlab.nn.checkpoints import read_arrays
 from descentlab.tracking import checksums
 from descentlab.tracking.contents import clone, plain
 from descentlab.tracking.plans import member_tag
-from descentlab.values import InputError, Option
+from descentlab.values import InputError, Option, refusal
 from descentlab.values import without_password as shown
 
 if TYPE_CHECKING:
@@ -48,6 +48,10 @@ figures over many cells are in runs of level `summary`. A metric of a cell is th
 `_sd`, `_min`, `_max`, `_ci_low`, `_ci_high` (95 %, Student t over restarts), `_n` and `_diverged` beside losses and
 scores. A metric's step is its epoch; step 0 is before the first update.
 """
+
+
+class NoStore(InputError):
+    """There is no store at the given place yet."""
 
 
 def home() -> Path:
@@ -119,6 +123,8 @@ def _is_there(path: Path) -> bool:
 
 def _check_file(path: Path) -> None:
     """Refuse a file that cannot be a store; MLflow would try to open it for minutes, or make its tables in it."""
+    if path.is_dir():
+        raise refusal("tracking.uri", path, f"is a folder; name a file in it, such as {path / 'mlflow.db'}")
     with _file_errors(path), contextlib.closing(sqlite3.connect(path, timeout=60, isolation_level=None)) as connection:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if "experiments" not in tables:
@@ -284,14 +290,14 @@ def open_store(option: Option, experiment: str = EXPERIMENT, create: bool = True
     path = _sqlite_path(uri)
     if path and not _is_there(path):
         if not create:
-            raise InputError(f"tracking.uri={uri}: there is no store yet; a tracked run creates it")
+            raise NoStore(f"tracking.uri={uri}: there is no store yet; a tracked run creates it")
         _create_store(path)
     elif path:
         _check_file(path)
     elif uri.startswith("http"):
         _reach(uri)
     elif not check_database(uri) and not create:
-        raise InputError(f"tracking.uri={shown(uri)}: there is no store yet; a tracked run creates it")
+        raise NoStore(f"tracking.uri={shown(uri)}: there is no store yet; a tracked run creates it")
     with store_errors(uri):
         with _exclusive_database(uri) if uri.startswith("postgresql") else contextlib.nullcontext():
             client = client_of(uri)  # makes the tables
