@@ -246,6 +246,18 @@ def test_an_export_is_narrowed_by_words_and_goes_to_a_pipe_as_csv(option, ids):
     assert table["run_id"].tolist() == [ids["relu"]] * 5
 
 
+def test_an_export_to_a_dash_is_the_csv_itself(option):
+    assert housekeeping.export(["-", "activation=relu"], option) == housekeeping.export(["activation=relu"], option)
+
+
+@pytest.mark.parametrize("words", [["sweep=nonsense"], ["-", "data=iris"]])
+def test_an_export_of_nothing_is_refused_and_writes_no_file(option, words, tmp_path):
+    for more in ([], [str(tmp_path / "all.csv")]):
+        with pytest.raises(InputError, match=r"^export .*: no finished cell matches"):
+            housekeeping.export([*words, *more] if "-" not in words else words, option)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_export_that_cannot_be_written_is_refused_and_leaves_nothing(option, tmp_path):
     for words, message in (
         ([str(tmp_path / "all.xlsx")], "ends in .csv or .parquet"),
@@ -253,6 +265,7 @@ def test_an_export_that_cannot_be_written_is_refused_and_leaves_nothing(option, 
         (["a.csv", "b.csv"], "export writes one file"),
         (["~nobody-here/a.csv"], "home directory"),
         (["limit=3"], "unknown key"),
+        (["status=failed"], "status=FAILED: only finished cells can be exported"),
     ):
         with pytest.raises(InputError, match=message):
             housekeeping.export(words, option)

@@ -444,14 +444,15 @@ def export(words: Sequence[str], option: Option) -> str:
     """One table of everything: a row per restart of finished cells.
 
     Args:
-        words: a file to write, ending in .csv or .parquet; then filters as for `list_runs`. Without a file the table
-            itself is the answer, as CSV.
+        words: a file to write, ending in .csv or .parquet; then filters as for `list_runs`. Without a file, or with -,
+            the table itself is the answer, as CSV.
         option: names the store.
 
     Raises:
-        InputError: for another kind of file, or one that cannot be written.
+        InputError: for another kind of file, one that cannot be written, or filters that no finished cell matches.
     """
     files = [word for word in words if "=" not in word]
+    files = [] if files == ["-"] else files
     try:
         path = Path(files[0]).expanduser() if files else None
     except RuntimeError as error:  # of ~nobody
@@ -459,8 +460,12 @@ def export(words: Sequence[str], option: Option) -> str:
     if len(files) > 1 or (path is not None and path.suffix not in (".csv", ".parquet")):
         raise InputError(f"{shown(' '.join(files))}: export writes one file that ends in .csv or .parquet")
     wanted = _wanted([word for word in words if "=" in word], "export")
+    if wanted.status not in (None, "FINISHED"):
+        raise refusal("status", wanted.status, "only finished cells can be exported")
     runs = wanted.runs(option, "cell", "FINISHED")[::-1]
-    table = everything(runs, find(option, "restart", status=None) if runs else [])
+    if not runs:
+        raise InputError(f"{shown(' '.join(['export', *words]))}: no finished cell matches; descentlab list shows all")
+    table = everything(runs, find(option, "restart", status=None))
     if path is None:
         return table.to_csv(index=False).rstrip("\n")
     part = path.with_name(path.name + ".part")
