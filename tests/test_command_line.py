@@ -12,14 +12,15 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from descentlab import interrupts
+from descentlab import interrupts, tracking
 from descentlab.cli import main as cli
+from descentlab.cli.words import store_words
 from descentlab.config import composing
 from descentlab.config.options import GROUPS
 from descentlab.config.resolving import resolve
 from descentlab.sweeps import running as sweeps
 from descentlab.tracking import find, open_tracker
-from descentlab.values import InputError
+from descentlab.values import InputError, Option
 
 EXPERIMENTS = sorted(path.stem for path in (composing.conf_folder() / "experiment").glob("*.yaml"))
 QUICK = ["data=xor", "epochs=3", "tracking=none"]
@@ -440,9 +441,30 @@ def test_a_tracked_run_says_where_it_is_and_can_be_replayed(run, store):
     assert status == 0
     (cell,) = find(store.__class__("local", {**store.numbers, "experiment": "descentlab"}))
     assert f"kept: run {cell.run_id} of experiment descentlab" in output
+    assert output.splitlines()[-1].endswith(f"look at it with: descentlab list {words[0]}, descentlab ui {words[0]}")
     status, output, _ = run("replay", cell.run_id, *words)
     assert status == 0
     assert "the same bits" in output
+
+
+def test_a_replay_whose_bits_differ_ends_with_status_1(run, store, monkeypatch):
+    outcome = tracking.Replay("0" * 32, "relu", False, 1e-16, "train/loss", {})
+    monkeypatch.setattr(tracking, "replay", lambda run_id, option: outcome)
+    status, output, _ = run("replay", "0" * 32, f"tracking.uri={store.numbers['uri']}")
+    assert (status, output) == (1, f"{outcome}\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers", "words"),
+    [
+        ("local", {"uri": "auto", "experiment": "descentlab"}, ""),
+        ("local", {"uri": "a b.db", "experiment": "mine"}, " tracking.experiment=mine 'tracking.uri=a b.db'"),
+        ("server", {"uri": "http://x:5000"}, " tracking=server tracking.uri=http://x:5000"),
+        ("local", {"uri": "postgresql://me:secret@x/y"}, ""),
+    ],
+)
+def test_a_store_is_named_again_by_the_words_that_name_it(name, numbers, words):
+    assert store_words(Option(name, numbers)) == words
 
 
 def test_ctrl_c_ends_in_one_line_and_leaves_no_run_running(run, store, monkeypatch):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from descentlab.cli.words import store_words
 from descentlab.config.options import GROUPS
 from descentlab.tracking import StoredRun, find, get, upkeep
 from descentlab.values import InputError, Option, nearest, refusal, shown, unknown
@@ -527,9 +528,7 @@ def delete(words: Sequence[str], option: Option) -> str:
     counted = f"{_many(len(tops), 'run')} with {_many(len(nested), 'nested restart')} and {size} of artifacts"
     exact = [run.run_id[:SHORT] for run in tops]  # which runs sweep=last means may change
     what = " ".join(exact if len(exact) <= 8 else [word for word in words if word not in flags])
-    uri = option.numbers.get("uri")
-    what += " tracking=server" if option.name == "server" else ""
-    what += f" tracking.uri={shown(uri, 1000)}" if uri not in (None, "", "auto") and "@" not in str(uri) else ""
+    what += store_words(option)
     if "--yes" not in flags or "--dry-run" in flags:
         return "\n".join([*lines, "", *stay, f"would delete {counted}; to do it: descentlab delete {what} --yes"])
     upkeep.delete(option, [*nested, *tops])  # the cell last: were this interrupted, it would still name what is left

@@ -8,6 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from descentlab.cli.words import store_words
 from descentlab.config.composing import choices, compose, folders_of, shell_completion
 from descentlab.config.configuration import Config
 from descentlab.config.options import GROUPS
@@ -137,10 +138,9 @@ def _train(cells: Sequence[Config], label: str) -> int:
         tracker.flush()
         sweeps.write_results(cells, trainings, sys.stdout)
         which = f"run {run_ids[0]} of " if len(run_ids) == 1 else f"{len(run_ids)} runs of " if run_ids else ""
-        print(
-            f"kept: {which}{tracker.location}"
-            + ("; look at it with: descentlab list, descentlab ui" if run_ids else "")
-        )
+        place = store_words(cells[0].tracking)
+        look = f"; look at it with: descentlab list{place}, descentlab ui{place}" if run_ids else ""
+        print(f"kept: {which}{tracker.location}{look}")
     if failed:
         print(f"descentlab: {failed}", file=sys.stderr)
     return 1 if failed else 0
@@ -201,8 +201,9 @@ def _replay(words: list[str]) -> int:
 
     if not words or "=" in words[0] or words[0].startswith("-"):
         raise InputError("replay: needs the id of a run, as in: descentlab replay 0123abcd")
-    print(replay(words[0], _tracking(words[1:])))
-    return 0
+    outcome = replay(words[0], _tracking(words[1:]))
+    print(outcome)
+    return 0 if outcome.same_bits else 1
 
 
 def _check(words: list[str]) -> int:
