@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 from descentlab import figures
-from descentlab.analysis.statistics import Interval, mean_interval, paired_difference, spread_interval
+from descentlab.analysis.statistics import Interval, mean_interval, spread_interval
 from descentlab.analysis.theory import layer_spreads, propagate
 from descentlab.config import resolving as config
 from descentlab.config.composing import compose
@@ -130,7 +130,7 @@ def depth_table(curves: pd.DataFrame) -> pd.DataFrame:
     for (layers, arm), values in start.groupby(level=["hidden_layers", "arm"], sort=False):
         sigmoid = start[layers, f"sigmoid, {COMMON}"]
         accuracy = final[(final["hidden_layers"] == layers) & (final["arm"] == arm)]["value"]
-        paired = paired_difference(values[layers, arm].to_numpy(), sigmoid.to_numpy()).difference
+        paired = mean_interval(values[layers, arm].to_numpy() - sigmoid.to_numpy())
         rows.append(
             {
                 "hidden_layers": layers,

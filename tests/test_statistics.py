@@ -223,10 +223,57 @@ def test_signed_rank_p_without_ties_is_scipys_exact_one(n):
     assert paired_difference(a, b).p_value == pytest.approx(theirs, rel=1e-9)
 
 
-def test_a_paired_interval_is_students_of_the_differences():
-    a, b = SAMPLE, SAMPLE[::-1]
-    assert paired_difference(a, b).difference == mean_interval(a - b)
-    assert paired_difference(a, b, confidence=0.5).difference == mean_interval(a - b, 0.5)
+def walsh_averages(differences):
+    return np.sort(np.add.outer(differences, differences)[np.triu_indices(len(differences))] / 2)
+
+
+@pytest.mark.parametrize(("n", "k"), [(6, 1), (10, 9), (25, 90)])  # Hollander & Wolfe's table: P(T <= k - 1) <= .025
+def test_a_paired_difference_is_hodges_lehmanns_with_the_interval_of_the_signed_ranks(n, k):
+    generator = np.random.default_rng(n)
+    a, b = generator.exponential(size=n), generator.exponential(size=n)
+    averages = walsh_averages(a - b)
+    ours = paired_difference(a, b).difference
+    assert ours.n == n
+    assert (ours.estimate, *limits(ours)) == pytest.approx(
+        (np.median(averages), averages[k - 1], averages[-k]), abs=1e-11
+    )
+
+
+def test_an_interval_that_five_pairs_cannot_give_is_unbounded():
+    assert limits(paired_difference(np.arange(5.0), np.zeros(5)).difference) == (-math.inf, math.inf)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.one_of(st.integers(-3, 3), st.just(math.nan)), min_size=6, max_size=12), st.sampled_from([0.6, 0.9]))
+def test_the_interval_excludes_a_margin_exactly_where_the_test_rejects_it(values, confidence):
+    a, b = np.array(values, float), np.zeros(len(values))
+    seen = []
+    for margin in np.arange(-4, 4.25, 0.25):  # all ties of the signed ranks, and places between them
+        found = paired_difference(a, b, confidence=confidence, margin=margin)
+        excluded = not found.difference.low <= margin <= found.difference.high
+        assert excluded == (found.p_value <= 1 - confidence)
+        seen.append(found.p_greater)
+    assert seen == sorted(seen)
+
+
+def test_skewed_differences_with_the_margin_as_their_mean_are_judged_as_their_interval_says():
+    # the location of exponential values lies below their mean, and the test finds it: so does the interval now
+    samples = np.random.default_rng(6).exponential(size=(50, 200))
+    found = [paired_difference(sample, np.zeros(200), margin=1.0) for sample in samples]
+    below = [one.p_less <= 0.025 for one in found]
+    assert below == [one.difference.high < 1.0 for one in found]
+    assert not any(one.p_greater <= 0.025 or one.difference.low > 1.0 for one in found)
+    assert 0.5 < np.mean(below) < 0.75
+    assert np.median([one.difference.estimate for one in found]) < 0.9
+
+
+def test_beyond_200_pairs_the_normal_distribution_takes_the_place_of_the_exact_one():
+    a, b = np.random.default_rng(0).normal([[0.1], [0.0]], 1, (2, 201))
+    exact = scipy.stats.wilcoxon(a, b, method="exact").pvalue
+    ours = paired_difference(a, b)
+    assert ours.p_value == pytest.approx(exact, rel=0.01)
+    assert ours.difference.estimate == pytest.approx(np.median(walsh_averages(a - b)), abs=1e-11)
+    assert paired_difference(np.zeros(300), np.zeros(300)).p_value == 1.0
 
 
 @pytest.mark.parametrize("lost", DIVERGED)
@@ -241,14 +288,15 @@ def test_a_diverged_restart_ranks_worst(lost, better):
     assert ours.p_value != paired_difference(np.delete(a, 2), np.delete(b, 2), better).p_value
     assert paired_difference(b, with_lost, better).p_value == ours.p_value
     assert (ours.n, ours.diverged) == (8, (1, 0))
-    assert ours.difference == mean_interval(np.delete(a - b, 2))
+    averages = walsh_averages(np.where(np.arange(8) == 2, {"lower": math.inf, "higher": -math.inf}[better], a - b))
+    assert ours.difference.estimate == pytest.approx(np.median(averages))
+    assert ours.difference.n == 8
 
 
 def test_an_arm_that_always_diverges_loses_as_clearly_as_n_allows():
     ours = paired_difference(np.full(10, math.nan), np.arange(10.0))
     assert ours.p_value == smallest_p(10) == 2**-9
-    assert ours.difference.n == 0
-    assert np.isnan([ours.difference.estimate, *limits(ours.difference)]).all()
+    assert ours.difference == Interval(math.inf, math.inf, math.inf, 10)
 
 
 def test_a_pair_of_diverged_restarts_is_a_tie():

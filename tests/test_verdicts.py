@@ -137,6 +137,17 @@ def test_the_figures_of_a_row_are_those_of_the_tests_of_statistics():
     assert row.p == min(1.0, 2 * rate_tails(int((a > 0).sum()), 30)[0])
 
 
+def test_a_row_excludes_its_margin_exactly_where_its_test_speaks():
+    rng = np.random.default_rng(3)
+    for draw in (rng.exponential, rng.lognormal, lambda size: rng.integers(0, 4, size).astype(float)):
+        for margin in (0.5, 1.0, 1.5):
+            for test in ("greater", "less"):
+                row = verdict(draw(size=30), test=test, margin=margin)
+                excluded = not row.low <= margin <= row.high
+                assert excluded == (row.verdict != "undecided")
+                assert excluded == (min(row.p, row.p_against) <= 0.05)
+
+
 def test_holm_runs_over_all_cases_of_a_family_and_over_no_other():
     claims = [claim(cases=2), claim(id="d"), claim(id="e", family="g")]
     samples = [normal(0.45, seed=seed) for seed in range(4)]

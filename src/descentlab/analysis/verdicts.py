@@ -5,7 +5,8 @@ speak for its opposite. Both are corrected by Holm over the claim's family. The 
 at or below alpha, not supported where the second is, undecided where neither is: too few seeds are no refutation.
 
     test            the claim, of values a (and b, its pair at the same seed)          p-values
-    greater, less   a - b, or a alone, lies above, or below, the margin                Wilcoxon's test, two-sided
+    greater, less   the location of a - b, or of a alone, lies above, or below, the    Wilcoxon's test, two-sided
+                    margin (the median of means of two differences)
     equivalent      the mean of a - b, or of a, lies within +-margin of 0              two one-sided t tests
     rate_above,     a, which is true or false, is true at a rate above, or below,      exact binomial, two-sided
     rate_below      the margin
@@ -95,8 +96,11 @@ class Verdict:
         case: which of the claim's cases; "" where there is one.
         n: values behind it; `diverged` of them are not finite.
         test: its name.
-        estimate, low, high: mean of a - b with Student's interval of coverage `confidence`; a rate with Wilson's; for
-            `within` the published value and the quantiles it should lie between.
+        estimate, low, high: what the test is about, with an interval of coverage `confidence`. `greater` and `less`:
+            the Hodges-Lehmann estimate of a - b; the interval excludes the margin exactly where p or p_against is at
+            or below alpha. `equivalent`: the mean with Student's interval, which lies within +-margin exactly where p
+            is at or below alpha. Rates: Wilson's or Newcombe's interval, which can differ from the exact test close to
+            the margin. `within`: the published value and the quantiles it should lie between.
         confidence: 1 - alpha, but 1 - 2 alpha for an equivalence test, which that interval decides.
         p, p_holm: for the claim; p_against, p_against_holm: for its opposite.
         verdict: supported, not supported or undecided.

@@ -421,7 +421,7 @@ def _paired(a: "pd.DataFrame", b: "pd.DataFrame", metrics: Sequence[str] | None)
     rows = []
     for name, mean, test, p in zip(chosen, means, tests, holm([test.p_value for test in tests]), strict=True):
         gap = test.difference
-        between = f"{_number(gap.low)} to {_number(gap.high)}" if np.isfinite(gap.low) else "-"
+        between = f"{_number(gap.low)} to {_number(gap.high)}"
         rows.append(
             {"metric": name, "A": mean[0], "B": mean[1], "A - B": _number(gap.estimate), "95 % interval": between,
              "p": f"{test.p_value:.2g}", "p (Holm)": f"{p:.2g}"}
@@ -430,8 +430,10 @@ def _paired(a: "pd.DataFrame", b: "pd.DataFrame", metrics: Sequence[str] | None)
     n = len(both)
     note = f"n = {_many(n, 'shared seed')}"
     if sum(lost):
-        note += f", of which {lost[0]} of A and {lost[1]} of B diverged (tests count them, means and intervals do not)"
-    notes = [note + "; Wilcoxon's signed-rank test, Holm over the metrics shown."]
+        note += f", of which {lost[0]} of A and {lost[1]} of B diverged (tests and intervals count them, means do not)"
+    notes = [
+        note + "; Wilcoxon's signed-rank test, Holm over the metrics shown; A - B is Hodges and Lehmann's estimate."
+    ]
     notes.append("An interval over seeds holds for the split it was measured on.")
     if (smallest := 2.0 ** (1 - n) * len(rows)) > 0.05:
         notes.append(f"No p (Holm) can be below {min(1.0, smallest):.2g} with so few seeds.")

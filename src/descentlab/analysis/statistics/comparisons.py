@@ -4,12 +4,12 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy import ndarray
 from numpy.typing import ArrayLike
 from scipy.special import bdtr, bdtrc, stdtr
 
 from descentlab.analysis.statistics.intervals import mean_interval, wilson
 from descentlab.analysis.statistics.samples import Better, Interval, finite_sample, sign
+from descentlab.analysis.statistics.signed_rank import signed_rank
 
 
 @dataclass(frozen=True)
@@ -17,10 +17,10 @@ class PairedDifference:
     """Two arms that share their seeds, compared pair by pair.
 
     Attributes:
-        difference: Student's interval of the mean of a - b over the pairs in which both restarts finished;
-            `difference.n` counts these, and without any of them all three numbers are NaN.
-        p_value: two-sided Wilcoxon signed-rank test of a - b against the margin, over all n pairs, diverged ones
-            included.
+        difference: the Hodges-Lehmann estimate of a - b over all n pairs, diverged ones included, with the interval
+            that belongs to Wilcoxon's test: it excludes the margin exactly where p_value is at or below
+            1 - confidence.
+        p_value: two-sided Wilcoxon signed-rank test of a - b against the margin.
         n: number of pairs.
         diverged: how many restarts of a and of b diverged.
         p_greater, p_less: the same test, one-sided: that a - b is above, or below, the margin.
@@ -37,19 +37,19 @@ class PairedDifference:
 def paired_difference(
     a: ArrayLike, b: ArrayLike, better: Better = "lower", confidence: float = 0.95, margin: float = 0.0
 ) -> PairedDifference:
-    """Compare two arms restart by restart: size of the difference and Wilcoxon's signed-rank test (Wilcoxon 1945).
+    """Compare two arms restart by restart: Wilcoxon's signed-rank test with the estimate that belongs to it.
 
-    The test ranks |a - b - margin|. Where one restart of a pair diverged the other wins by the largest rank; where both
-    did, the pair is a tie. Ties keep their ranks and take no side (Pratt 1959), equal ranks are averaged, and p-values
-    are exact given these ranks. Differences closer than 1e-12 of the largest value count as equal, so that rounding
-    does not order what is equal in counts (accuracies).
+    The test ranks |a - b - margin| (`signed_rank`). Where one restart of a pair diverged, the other one wins by an
+    infinite difference; where both did, the pair is a tie. Up to 200 pairs p-values are exact, given the ranks.
+    Differences closer than 1e-12 of the largest value count as equal, so that rounding does not order what is equal
+    in counts (accuracies).
 
     Args:
         a: (n,), one value per seed; NaN or infinite where the restart diverged.
         b: (n,), the other arm at the same seeds.
         better: whether a low or a high value is the good one, which decides what ranks worst.
-        confidence: of the interval.
-        margin: what a - b is tested against; the interval is of a - b all the same.
+        confidence: of the interval, between 0 and 1.
+        margin: what a - b is tested against, in the unit of the values; the interval is of a - b all the same.
 
     Raises:
         ValueError: arms of different length, or none.
@@ -65,28 +65,15 @@ def paired_difference(
     differences[lost[0] & ~lost[1]] = worst
     differences[lost[1] & ~lost[0]] = -worst
     scale = max(np.abs(first[both]).max(initial=0.0), np.abs(second[both]).max(initial=0.0)) or 1.0
-    finished = differences[both]
-    differences[both] -= margin
-    p_greater, p_less = _signed_rank_tails(np.round(differences / scale, 12))
+    found = signed_rank(differences, float(scale), margin, confidence)
     return PairedDifference(
-        mean_interval(finished, confidence) if finished.size else Interval(math.nan, math.nan, math.nan, 0),
-        min(1.0, 2 * min(p_greater, p_less)),
+        found.location,
+        min(1.0, 2 * min(found.p_greater, found.p_less)),
         first.size,
         (int(lost[0].sum()), int(lost[1].sum())),
-        p_greater,
-        p_less,
+        found.p_greater,
+        found.p_less,
     )
-
-
-def _signed_rank_tails(differences: ndarray) -> tuple[float, float]:
-    """Exact one-sided p-values of the signed ranks, of above and below 0: all 2^n signs are equally likely."""
-    _, group, sizes = np.unique(np.abs(differences), return_inverse=True, return_counts=True)
-    twice_ranks = (2 * np.cumsum(sizes) - sizes + 1)[group]  # average ranks are halves: doubled, they are whole
-    chance = np.ones(1)  # chance[s]: that the positive pairs' doubled ranks sum to s
-    for rank in twice_ranks[differences != 0]:
-        chance = (np.pad(chance, (0, rank)) + np.pad(chance, (rank, 0))) / 2
-    observed = int(twice_ranks[differences > 0].sum())
-    return float(min(1.0, chance[observed:].sum())), float(min(1.0, chance[: observed + 1].sum()))
 
 
 @dataclass(frozen=True)
