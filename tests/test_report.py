@@ -101,6 +101,39 @@ def test_a_study_that_was_never_run_or_does_not_exist_is_said_to_be_so(small, st
         report.rebuild(store, "large", tmp_path / "reports")
 
 
+def test_a_study_that_cannot_be_drawn_is_named_and_costs_the_page_nothing(small, store, tmp_path, monkeypatch, capsys):
+    for name, line in (("broken", "x = {}['no such column']"), ("missing", "raise MissingData('data.path=a: none')")):
+        text = SCRIPT.replace("    ends = study", f"    study.table('first', measure())\n    {line}\n    ends = study")
+        (tmp_path / f"{name}.py").write_text(f"{text}\nfrom descentlab.data.loading import MissingData\n")
+    assert small() == 0
+    (summary,) = find(store, "summary")
+    monkeypatch.setattr(report, "find", lambda *a, **kw: [summary] if a[1] == "summary" else find(*a, **kw))
+    folder = tmp_path / "reports"
+    monkeypatch.setattr(report, "FOLDER", folder)
+    assert report.main([f"tracking.{key}={store.numbers[key]}" for key in ("uri", "experiment")]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert "broken: not drawn: KeyError: 'no such column'" in said
+    assert "missing: not drawn: data.path=a: none" in said
+    assert f"small: drawn from run {summary.run_id}" in said
+    page = (folder / "index.html").read_text()
+    assert "experiments/broken.py: not drawn: KeyError: &#x27;no such column&#x27;" in page
+    assert "small/curves.svg" in page
+    assert sorted(path.name for path in folder.iterdir()) == ["index.html", "small"]
+
+
+def test_a_report_of_another_store_leaves_no_folder_of_the_last_one(small, store, tmp_path):
+    assert small() == 0
+    folder = tmp_path / "reports"
+    (folder / "other").mkdir(parents=True)
+    (folder / "other" / "report.txt").write_text("of another store")
+    (folder / "small").mkdir()
+    (folder / "small" / "old.svg").write_text("a figure that is no longer made")
+    (folder / "mine").mkdir()  # of the user
+    report.rebuild_all(store, ["small"], folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["mine", "small"]
+    assert not (folder / "small" / "old.svg").exists()
+
+
 def test_claims_that_too_few_seeds_could_not_decide_are_refused_before_anything_trains(small, store, capsys):
     assert small("restarts=5") == 2
     assert "claim better: n=5: wilcoxon cannot go below" in capsys.readouterr().err

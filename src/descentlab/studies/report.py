@@ -9,6 +9,7 @@ import contextlib
 import html
 import importlib.util
 import io
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from descentlab.analysis.verdicts import SCORES
 from descentlab.config import composing
 from descentlab.studies import study
 from descentlab.tracking import StoredRun, SummaryRun, find
-from descentlab.values import InputError, Option, unknown
+from descentlab.values import InputError, Option, shown, unknown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,6 +50,19 @@ class Rebuilt:
     verdicts: "pd.DataFrame"
 
 
+@dataclass(frozen=True)
+class NotDrawn:
+    """A study with a tracked run that could not be drawn.
+
+    Attributes:
+        name: of the study.
+        reason: in one line.
+    """
+
+    name: str
+    reason: str
+
+
 def scripts() -> list[str]:
     """The studies that there are scripts for."""
     return sorted(path.stem for path in study.EXPERIMENTS.glob("[a-z]*.py"))
@@ -60,7 +74,7 @@ def rebuild(source: Option, name: str, folder: Path) -> Rebuilt | None:
     Args:
         source: the option that names the store.
         name: of the study.
-        folder: where a folder of the study's name is made.
+        folder: where a folder of the study's name is made, in place of one that is there.
 
     Returns:
         What was drawn, or None where the store holds no finished run of the study.
@@ -81,7 +95,8 @@ def rebuild(source: Option, name: str, folder: Path) -> Rebuilt | None:
     sweeps = {part: f"{run.tags['sweep']}-{part}" for part in script.PARTS}
     tracked = {part: sweep for part, sweep in sweeps.items() if find(source, "cell", sweep, limit=1)}
     place = folder / name
-    place.mkdir(parents=True, exist_ok=True)
+    _remove(place)
+    place.mkdir(parents=True)
     quick = run.params["form"] == "quick"
     drawn = study.Study(source, SummaryRun(place), tracked, study.declared_claims(name), quick, kept=run)
     with contextlib.redirect_stdout(io.StringIO()) as said:
@@ -98,9 +113,44 @@ def rebuild(source: Option, name: str, folder: Path) -> Rebuilt | None:
     return Rebuilt(name, title, run, place, verdicts)
 
 
-def write_page(rebuilt: Sequence[Rebuilt], folder: Path) -> Path:
+def rebuild_all(source: Option, names: Sequence[str], folder: Path) -> list[Rebuilt | NotDrawn]:
+    """Draw studies anew, a line of output each; one that cannot be drawn costs the others nothing.
+
+    Folders of studies in `folder` that are not drawn now are removed: they would be those of another store.
+    """
+    outcomes: list[Rebuilt | NotDrawn] = []
+    for name in names:
+        try:
+            one = rebuild(source, name, folder)
+        except Exception as error:  # of a study's own script, over runs of any age
+            reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+            missing = NotDrawn(name, shown(reason, 300))
+            outcomes.append(missing)
+            print(f"{name}: not drawn: {missing.reason}", flush=True)
+            continue
+        print(f"{name}: {f'drawn from run {one.run.run_id}' if one else 'no finished run is tracked'}", flush=True)
+        outcomes += [one] if one else []
+    drawn = {one.name for one in outcomes if isinstance(one, Rebuilt)}
+    for text in folder.glob("*/report.txt"):
+        if text.parent.name not in drawn:
+            _remove(text.parent)
+    for outcome in outcomes:
+        if isinstance(outcome, NotDrawn):
+            _remove(folder / outcome.name)  # its first files may be there
+    return outcomes
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def write_page(outcomes: Sequence[Rebuilt | NotDrawn], folder: Path) -> Path:
     """One page over all studies: verdicts first, then every figure; returns its path."""
     body = ["<h1>descentlab: what the experiments say</h1>"]
+    for missing in [one for one in outcomes if isinstance(one, NotDrawn)]:
+        body.append(f"<p>experiments/{missing.name}.py: not drawn: {html.escape(missing.reason)}</p>")
+    rebuilt = [one for one in outcomes if isinstance(one, Rebuilt)]
     for one in rebuilt:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.run.started))
         about = [one.run.params["form"] + " form", when, "commit " + one.run.tags.get("git_commit", "unknown")[:12]]
@@ -162,15 +212,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         names = [word for word in given if "=" not in word] or scripts()
-        source = composing.compose([word for word in given if "=" in word], sweep=False)[0].tracking
-        rebuilt = []
         for name in names:
-            one = rebuild(source, name, FOLDER)
-            print(f"{name}: {f'drawn from run {one.run.run_id}' if one else 'no finished run is tracked'}", flush=True)
-            rebuilt += [one] if one else []
-        if not rebuilt:
+            if name not in scripts():
+                raise unknown("study", name, scripts())
+        source = composing.compose([word for word in given if "=" in word], sweep=False)[0].tracking
+        outcomes = rebuild_all(source, names, FOLDER)
+        if not outcomes:
             raise InputError("report: no study has been tracked yet; make sweep runs the main one")
-        print(f"report: {write_page(rebuilt, FOLDER)}")
+        print(f"report: {write_page(outcomes, FOLDER)}")
         return 0
 
     return interrupts.guarded(work)
