@@ -1,8 +1,10 @@
+import math
+
 import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from descentlab.nn.activations import ACTIVATIONS, OUTPUTS, elu, leaky_relu, softmax
+from descentlab.nn.activations import ACTIVATIONS, OUTPUTS, elu, leaky_relu, numerics, softmax
 
 DTYPES = ("float64", "float32")
 VARIANTS = {
@@ -120,6 +122,42 @@ def test_single_precision_agrees_with_double(phi):
     np.testing.assert_allclose(
         slope(phi, z).astype(float), slope(phi, z.astype("float64")).astype(float), rtol=2e-6, atol=2e-6
     )
+
+
+@every_activation
+def test_small_values_in_single_precision_keep_their_relative_precision(phi):
+    z = np.random.default_rng(5).uniform(-80, 80, 2000).astype("float32")
+    exact = value(phi, z.astype("float64"))
+    held = np.abs(exact) > 1e-37  # below, single precision has fewer digits
+    np.testing.assert_allclose(value(phi, z)[held], exact[held], rtol=2e-5)
+
+
+def test_the_tails_from_the_definitions():
+    z = np.array([-37.0, -20.0, -8.0, -3.0, -0.5, 0.5, 3.0, 8.0])
+    gelu = [0.5 * x * math.erfc(-x / math.sqrt(2)) for x in z]  # erfc keeps the digits that 1 + erf loses
+    np.testing.assert_allclose(value(VARIANTS["gelu"], z), gelu, rtol=1e-12)
+    sigmoid = [1 / (1 + math.exp(-x)) for x in z]
+    np.testing.assert_allclose(value(VARIANTS["sigmoid"], z), sigmoid, rtol=1e-14)
+    single = value(VARIANTS["sigmoid"], np.array([-17.0, -60.0], "float32"))
+    np.testing.assert_allclose(single, [1 / (1 + math.exp(17)), 1 / (1 + math.exp(60))], rtol=1e-5)
+
+
+@every_dtype
+@every_activation
+def test_what_the_training_loop_calls_has_the_bits_of_value(phi, dtype):
+    z = np.concatenate([extremes(dtype), np.random.default_rng(2).normal(0, 3, 1000).astype(dtype)])
+    with np.errstate(all="ignore"):
+        np.testing.assert_array_equal(phi.in_loop(z, np.empty_like(z)), value(phi, z))
+
+
+def test_numerics_tell_cells_whose_bits_have_changed():
+    def version(activation, output, dtype):
+        return numerics(ACTIVATIONS[activation](), OUTPUTS[output], dtype)
+
+    assert version("relu", "softmax", "float32") == version("sigmoid", "sigmoid", "float64") == 1
+    assert version("sigmoid", "softmax", "float32") == version("relu", "sigmoid", "float32") == 2
+    assert version("silu", "softmax", "float32") == version("gelu", "linear", "float64") == 2
+    assert version("sigmoid", "sigmoid", "float32") == 3  # any further change of either gives another number
 
 
 def test_values_from_the_definitions():

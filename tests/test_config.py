@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from shared import PLAIN, changed
 
+from descentlab.config import configuration
 from descentlab.config.composing import conf_folder
 from descentlab.config.configuration import HASHED_NOT, RUN, Config
 from descentlab.config.names import tell_apart as named_apart
@@ -186,6 +187,14 @@ def test_the_hash_is_16_hexadecimal_digits_and_the_same_in_another_process():
     assert resolved().hash == resolved().hash
     assert len(resolved().hash) == 16
     int(resolved().hash, 16)
+
+
+def test_a_cell_whose_bits_have_changed_has_another_hash_and_others_keep_theirs(monkeypatch):
+    moved, kept = resolved(activation="sigmoid", dtype="float32"), resolved(activation="sigmoid")
+    hashes = moved.hash, kept.hash
+    monkeypatch.setattr(configuration, "numerics", lambda *functions: 1)  # as before any change
+    assert moved.hash != hashes[0]
+    assert kept.hash == hashes[1]
 
 
 def test_the_cell_hash_leaves_seed_and_restarts_out():

@@ -134,6 +134,15 @@ def test_extreme_answers_raise_nothing_and_stay_finite(loss, output, dtype):
             assert (c >= 0).all()
 
 
+@every_form
+@every_dtype
+def test_what_the_training_loop_calls_has_the_bits_of_error(loss, output, dtype):
+    z = np.random.default_rng(8).normal(0, 60, (40, 3)).astype(dtype)
+    y = np.eye(3, dtype=dtype)[np.arange(40) % 3]
+    with np.errstate(all="ignore"):
+        np.testing.assert_array_equal(LOSSES[loss].forms[output].in_loop(z.copy(), y), error(loss, output, z, y))
+
+
 def test_a_confident_mistake_costs_its_margin():
     # where a naive log(a) would be log(0): the loss is the distance in z, and the error does not vanish
     y = np.array([[1.0, 0.0]])
@@ -188,7 +197,7 @@ def test_every_default_pair_is_one_that_means_something():
         check_pair(loss, default_output(loss, task), outputs, task=task)
 
 
-@pytest.mark.parametrize(("loss", "output"), [(loss, output) for loss in LOSSES for output in LOSSES[loss].forms])
+@every_form
 def test_several_labels_are_answered_each_by_itself_or_refused(loss, output):
     if output == "sigmoid":
         check_pair(loss, output, 3, task="multilabel")

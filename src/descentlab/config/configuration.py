@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from descentlab.nn.activations import OUTPUTS
+from descentlab.nn.activations import ACTIVATIONS, OUTPUTS, numerics
 from descentlab.nn.diagnostics import LEVELS
 from descentlab.values import LARGEST, Check, Option, choice, number, sizes, switch, text, whole
 
@@ -109,6 +109,9 @@ class Config:
     def _digest(self, *left_out: str) -> str:
         values = {key: value for key, value in self.as_dict().items() if key not in (*HASHED_NOT, *left_out)}
         values["data"] = {key: value for key, value in values["data"].items() if key != "path"}
+        activation = ACTIVATIONS[self.activation.name](**self.activation.numbers)
+        if (version := numerics(activation, OUTPUTS[self.output], self.dtype)) > 1:  # left out of the hashes before it
+            values["numerics"] = version
         canonical = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 

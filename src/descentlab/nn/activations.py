@@ -3,7 +3,10 @@
 Conventions: ReLU's slope at 0 is 0, leaky ReLU's is its negative slope: where slope or curvature jumps at 0, it is
 the limit from the left. `value(z, out)` may be called with `out is z`. `slope(z, a, out)` writes phi'(z) and
 `curvature(z, a, out)` phi''(z); where `slope_from_value` is true both look at `a` only, so that a caller can let the
-value overwrite z. Everything is finite for |z| up to 1e4 in float32 and float64.
+value overwrite z. Everything is finite for |z| up to 1e4 in float32 and float64. A value has nearly all digits of its
+dtype wherever it is not subnormal. A slope taken from the value cannot: where phi is level at a number other than 0,
+the slope there is right to the rounding error of that number and then 0 (sigmoid and tanh in float32 from z = 17 and
+9; sigmoid has all digits for z < 0).
 
 To add an activation: write a factory below, enter it in ACTIVATIONS, add conf/activation/<name>.yaml.
 """
@@ -15,13 +18,13 @@ from functools import lru_cache
 
 import numpy as np
 from numpy import ndarray
-from scipy.special import erf, ndtr
+from scipy.special import ndtr
 
 SELU_SCALE = 1.0507009873554804934193349852946
 SELU_ALPHA = 1.6732632423543772848170429916717
 
 # a ufunc takes an array of no dimensions in half the time that a Python number takes
-_HALF, _ONE = ({kind: np.array(number, kind) for kind in "fd"} for number in (0.5, 1.0))
+_ONE, _TWO = ({kind: np.array(number, kind) for kind in "fd"} for number in (1.0, 2.0))
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,10 @@ class Activation:
             derivatives (analysis.curvature) do.
         smoothness: how many derivatives of phi are continuous at 0, counted up to 2: 0 where phi' jumps (a kink, as
             ReLU's), 1 where phi'' does.
+        quick_value: `value`, bit for bit, for a caller that ignores floating-point errors itself, as the training loop
+            does: np.errstate takes a microsecond a call.
+        numerics: version of the bits of value and slope in float64 and in float32. Raise it when they change: runs of
+            another version are other runs.
     """
 
     name: str
@@ -49,6 +56,13 @@ class Activation:
     rectifies: bool = False
     curvature: Callable[[ndarray, ndarray, ndarray], ndarray] | None = None
     smoothness: int = 2
+    quick_value: Callable[[ndarray, ndarray], ndarray] | None = None
+    numerics: tuple[int, int] = (1, 1)
+
+    @property
+    def in_loop(self) -> Callable[[ndarray, ndarray], ndarray]:
+        """What the training loop calls for phi(z)."""
+        return self.quick_value or self.value
 
     @property
     def smooth(self) -> bool:
@@ -63,17 +77,21 @@ def _no_curvature(z: ndarray, a: ndarray, out: ndarray) -> ndarray:
 
 def logistic(z: ndarray, out: ndarray) -> ndarray:
     """1 / (1 + exp(-z)), for any z, into `out`, which may be z."""
-    if z.dtype.char == "f":  # tanh is the faster form in single precision, and cannot overflow
-        half = _HALF["f"]
-        np.multiply(z, half, out)
-        np.tanh(out, out)
-        np.multiply(out, half, out)
-        return np.add(out, half, out)
-    np.negative(z, out)
     with np.errstate(over="ignore"):  # 1 / (1 + inf) is the right answer, and clipping first costs another pass
+        return quick_logistic(z, out)
+
+
+def quick_logistic(z: ndarray, out: ndarray) -> ndarray:
+    """The same for a caller that ignores overflow."""
+    kind = z.dtype.char
+    np.negative(z, out)
+    if kind == "f":  # expm1 is faster than exp in single precision, and 2 + expm1(-z) never cancels
+        np.expm1(out, out)
+        np.add(out, _TWO[kind], out)
+    else:
         np.exp(out, out)
-    np.add(out, _ONE["d"], out)
-    return np.divide(_ONE["d"], out, out)
+        np.add(out, _ONE[kind], out)
+    return np.divide(_ONE[kind], out, out)
 
 
 @lru_cache(maxsize=64)
@@ -100,7 +118,7 @@ def identity() -> Activation:
 def sigmoid() -> Activation:
     """phi(z) = 1 / (1 + exp(-z)), phi' = a (1 - a), phi'' = a (1 - a) (1 - 2a).
 
-    In float32 the slope is exactly 0 for |z| above about 17.
+    In float32 the slope is exactly 0 for z above about 17, where a is 1.
     """
 
     def slope(z: ndarray, a: ndarray, out: ndarray) -> ndarray:
@@ -112,7 +130,8 @@ def sigmoid() -> Activation:
         out *= 1.0 - 2.0 * a
         return out
 
-    return Activation("sigmoid", logistic, slope, curvature=curvature)
+    numerics = (1, 2)  # float32: was 1/2 + tanh(z/2) / 2
+    return Activation("sigmoid", logistic, slope, curvature=curvature, quick_value=quick_logistic, numerics=numerics)
 
 
 def tanh() -> Activation:
@@ -219,7 +238,7 @@ def gelu() -> Activation:
     """phi(z) = z Phi(z) with the normal distribution function Phi, the erf form (Hendrycks & Gimpel 2016)."""
 
     def value(z: ndarray, out: ndarray) -> ndarray:
-        return np.multiply(z, 0.5 * (1.0 + erf(z * math.sqrt(0.5))), out=out, casting="same_kind")
+        return np.multiply(z, ndtr(z), out=out)
 
     def slope(z: ndarray, a: ndarray, out: ndarray) -> ndarray:
         density = np.exp(-0.5 * z * z) * (1.0 / math.sqrt(2.0 * math.pi))
@@ -229,7 +248,10 @@ def gelu() -> Activation:
         density = np.exp(-0.5 * z * z) * (1.0 / math.sqrt(2.0 * math.pi))
         return np.multiply(density, 2.0 - z * z, out=out, casting="same_kind")
 
-    return Activation("gelu", value, slope, slope_from_value=False, rectifies=True, curvature=curvature)
+    numerics = (2, 2)  # was z (1 + erf(z / sqrt(2))) / 2
+    return Activation(
+        "gelu", value, slope, slope_from_value=False, rectifies=True, curvature=curvature, numerics=numerics
+    )
 
 
 def silu() -> Activation:
@@ -252,7 +274,10 @@ def silu() -> Activation:
         out *= gate * (1.0 - gate)
         return out
 
-    return Activation("silu", value, slope, slope_from_value=False, rectifies=True, curvature=curvature)
+    numerics = (1, 2)  # with the sigmoid's
+    return Activation(
+        "silu", value, slope, slope_from_value=False, rectifies=True, curvature=curvature, numerics=numerics
+    )
 
 
 def softplus() -> Activation:
@@ -323,12 +348,14 @@ class Output:
         value: `value(z) -> a`, shape (..., K).
         pullback: `pullback(a, g) -> dC/dz` for g = dC/da, both (..., K): the Jacobian's transpose times g.
         pullback_derivative: `pullback_derivative(a, g, da)`, how pullback(a, g) changes along da with g held fixed.
+        numerics: as an Activation's; it covers the losses over this output too.
     """
 
     name: str
     value: Callable[[ndarray], ndarray]
     pullback: Callable[[ndarray, ndarray], ndarray]
     pullback_derivative: Callable[[ndarray, ndarray, ndarray], ndarray]
+    numerics: tuple[int, int] = (1, 1)
 
 
 def softmax(z: ndarray) -> ndarray:
@@ -354,6 +381,13 @@ OUTPUTS: dict[str, Output] = {
         lambda z: logistic(z, np.empty_like(z)),
         lambda a, g: g * a * (1.0 - a),
         lambda a, g, da: g * (1.0 - 2.0 * a) * da,
+        numerics=(1, 2),
     ),
     "softmax": Output("softmax", softmax, _softmax_pullback, _softmax_pullback_derivative),
 }
+
+
+def numerics(activation: Activation, output: Output, dtype: str) -> int:
+    """Which version of the bits networks of these functions have: 1, and one more for every change since."""
+    place = ("float64", "float32").index(dtype)
+    return activation.numerics[place] + output.numerics[place] - 1

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy import ndarray
 
-from descentlab.nn.activations import OUTPUTS, Output, logistic
+from descentlab.nn.activations import OUTPUTS, Output, logistic, quick_logistic
 
 # What targets (N, K) mean. multilabel: several columns of 0 and 1, any number of them 1 in a row.
 TASKS = ("regression", "binary", "multiclass", "multilabel")
@@ -31,11 +31,18 @@ class Form:
         value: `value(z, y) -> (...)`, each sample's loss, for z and y of shape (..., K).
         error: `error(z, y) -> (..., K)`, each sample's dC_i/dz; may reuse the memory of z.
         error_derivative: `error_derivative(z, y, dz) -> (..., K)`, (d^2 C_i / dz^2) dz; z is left alone.
+        quick_error: `error`, bit for bit, for a caller that ignores floating-point errors itself.
     """
 
     value: Callable[[ndarray, ndarray], ndarray]
     error: Callable[[ndarray, ndarray], ndarray]
     error_derivative: Callable[[ndarray, ndarray, ndarray], ndarray]
+    quick_error: Callable[[ndarray, ndarray], ndarray] | None = None
+
+    @property
+    def in_loop(self) -> Callable[[ndarray, ndarray], ndarray]:
+        """What the training loop calls for the error."""
+        return self.quick_error or self.error
 
 
 @dataclass(frozen=True)
@@ -71,8 +78,11 @@ def _binary_value(z: ndarray, y: ndarray) -> ndarray:
 
 
 def _binary_error(z: ndarray, y: ndarray) -> ndarray:
-    logistic(z, z)
-    return np.subtract(z, y, z)
+    return np.subtract(logistic(z, z), y, z)
+
+
+def _quick_binary_error(z: ndarray, y: ndarray) -> ndarray:
+    return np.subtract(quick_logistic(z, z), y, z)
 
 
 def _binary_error_derivative(z: ndarray, y: ndarray, dz: ndarray) -> ndarray:
@@ -154,7 +164,7 @@ LOSSES: dict[str, Loss] = {
     "binary_cross_entropy": Loss(
         "binary_cross_entropy",
         {
-            "sigmoid": Form(_binary_value, _binary_error, _binary_error_derivative),
+            "sigmoid": Form(_binary_value, _binary_error, _binary_error_derivative, _quick_binary_error),
             "softmax": Form(
                 _binary_over_softmax_value, _binary_over_softmax_error, _binary_over_softmax_error_derivative
             ),

@@ -55,16 +55,18 @@ def forward(network: Network, parameters: Parameters, inputs: ndarray, trace: Tr
     Returns:
         z of the output layer, (R, B, K), a buffer of the trace.
     """
-    for call in _forward(network, parameters, inputs, trace):
+    for call in _forward(network, parameters, inputs, trace, network.activation.value):
         call()
     return trace.z_output
 
 
-def _forward(network: Network, parameters: Parameters, inputs: ndarray, trace: Trace) -> Iterator[Call]:
+def _forward(
+    network: Network, parameters: Parameters, inputs: ndarray, trace: Trace, phi: Callable[[ndarray, ndarray], ndarray]
+) -> Iterator[Call]:
     a = inputs
     for layer, (z, value, *_) in enumerate(trace.elements):
         yield from trace.product(a, parameters.theta_T[layer], trace.z_units[layer])  # (R, B, n_l)
-        yield partial(network.activation.value, z, value)
+        yield partial(phi, z, value)
         if trace.ones:
             yield partial(trace.ones[layer].fill, 1.0)
         a = trace.a[layer]
@@ -133,8 +135,9 @@ def gradient(
     Returns:
         The gradient in the shape of the parameters; a buffer of the workspace, good until the next call.
     """
-    for call in gradient_calls(network, parameters, inputs, targets, scale, workspace):
-        call()
+    with np.errstate(over="ignore"):
+        for call in gradient_calls(network, parameters, inputs, targets, scale, workspace):
+            call()
     return workspace.gradient(len(parameters))
 
 
@@ -159,7 +162,7 @@ def gradient_calls(
         subtracted: subtract the gradient from the parameters, layer by layer, with no room for it; in one block only.
 
     Returns:
-        Calls that leave the gradient in `workspace.gradient(R)`.
+        Calls that leave the gradient in `workspace.gradient(R)`. They may overflow where the result is right.
     """
     restarts = len(parameters)
     total = workspace.gradient(restarts)
@@ -168,8 +171,8 @@ def gradient_calls(
         x, y = inputs[..., start:stop, :], targets[..., start:stop, :]
         trace = workspace.trace(restarts, stop - start)
         part = workspace.gradient(restarts, "block") if start else total
-        calls += _forward(network, parameters, x, trace)
-        calls.append(partial(_scaled_error, network.form.error, trace.z_output, y, scale))
+        calls += _forward(network, parameters, x, trace, network.activation.in_loop)
+        calls.append(partial(_scaled_error, network.form.in_loop, trace.z_output, y, scale))
         calls += _backward(network, parameters, x, trace, trace.z_output, None if subtracted else part)
         if start:
             calls.append(partial(np.add, total.flat, part.flat, total.flat))
