@@ -18,7 +18,7 @@ from descentlab.config.configuration import HASHED_NOT, RUN, Config
 from descentlab.config.names import tell_apart as named_apart
 from descentlab.config.options import GROUPS, LAUNCHER, schemas
 from descentlab.config.resolving import check, keys, recipe, resolve
-from descentlab.data import loading as data
+from descentlab.data.sources import SOURCES
 from descentlab.nn.activations import ACTIVATIONS, OUTPUTS
 from descentlab.nn.descent import DESCENTS
 from descentlab.nn.initializers import INITIALIZERS
@@ -61,7 +61,7 @@ REGISTRIES = {
     "initializer": {*INITIALIZERS, "auto"},
     "descent": set(DESCENTS),
     "update": set(UPDATES),
-    "data": set(data.SOURCES),
+    "data": set(SOURCES),
     "tracking": {"local", "server", "none"},
 }
 

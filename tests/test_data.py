@@ -1,7 +1,9 @@
 import gzip
 import hashlib
 import struct
+import tracemalloc
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +12,12 @@ from shared import changed
 from descentlab.config.options import schemas
 from descentlab.config.resolving import resolve
 from descentlab.data import loading as data
+from descentlab.data import mnist as mnist_data
+from descentlab.data import scaling
+from descentlab.data import splits as split_rules
+from descentlab.data.sources import SOURCES
+from descentlab.data.table import Table
+from descentlab.data.text import TASKS
 from descentlab.values import InputError, Option
 
 
@@ -18,7 +26,7 @@ def zipped(content):
     return gzip.compress(content, mtime=0)
 
 
-COMPLETE = [name for name in data.SOURCES if name not in ("csv", "mnist", "notebook")]  # read without any file
+COMPLETE = [name for name in SOURCES if name not in ("csv", "mnist", "notebook")]  # read without any file
 
 
 def option(name, **numbers):
@@ -47,7 +55,7 @@ def labels(targets):
 @pytest.mark.parametrize("name", COMPLETE)
 def test_a_source_gives_float64_splits_of_its_own_task_and_width(name):
     dataset = load(name)
-    source = data.SOURCES[name]
+    source = SOURCES[name]
     numbers = option(name).numbers
     assert dataset.name == name
     assert dataset.task == source.task(numbers)
@@ -64,11 +72,11 @@ def test_shipped_tables_are_what_scikit_learns_loaders_give():
     from sklearn import datasets
 
     for name in ("digits", "iris", "breast_cancer"):
-        table = data.SOURCES[name].read(option(name).numbers)
+        table = SOURCES[name].read(option(name).numbers)
         theirs = getattr(datasets, f"load_{name}")()
         np.testing.assert_array_equal(table.inputs, theirs.data)
         np.testing.assert_array_equal(labels(table.targets), theirs.target)
-    table = data.SOURCES["diabetes"].read({})
+    table = SOURCES["diabetes"].read({})
     theirs = datasets.load_diabetes(scaled=False)
     np.testing.assert_array_equal(table.inputs, theirs.data)
     np.testing.assert_array_equal(table.targets[:, 0], theirs.target)
@@ -84,7 +92,7 @@ def test_xor_is_four_rows_and_every_split():
 
 @pytest.mark.parametrize(("name", "radii"), [("circles", (1.0, 0.5)), ("moons", None), ("spirals", None)])
 def test_curves_in_the_plane_have_two_classes_in_turn(name, radii):
-    table = data.SOURCES[name].read(option(name, noise=0.0, samples=101).numbers)
+    table = SOURCES[name].read(option(name, noise=0.0, samples=101).numbers)
     assert table.targets[:, 0].tolist() == [i % 2 for i in range(101)]
     if radii:
         for label, radius in enumerate(radii):
@@ -96,13 +104,13 @@ def test_moons_are_scikit_learns_without_noise():
     from sklearn.datasets import make_moons
 
     theirs, classes = make_moons(100, shuffle=False, noise=None)
-    table = data.SOURCES["moons"].read(option("moons", noise=0.0, samples=100).numbers)
+    table = SOURCES["moons"].read(option("moons", noise=0.0, samples=100).numbers)
     for label in (0, 1):
         np.testing.assert_allclose(table.inputs[label::2], theirs[classes == label], atol=1e-12)
 
 
 def test_noise_moves_points_by_its_standard_deviation():
-    still, moved = (data.SOURCES["moons"].read(option("moons", noise=n, samples=4000).numbers).inputs for n in (0, 0.3))
+    still, moved = (SOURCES["moons"].read(option("moons", noise=n, samples=4000).numbers).inputs for n in (0, 0.3))
     assert (moved - still).std() == pytest.approx(0.3, rel=0.05)
 
 
@@ -124,16 +132,52 @@ def test_the_digest_tells_data_apart():
         load("iris", **numbers).digest for numbers in ({}, {"split_seed": 1}, {"scaling": "none"}, {"limit": 20})
     ]
     assert len(set(digests)) == 4
-    data._load.cache_clear()
+    data.forget()
     assert load("iris").digest == digests[0]
+
+
+def test_data_that_differ_in_split_or_scaling_share_one_table_which_is_read_once(monkeypatch):
+    data.forget()
+    read = []
+    own = SOURCES["digits"]
+    monkeypatch.setitem(SOURCES, "digits", replace(own, read=lambda numbers: read.append(1) or own.read(numbers)))
+    datasets = [load("digits", split_seed=seed, scaling=rule) for seed in range(10) for rule in ("unit", "standard")]
+    assert len(read) == 1
+    assert {id(dataset.table) for dataset in datasets} == {id(datasets[0].table)}
+    assert len({dataset.digest for dataset in datasets}) == 20
+    for dataset in datasets:
+        assert dataset.splits["train"][0].shape == (len(dataset.rows["train"]), dataset.inputs)
+        assert dataset.splits["test"][1].shape == (len(dataset.rows["test"]), dataset.outputs)
+    assert len(data._made) == 1
+
+
+def test_twenty_splits_of_a_large_table_take_the_memory_of_row_numbers(monkeypatch):
+    data.forget()
+    table = Table("large", np.zeros((70_000, 784), np.uint8), np.eye(10)[np.arange(70_000) % 10], "multiclass")
+    monkeypatch.setitem(SOURCES, "digits", replace(SOURCES["digits"], read=lambda numbers: table))
+    tracemalloc.start()
+    datasets = [load("digits", split_seed=seed) for seed in range(20)]
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert taken < 20 * 70_000 * 8 * 1.1
+    assert len({tuple(dataset.rows["test"][:100]) for dataset in datasets}) == 20
+
+
+def test_the_digest_is_of_the_table_and_how_it_is_split_not_of_where_the_file_lies(tmp_path):
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text("1,0.5\n2,1.5\n3,2.5\n")
+    a, b = (load("csv", path=str(tmp_path / name), **ALL) for name in ("a.csv", "b.csv"))
+    assert a is not b
+    assert a.digest == b.digest
+    assert a.digest != load("csv", path=str(tmp_path / "a.csv"), **{**ALL, "scaling": "standard"}).digest
 
 
 # --- splits ------------------------------------------------------------------------------------------------------
 
 
 def rows_of(name, **numbers):
-    table = data.SOURCES[name].read(option(name, **numbers).numbers)
-    return data._rows(table, option(name, **numbers).numbers), table
+    table = SOURCES[name].read(option(name, **numbers).numbers)
+    return split_rules.chosen_rows(table, option(name, **numbers).numbers), table
 
 
 @pytest.mark.parametrize("name", [name for name in COMPLETE if name != "xor"])
@@ -179,7 +223,7 @@ def test_limit_leaves_each_split_at_most_so_many_rows_with_the_classes_in_their_
 
 def test_row_ranges_are_taken_as_they_stand():
     splits = load("digits", train_rows="10:20", test_rows="0:5", scaling="none").splits
-    table = data.SOURCES["digits"].read({})
+    table = SOURCES["digits"].read({})
     assert set(splits) == {"train", "test"}
     np.testing.assert_array_equal(splits["train"][0], table.inputs[10:20])
     np.testing.assert_array_equal(splits["test"][1], table.targets[:5])
@@ -235,8 +279,8 @@ def test_regression_targets_are_standardised_where_asked():
 
 def test_a_constant_column_is_scaled_to_0():
     x = np.array([[3.7, 1.0], [3.7, 2.0], [3.7, 6.0]])
-    np.testing.assert_allclose(data._fitted("standard", x)(x)[:, 0], 0, atol=1e-15)
-    assert data._fitted("unit", np.full((2, 2), 5.0))(np.full((1, 2), 5.0)).tolist() == [[0, 0]]
+    np.testing.assert_allclose(scaling.fitted("standard", x)(x)[:, 0], 0, atol=1e-15)
+    assert scaling.fitted("unit", np.full((2, 2), 5.0))(np.full((1, 2), 5.0)).tolist() == [[0, 0]]
 
 
 # --- images ------------------------------------------------------------------------------------------------------
@@ -244,18 +288,18 @@ def test_a_constant_column_is_scaled_to_0():
 
 def test_an_image_is_averaged_over_areas():
     image = np.arange(16.0).reshape(1, 16)
-    assert data._shrunk(image, 2).tolist() == [[2.5, 4.5, 10.5, 12.5]]
-    np.testing.assert_allclose(data._shrunk(image, 4), image)
+    assert scaling.shrunk(image, 2).tolist() == [[2.5, 4.5, 10.5, 12.5]]
+    np.testing.assert_allclose(scaling.shrunk(image, 4), image)
     # 3 -> 2: a pixel of the result covers one and a half, so the middle counts half on either side
     three = np.array([[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]])
     corner = (1 + 2 / 2 + 4 / 2 + 5 / 4) / 2.25
-    np.testing.assert_allclose(data._shrunk(three, 2)[0, 0], corner)
-    np.testing.assert_allclose(data._shrunk(three, 1), [[5.0]])
+    np.testing.assert_allclose(scaling.shrunk(three, 2)[0, 0], corner)
+    np.testing.assert_allclose(scaling.shrunk(three, 1), [[5.0]])
 
 
 def test_shrinking_keeps_the_mean_brightness():
     images = np.random.default_rng(0).uniform(size=(5, 784))
-    np.testing.assert_allclose(data._shrunk(images, 10).mean(axis=1), images.mean(axis=1))
+    np.testing.assert_allclose(scaling.shrunk(images, 10).mean(axis=1), images.mean(axis=1))
 
 
 def test_image_size_is_a_setting_and_images_do_not_grow():
@@ -348,14 +392,15 @@ def test_a_wrong_number_of_input_columns_is_refused(write, inputs):
         ("1,0\n2,1\n3,1\n", 1, "binary"),
         ("1,0\n2,1\n3,2\n", 1, "regression"),
         ("1,0,1\n2,1,0\n3,1,0\n", 1, "multiclass"),
-        ("1,0,1\n2,1,1\n3,1,0\n", 1, "regression"),
+        ("1,0,1\n2,1,1\n3,1,0\n", 1, "multilabel"),
+        ("1,0,1\n2,1,2\n3,1,0\n", 1, "regression"),
     ],
 )
 def test_the_task_of_a_csv_file_is_read_from_its_targets_and_kept(write, rows, inputs, task):
     path = write(rows)
     assert load("csv", path=path, inputs=inputs, **ALL).task == task
     config = resolve(changed(data={"name": "csv", "path": path, "inputs": inputs, **ALL}))
-    assert data.TASKS[config.data.numbers["task"]] == task
+    assert TASKS[config.data.numbers["task"]] == task
 
 
 def test_a_task_that_the_targets_do_not_fit_is_refused_with_the_row(write):
@@ -466,16 +511,16 @@ def openml(monkeypatch, tmp_path):
     monkeypatch.delenv("DESCENTLAB_MNIST", raising=False)
     monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path / "home"))
     monkeypatch.setattr(sklearn.datasets, "fetch_openml", fetch)
-    monkeypatch.setattr(data, "MNIST_SHA256", data._mnist_sha256(pixels.reshape(-1, 28, 28), digits))
-    data._load.cache_clear()
+    monkeypatch.setattr(mnist_data, "MNIST_SHA256", mnist_data.mnist_sha256(pixels.reshape(-1, 28, 28), digits))
+    data.forget()
     yield asked, answer
-    data._load.cache_clear()
+    data.forget()
 
 
 def test_mnist_comes_from_openml_once_and_from_the_kept_file_after_that(openml):
     asked, answer = openml
     first = load("mnist", **FEW).digest
-    data._load.cache_clear()
+    data.forget()
     answer[0] = OSError("no network")
     assert load("mnist", **FEW).digest == first
     assert asked == [("mnist_784", 1, 3)]
@@ -486,7 +531,7 @@ def test_a_kept_file_that_is_damaged_is_fetched_anew(openml, tmp_path):
     first = load("mnist", **FEW).digest
     (kept,) = (tmp_path / "home").iterdir()
     kept.write_bytes(kept.read_bytes()[:1000])
-    data._load.cache_clear()
+    data.forget()
     assert load("mnist", **FEW).digest == first
     assert len(asked) == 2
 
@@ -499,13 +544,13 @@ def test_a_failing_fetch_is_one_line_that_names_data_path(openml, recwarn):
 
 
 def test_what_is_not_mnist_is_refused(openml, monkeypatch):
-    monkeypatch.setattr(data, "MNIST_SHA256", hashlib.sha256().hexdigest())
+    monkeypatch.setattr(mnist_data, "MNIST_SHA256", hashlib.sha256().hexdigest())
     assert "is not MNIST as known" in refused("mnist", **FEW)
 
 
 @pytest.mark.mnist
 def test_the_checksum_is_that_of_mnist(mnist):
-    assert data._mnist_sha256(*data._idx_files(mnist)) == data.MNIST_SHA256
+    assert mnist_data.mnist_sha256(*mnist_data.idx_files(mnist)) == mnist_data.MNIST_SHA256
 
 
 @pytest.fixture
@@ -545,7 +590,7 @@ def test_the_notebooks_file_is_found_in_data_beside_the_working_folder(mnist, id
 
 @pytest.mark.mnist
 def test_a_file_whose_rows_are_not_the_notebooks_is_told_with_the_rows_that_it_holds(mnist, tmp_path):
-    images, labels = data._idx_files(mnist)
+    images, labels = mnist_data.idx_files(mnist)
     path = tmp_path / "MNIST_preprocessed.csv"
 
     def notes(rows):

@@ -29,6 +29,7 @@ from descentlab.config import composing
 from descentlab.config.options import GROUPS, schemas
 from descentlab.config.resolving import check, keys
 from descentlab.data import loading as data
+from descentlab.data import mnist
 from descentlab.nn import checkpoints
 from descentlab.nn.trainer import iterate
 from descentlab.studies import study
@@ -129,9 +130,9 @@ def answer(given):
 def untrained(monkeypatch, tmp_path):
     """Cells are checked and not trained, conf/ is read once, and MNIST is not to be had."""
     composer = functools.cache(composing._Composer)
-    monkeypatch.setattr(cli, "_Composer", lambda folders: composer(tuple(folders)))
+    monkeypatch.setattr(composing, "_Composer", lambda folders: composer(tuple(folders)))
     monkeypatch.setattr(cli, "_train", lambda cells, *rest: [check(cell) for cell in cells[:3]] and 0)
-    monkeypatch.setattr(data, "_fetched", not_fetched)
+    monkeypatch.setattr(mnist, "_fetched", not_fetched)
     monkeypatch.setenv("DESCENTLAB_MNIST", "")
     monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path))
 
@@ -254,8 +255,7 @@ def test_files_beside_the_experiments_are_data_and_never_run(folder, read, tmp_p
 
 
 def load(name, **own):
-    data._load.cache_clear()
-    data._numbers_of.cache_clear()
+    data.forget()
     return data.load(Option(name, {**{key: default for key, (_, default) in schemas("data")[name].items()}, **own}))
 
 

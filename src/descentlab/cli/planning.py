@@ -168,7 +168,7 @@ def _computed_bytes(cell: Config) -> float:
     recipe = configuration.recipe(cell, dataset)
     weights = 2 * parameter_count(recipe.layers) * (8 if cell.dtype == "float64" else 4)
     kept = weights if weights * cell.restarts <= WEIGHTS_LIMIT else weights / cell.restarts
-    metrics = 2 * len(dataset.splits) + 3 * (len(recipe.layers) - 1)
+    metrics = 2 * len(dataset.rows) + 3 * (len(recipe.layers) - 1)
     return kept + 8 * metrics * len(recipe.logged_epochs()) + 120_000 / cell.restarts
 
 

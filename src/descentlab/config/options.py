@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
-from descentlab.data.loading import SOURCES
+from descentlab.data.sources import SOURCES
 from descentlab.nn.activations import ACTIVATIONS
 from descentlab.nn.descent import DESCENTS
 from descentlab.nn.initializers import INITIALIZERS

@@ -136,9 +136,8 @@ def _refused_as_input(function: Callable[..., Any], *args: Any, **kwargs: Any) -
 
 def recipe(config: Config, dataset: Dataset) -> Recipe:
     """What the trainer is to do with a dataset."""
-    inputs, targets = dataset.splits["train"]
     return Recipe(
-        layers=(inputs.shape[1], *config.hidden, targets.shape[1]),
+        layers=(dataset.inputs, *config.hidden, dataset.outputs),
         activation=ACTIVATIONS[config.activation.name](**config.activation.numbers),
         output=config.output,
         loss=LOSSES[config.loss.name],
@@ -167,11 +166,11 @@ def check(config: Config) -> Dataset:
             default batch is all there is where there is less, so that it goes with the four rows of XOR.
     """
     dataset = data.load(config.data)
-    rows = len(dataset.splits["train"][0])
+    rows = len(dataset.rows["train"])
     own = schemas("descent")[config.descent.name]
     for key, value in config.descent.numbers.items():
         if key == "batch_size" and value > rows and value != own[key][1]:
             raise refusal(f"descent.{key}", value, f"must be at most {rows}, the rows of the training split")
-    for _, targets in dataset.splits.values():
+    for targets in dataset.targets.values():
         _refused_as_input(check_pair, config.loss.name, config.output, targets.shape[1], targets)
     return dataset

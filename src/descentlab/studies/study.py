@@ -30,7 +30,7 @@ from descentlab.analysis.verdicts import Claim, Values
 from descentlab.config import composing
 from descentlab.config import resolving as configuration
 from descentlab.config.configuration import Config
-from descentlab.data.loading import MissingData
+from descentlab.data.table import MissingData
 from descentlab.nn.trainer import train_recipe
 from descentlab.values import InputError
 
@@ -355,7 +355,7 @@ def choose_rate(config: Config, rates: Sequence[float] = RATES) -> "pd.DataFrame
     import pandas as pd
 
     dataset = configuration.check(config)
-    if "validation" not in dataset.splits:
+    if "validation" not in dataset.rows:
         raise InputError(f"data={config.data.name}: has no validation split to choose a learning rate on")
     tried: dict[float, float] = {}
     wanted = sorted(rates)

@@ -220,8 +220,9 @@ def dataset_input(dataset: "Dataset") -> "DatasetInput":
     """A dataset as MLflow's input; without a source, since MLflow refuses schemes it does not know."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    shapes = {name: {"inputs": list(x.shape), "targets": list(y.shape)} for name, (x, y) in dataset.splits.items()}
-    rows = {f"{name}_rows": len(x) for name, (x, _) in dataset.splits.items()}
+    rows = {f"{name}_rows": len(rows) for name, rows in dataset.rows.items()}
+    sizes = {"inputs": dataset.inputs, "targets": dataset.outputs}
+    shapes = {name: {key: [len(rows), size] for key, size in sizes.items()} for name, rows in dataset.rows.items()}
     entity = Dataset(
         name=dataset.name,
         digest=dataset.digest[:DIGEST_LENGTH],

@@ -1,0 +1,159 @@
+"""MNIST from its IDX files or from OpenML, and the course notebook's cut of it."""
+
+import gzip
+import hashlib
+import os
+import warnings
+import zlib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy import ndarray
+
+from descentlab.data import text
+from descentlab.data.paths import MNIST_VARIABLE, NOTEBOOK_FILE, mnist_place
+from descentlab.data.shipped import one_hot
+from descentlab.data.table import MissingData, Table
+from descentlab.values import InputError, refusal
+
+IDX_FILES = tuple(f"{part}-{kind}" for part in ("train", "t10k") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"))
+# of rows 0-999 and 50000-69999 and of all labels, as distributed (LeCun, Cortes & Burges 1998)
+MNIST_SHA256 = "376ef6c8ff19d9b42abd91cf9571589eee1949973430b9174b132b859848ee69"
+
+
+def mnist(numbers: Mapping[str, Any]) -> Table:
+    """70 000 digits of 28x28 pixels, the training files' rows first."""
+    folder = mnist_place(numbers["path"], f"{IDX_FILES[0]}*")
+    images, labels = _openml() if folder is None else idx_files(folder)
+    return Table("mnist", images.reshape(len(images), -1), one_hot(labels, 10), "multiclass")
+
+
+def idx_files(folder: Path) -> tuple[ndarray, ndarray]:
+    """MNIST's four IDX files: training rows first, then t10k."""
+    arrays = []
+    for name in IDX_FILES:
+        found = [path for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
+        if not found:
+            raise refusal("data.path", str(folder), f"holds no {name} or {name}.gz")
+        arrays.append(_idx(found[0], 3 if "images" in name else 1))
+    for images, labels, name in ((arrays[0], arrays[1], IDX_FILES[1]), (arrays[2], arrays[3], IDX_FILES[3])):
+        if len(images) != len(labels):
+            raise InputError(f"{folder / name}: holds {len(labels)} labels for {len(images)} images")
+        if len(labels) and labels.max() > 9:
+            row = int(np.argmax(labels > 9))
+            raise InputError(f"{folder / name}: row {row}: label {labels[row]} is not a digit")
+    if arrays[0].shape[1:] != arrays[2].shape[1:] or arrays[0].shape[1] != arrays[0].shape[2]:
+        raise InputError(f"{folder}: images must be square and of one size")
+    return np.concatenate(arrays[::2]), np.concatenate(arrays[1::2])
+
+
+def _idx(path: Path, dimensions: int) -> ndarray:
+    """An IDX file of unsigned bytes: magic 0 0 8 d, d sizes of four bytes, then the values."""
+    try:
+        raw = path.read_bytes()
+        content = gzip.decompress(raw) if path.suffix == ".gz" else raw
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: cannot be read ({error or 'is cut short'})") from error
+    head = 4 + 4 * dimensions
+    if content[:4] != bytes((0, 0, 8, dimensions)):
+        kind = "images" if dimensions == 3 else "labels"
+        raise InputError(f"{path}: starts with {content[:4].hex(' ') or 'nothing'}, not as an IDX file of {kind}")
+    if len(content) < head:
+        raise InputError(f"{path}: is cut short, {len(content)} bytes")
+    shape = tuple(int.from_bytes(content[at : at + 4], "big") for at in range(4, head, 4))
+    size = int(np.prod(shape, dtype=object))
+    if len(content) != head + size:
+        raise InputError(f"{path}: holds {len(content) - head} values, and its header promises {size}")
+    return np.frombuffer(content, np.uint8, offset=head).reshape(shape)
+
+
+def _openml() -> tuple[ndarray, ndarray]:
+    """MNIST from OpenML, fetched once; kept with scikit-learn's data as one file that opens in a moment."""
+    home = Path(os.environ.get("SCIKIT_LEARN_DATA") or "~/scikit_learn_data").expanduser()
+    kept = home / "descentlab-mnist_784.npz"
+    if kept.is_file():
+        try:
+            with kept.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+                images, labels = stored["images"], stored["labels"]
+            if mnist_sha256(images, labels) == MNIST_SHA256:
+                return images, labels
+        except Exception:  # whatever the readers of archives say about a damaged one
+            pass  # fetched anew below
+    images, labels = _fetched()
+    if mnist_sha256(images, labels) != MNIST_SHA256:
+        raise refusal("data.path", "auto", f"what OpenML sent is not MNIST as known; {_ELSEWHERE}")
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        part = kept.with_name(f"{kept.name}.{os.getpid()}.npz")
+        np.savez_compressed(part, images=images, labels=labels)
+        part.replace(kept)
+    except OSError:
+        pass  # a home that cannot be written to costs time at the next start, nothing else
+    return images, labels
+
+
+_ELSEWHERE = f"set data.path or {MNIST_VARIABLE} to a folder with MNIST's four IDX files"
+
+
+def _fetched() -> tuple[ndarray, ndarray]:
+    from sklearn.datasets import fetch_openml
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of every retry; what comes of the last one is said below
+            found = fetch_openml("mnist_784", version=1, as_frame=False, parser="pandas", n_retries=3, delay=1.0)
+        values, labels = np.asarray(found.data), np.asarray(found.target).astype(np.int64)
+        return values.astype(np.uint8).reshape(-1, 28, 28), labels.astype(np.uint8)
+    except Exception as error:  # the fetcher raises whatever urllib, http, gzip, pandas or its own checks raise
+        reason = (" ".join(str(error).split()) or type(error).__name__)[:200]
+        raise MissingData(f"data.path=auto: OpenML does not send MNIST ({reason}); {_ELSEWHERE}") from error
+
+
+def mnist_sha256(images: ndarray, labels: ndarray) -> str:
+    """Hash of the rows that all copies of MNIST hold alike."""
+    digest = hashlib.sha256(str(images.shape).encode())
+    for part in (images[:1000], images[50000:], labels):
+        digest.update(np.ascontiguousarray(part, dtype=np.uint8).data)
+    return digest.hexdigest()
+
+
+def notebook(numbers: Mapping[str, Any]) -> Table:
+    """MNIST's first 250 training images and the first 50 of t10k, / 255: the notebook's file, or cut from MNIST."""
+    path = mnist_place(numbers["path"], NOTEBOOK_FILE)
+    if path is None and Path("data", NOTEBOOK_FILE).is_file():  # where the notebook itself looks
+        path = Path("data", NOTEBOOK_FILE)
+    if path is not None and path.is_dir():
+        path = path / NOTEBOOK_FILE if (path / NOTEBOOK_FILE).is_file() else None
+    if path is not None:
+        table = replace(text.read({"path": str(path), "inputs": 784, "task": "classes"}), name="notebook")
+        return replace(table, notes=tuple(f"{path}: {note}" for note in _other_rows(table)))
+    table = mnist(numbers)
+    if len(table.inputs) != 70_000:
+        raise InputError(f"data=notebook: needs MNIST's 70000 images; the files hold {len(table.inputs)}")
+    rows = np.r_[0:250, 60_000:60_050]
+    return replace(table, name="notebook", inputs=table.inputs[rows] / 255.0, targets=table.targets[rows])
+
+
+_NOTEBOOK_SHA256 = {  # of the bytes of pixels and labels
+    "training rows 0-249": "222382ee78a11f1359238e8ab82b9cfe7965ed560a9ebe1325d9cdb9189ec0f4",
+    "training rows 250-299": "c42bce73eaade44af9fe02ef95ff7ad891d5bf04716db13b023e8c90d918bba6",
+    "t10k rows 0-49": "498dcae97d59e46355ef9d208ca2a1228882a1c9f6f33715343c11c9ada71974",
+}
+
+
+def _other_rows(table: Table) -> list[str]:
+    """What differs between a file and the notebook's, a line for its training rows and one for its test rows."""
+    pixels, labels = table.inputs * 255.0, table.targets.argmax(axis=1).astype(np.uint8)
+    exact = np.abs(pixels - np.rint(pixels)).max() < 1e-3 and 0 <= pixels.min() and pixels.max() < 255.5
+    names = {digest: name for name, digest in _NOTEBOOK_SHA256.items()}
+    notes = []
+    for rows, wanted in (("0-249", "training rows 0-249"), ("250-299", "t10k rows 0-49")):
+        cut = slice(*(250, None) if wanted.startswith("t10k") else (0, 250))
+        content = np.rint(pixels[cut]).astype(np.uint8).tobytes() + labels[cut].tobytes() if exact else b""
+        found = names.get(hashlib.sha256(content).hexdigest(), "other images")
+        if found != wanted:
+            notes.append(f"rows {rows} are {found}, not MNIST's {wanted}: its accuracies are not the notebook's")
+    return notes

@@ -1,0 +1,71 @@
+"""How raw columns become the numbers that a network sees; every scale is fitted on the training rows alone."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy import ndarray
+
+from descentlab.data.table import Table
+from descentlab.values import Schema, choice, refusal, whole
+
+_RULES = choice("none", "unit", "standard")
+IMAGE: Schema = {"image_size": (whole(1, 1000, "auto"), "auto")}
+KEYS = ("scaling", "target_scaling", "image_size")
+
+
+def scaling(rule: str) -> Schema:
+    """The key of a data set whose inputs are scaled by a rule where nothing else is asked for."""
+    return {"scaling": (_RULES, rule)}
+
+
+def target_scaling(rule: str) -> Schema:
+    """Likewise for targets."""
+    return {"target_scaling": (_RULES, rule)}
+
+
+def check(table: Table, numbers: Mapping[str, Any]) -> None:
+    """Refuse an image_size that the images do not have."""
+    size, side = numbers.get("image_size", "auto"), round(table.inputs.shape[1] ** 0.5)
+    if size != "auto" and size > side:
+        raise refusal("data.image_size", size, f"must be at most {side}, the images' own size")
+
+
+def scaled_inputs(inputs: dict[str, ndarray], numbers: Mapping[str, Any]) -> dict[str, ndarray]:
+    """Raw inputs (N, n) of each split, scaled and shrunk as the keys say."""
+    image_size = numbers.get("image_size", "auto")
+    rule = numbers.get("scaling", "none")
+    unit = fitted("unit" if rule == "unit" else "none", inputs["train"])  # of the pixels as they are, not of averages
+    inputs = {name: unit(x) for name, x in inputs.items()}
+    if image_size != "auto":
+        inputs = {name: shrunk(x, image_size) for name, x in inputs.items()}
+    standard = fitted("standard" if rule == "standard" else "none", inputs["train"])
+    return {name: standard(x) for name, x in inputs.items()}
+
+
+def scaled_targets(targets: dict[str, ndarray], numbers: Mapping[str, Any]) -> dict[str, ndarray]:
+    """Raw targets (N, K) of each split, scaled as the keys say."""
+    scale = fitted(numbers.get("target_scaling", "none"), targets["train"])
+    return {name: scale(y) for name, y in targets.items()}
+
+
+def fitted(rule: str, train: ndarray) -> Callable[[ndarray], ndarray]:
+    """The map of a scaling rule: unit takes the training range to [0, 1]; standard gives columns mean 0 and sd 1."""
+    if rule == "none":
+        return lambda x: x
+    if rule == "unit":
+        low, span = train.min(), np.ptp(train)
+    else:
+        low, span = train.mean(axis=0), train.std(axis=0)
+        span = np.where(span > 1e-12 * np.abs(train).max(axis=0), span, 1.0)  # a constant column becomes 0
+    return lambda x: (x - low) / (span if np.any(span) else 1.0)
+
+
+def shrunk(images: ndarray, size: int) -> ndarray:
+    """Square images (N, side^2) averaged over areas to (N, size^2); pixels on a border count by their share."""
+    side = round(images.shape[1] ** 0.5)
+    edges = np.arange(size + 1) * (side / size)
+    pixels = np.arange(side)
+    overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+    weights = np.clip(overlap, 0.0, None) * (size / side)  # (size, side)
+    return (weights @ images.reshape(-1, side, side) @ weights.T).reshape(len(images), size * size)
