@@ -8,7 +8,7 @@ dtype wherever it is not subnormal. A slope taken from the value cannot: where p
 the slope there is right to the rounding error of that number and then 0 (sigmoid and tanh in float32 from z = 17 and
 9; sigmoid has all digits for z < 0).
 
-To add an activation: write a factory below, enter it in ACTIVATIONS, add conf/activation/<name>.yaml.
+To add an activation: enter a factory below in ACTIVATIONS, add conf/activation/<name>.yaml.
 """
 
 import math
@@ -20,6 +20,9 @@ import numpy as np
 from numpy import ndarray
 from scipy.special import ndtr
 
+from descentlab.nn.registry import Named, Registry, table
+
+ACTIVATIONS = Registry("activation")
 SELU_SCALE = 1.0507009873554804934193349852946
 SELU_ALPHA = 1.6732632423543772848170429916717
 
@@ -28,7 +31,7 @@ _ONE, _TWO = ({kind: np.array(number, kind) for kind in "fd"} for number in (1.0
 
 
 @dataclass(frozen=True)
-class Activation:
+class Activation(Named):
     """A hidden activation phi.
 
     Attributes:
@@ -100,6 +103,7 @@ def _zeros(shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype) ->
     return np.zeros_like(np.lib.stride_tricks.as_strided(np.empty(0, dtype), shape, strides))
 
 
+@ACTIVATIONS.enter
 def identity() -> Activation:
     """The linear unit, phi(z) = z."""
 
@@ -115,6 +119,7 @@ def identity() -> Activation:
     return Activation("identity", value, slope, slope_is_mask=True, curvature=_no_curvature)
 
 
+@ACTIVATIONS.enter
 def sigmoid() -> Activation:
     """phi(z) = 1 / (1 + exp(-z)), phi' = a (1 - a), phi'' = a (1 - a) (1 - 2a).
 
@@ -134,6 +139,7 @@ def sigmoid() -> Activation:
     return Activation("sigmoid", logistic, slope, curvature=curvature, quick_value=quick_logistic, numerics=numerics)
 
 
+@ACTIVATIONS.enter
 def tanh() -> Activation:
     """The hyperbolic tangent, phi' = 1 - a^2, phi'' = -2a (1 - a^2)."""
 
@@ -149,6 +155,7 @@ def tanh() -> Activation:
     return Activation("tanh", lambda z, out: np.tanh(z, out=out), slope, curvature=curvature)
 
 
+@ACTIVATIONS.enter
 def relu() -> Activation:
     """phi(z) = max(z, 0), phi' = [z > 0] (Nair & Hinton 2010)."""
     return Activation(
@@ -162,6 +169,7 @@ def relu() -> Activation:
     )
 
 
+@ACTIVATIONS.enter
 def leaky_relu(negative_slope: float = 0.01) -> Activation:
     """phi(z) = z for z > 0, negative_slope z otherwise (Maas, Hannun & Ng 2013).
 
@@ -186,6 +194,7 @@ def leaky_relu(negative_slope: float = 0.01) -> Activation:
     return Activation("leaky_relu", value, slope, rectifies=True, curvature=_no_curvature, smoothness=0)
 
 
+@ACTIVATIONS.enter
 def elu(alpha: float = 1.0) -> Activation:
     """phi(z) = z for z > 0, alpha (exp(z) - 1) otherwise (Clevert, Unterthiner & Hochreiter 2016).
 
@@ -201,6 +210,7 @@ def elu(alpha: float = 1.0) -> Activation:
     return Activation("elu", value, slope, rectifies=True, curvature=curvature, smoothness=int(alpha == 1))
 
 
+@ACTIVATIONS.enter
 def selu() -> Activation:
     """phi(z) = scale * elu(z, alpha) with the self-normalising constants (Klambauer et al. 2017)."""
     value, slope, curvature = _exponential_linear(SELU_SCALE, SELU_ALPHA)
@@ -234,6 +244,7 @@ def _exponential_linear(
     return value, slope, curvature
 
 
+@ACTIVATIONS.enter
 def gelu() -> Activation:
     """phi(z) = z Phi(z) with the normal distribution function Phi, the erf form (Hendrycks & Gimpel 2016)."""
 
@@ -254,6 +265,7 @@ def gelu() -> Activation:
     )
 
 
+@ACTIVATIONS.enter
 def silu() -> Activation:
     """phi(z) = z sigmoid(z), also called swish (Elfwing, Uchibe & Doya 2018)."""
 
@@ -280,6 +292,7 @@ def silu() -> Activation:
     )
 
 
+@ACTIVATIONS.enter
 def softplus() -> Activation:
     """phi(z) = log(1 + exp(z)), phi' = 1 - exp(-a), phi'' = (1 - exp(-a)) exp(-a) (Dugas et al. 2001)."""
 
@@ -302,6 +315,7 @@ def softplus() -> Activation:
     return Activation("softplus", value, slope, curvature=curvature)
 
 
+@ACTIVATIONS.enter
 def softsign() -> Activation:
     """phi(z) = z / (1 + |z|), phi' = 1 / (1 + |z|)^2 (Bergstra et al. 2009)."""
 
@@ -324,23 +338,8 @@ def softsign() -> Activation:
     return Activation("softsign", value, slope, slope_from_value=False, curvature=curvature, smoothness=1)
 
 
-ACTIVATIONS: dict[str, Callable[..., Activation]] = {
-    "identity": identity,
-    "sigmoid": sigmoid,
-    "tanh": tanh,
-    "relu": relu,
-    "leaky_relu": leaky_relu,
-    "elu": elu,
-    "selu": selu,
-    "gelu": gelu,
-    "silu": silu,
-    "softplus": softplus,
-    "softsign": softsign,
-}
-
-
 @dataclass(frozen=True)
-class Output:
+class Output(Named):
     """An output function, from the last layer's z to the network's answer a.
 
     Attributes:
@@ -374,17 +373,18 @@ def _softmax_pullback_derivative(a: ndarray, g: ndarray, da: ndarray) -> ndarray
     return da * (g - (a * g).sum(axis=-1, keepdims=True)) - a * (da * g).sum(axis=-1, keepdims=True)
 
 
-OUTPUTS: dict[str, Output] = {
-    "linear": Output("linear", lambda z: z, lambda a, g: g, lambda a, g, da: np.zeros_like(da)),
-    "sigmoid": Output(
+OUTPUTS: dict[str, Output] = table(
+    "output",
+    Output("linear", lambda z: z, lambda a, g: g, lambda a, g, da: np.zeros_like(da)),
+    Output(
         "sigmoid",
         lambda z: logistic(z, np.empty_like(z)),
         lambda a, g: g * a * (1.0 - a),
         lambda a, g, da: g * (1.0 - 2.0 * a) * da,
         numerics=(1, 2),
     ),
-    "softmax": Output("softmax", softmax, _softmax_pullback, _softmax_pullback_derivative),
-}
+    Output("softmax", softmax, _softmax_pullback, _softmax_pullback_derivative),
+)
 
 
 def numerics(activation: Activation, output: Output, dtype: str) -> int:

@@ -1,14 +1,17 @@
 """Descent modes: which samples each step sees, and in which order an epoch goes through them."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy import ndarray
 
+from descentlab.nn.registry import Named, Registry
+
+DESCENTS = Registry("descent")
+
 
 @dataclass(frozen=True)
-class Descent:
+class Descent(Named):
     """A descent mode.
 
     Attributes:
@@ -31,16 +34,19 @@ class Descent:
         return generator.permutation(samples)
 
 
+@DESCENTS.enter
 def batch() -> Descent:
     """All samples in every step."""
     return Descent("batch", None, shuffled=False)
 
 
+@DESCENTS.enter
 def stochastic() -> Descent:
     """One sample a step, in a fresh random order without replacement every epoch."""
     return Descent("stochastic", 1, shuffled=True)
 
 
+@DESCENTS.enter
 def mini_batch(batch_size: int = 32) -> Descent:
     """batch_size samples a step, reshuffled every epoch; the last short batch is used.
 
@@ -52,14 +58,7 @@ def mini_batch(batch_size: int = 32) -> Descent:
     return Descent("mini_batch", batch_size, shuffled=True)
 
 
+@DESCENTS.enter
 def sequential() -> Descent:
     """One sample a step in file order, no shuffling: what the notebook's in-place update really runs."""
     return Descent("sequential", 1, shuffled=False)
-
-
-DESCENTS: dict[str, Callable[..., Descent]] = {
-    "batch": batch,
-    "stochastic": stochastic,
-    "mini_batch": mini_batch,
-    "sequential": sequential,
-}

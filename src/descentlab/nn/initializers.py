@@ -16,7 +16,9 @@ import numpy as np
 from numpy import ndarray
 
 from descentlab.nn.activations import ACTIVATIONS
+from descentlab.nn.registry import Named, Registry
 
+INITIALIZERS = Registry("initializer")
 WEIGHT_STREAM, ORDER_STREAM, STATISTICS_STREAM, BIAS_STREAM = range(4)
 
 
@@ -26,7 +28,7 @@ def stream(seed: int, purpose: int) -> np.random.Generator:
 
 
 @dataclass(frozen=True)
-class Initializer:
+class Initializer(Named):
     """How one layer is drawn.
 
     Attributes:
@@ -86,6 +88,7 @@ def _check_spread(key: str, spread: float, lowest: str = "at or above") -> None:
         raise ValueError(f"initializer.{key}={spread}: must be a finite number {lowest} 0")
 
 
+@INITIALIZERS.enter
 def notebook(draw: int = 1) -> Initializer:
     """N(0, 1/n_out) weights and biases from RandomState(seed).randn in the order W1, b1, W2, b2, ...
 
@@ -111,10 +114,12 @@ def _scaled(name: str, spread: Callable[[int, int], float], uniform: bool) -> Ca
 
         return Initializer(name, weights, bias_spread)
 
+    factory.__name__ = name
     factory.__doc__ = f"Weights by the {name} rule, biases N(0, bias_spread^2)."
     return factory
 
 
+@INITIALIZERS.enter
 def normal(spread: float = 1.0, bias_spread: float = 0.0) -> Initializer:
     """Weights N(0, spread^2), whatever the layer's size."""
     _check_spread("spread", spread)
@@ -122,6 +127,7 @@ def normal(spread: float = 1.0, bias_spread: float = 0.0) -> Initializer:
     return Initializer("normal", lambda g, n_out, n_in: spread * g.standard_normal((n_out, n_in)), bias_spread)
 
 
+@INITIALIZERS.enter
 def uniform(spread: float = 1.0, bias_spread: float = 0.0) -> Initializer:
     """Weights of standard deviation `spread`, uniform: U(-spread sqrt(3), spread sqrt(3))."""
     _check_spread("spread", spread)
@@ -130,6 +136,7 @@ def uniform(spread: float = 1.0, bias_spread: float = 0.0) -> Initializer:
     return Initializer("uniform", lambda g, n_out, n_in: width * g.uniform(-1.0, 1.0, (n_out, n_in)), bias_spread)
 
 
+@INITIALIZERS.enter
 def orthogonal(gain: float = 1.0, bias_spread: float = 0.0) -> Initializer:
     """Rows or columns orthonormal, times gain, uniform over such matrices (Saxe, McClelland & Ganguli 2014)."""
     _check_spread("gain", gain, "above")
@@ -144,6 +151,7 @@ def orthogonal(gain: float = 1.0, bias_spread: float = 0.0) -> Initializer:
     return Initializer("orthogonal", weights, bias_spread)
 
 
+@INITIALIZERS.enter
 def zeros(bias_spread: float = 0.0) -> Initializer:
     """All weights 0: every hidden unit stays a copy of its neighbours."""
     _check_spread("bias_spread", bias_spread)
@@ -155,19 +163,9 @@ _SPREADS: dict[str, Callable[[int, int], float]] = {
     "glorot": lambda n_in, n_out: np.sqrt(2.0 / (n_in + n_out)),
     "he": lambda n_in, n_out: np.sqrt(2.0 / n_in),
 }
-
-INITIALIZERS: dict[str, Callable[..., Initializer]] = {
-    "notebook": notebook,
-    **{
-        f"{rule}_{shape}": _scaled(f"{rule}_{shape}", spread, shape == "uniform")
-        for rule, spread in _SPREADS.items()
-        for shape in ("normal", "uniform")
-    },
-    "normal": normal,
-    "uniform": uniform,
-    "orthogonal": orthogonal,
-    "zeros": zeros,
-}
+for _rule, _spread in _SPREADS.items():
+    for _shape in ("normal", "uniform"):
+        INITIALIZERS.enter(_scaled(f"{_rule}_{_shape}", _spread, _shape == "uniform"))
 
 
 def default_initializer(activation: str) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy import ndarray
 
 from descentlab.nn.activations import OUTPUTS, Output, logistic, quick_logistic
+from descentlab.nn.registry import Named, table
 
 # What targets (N, K) mean. multilabel: several columns of 0 and 1, any number of them 1 in a row.
 TASKS = ("regression", "binary", "multiclass", "multilabel")
@@ -46,7 +47,7 @@ class Form:
 
 
 @dataclass(frozen=True)
-class Loss:
+class Loss(Named):
     """A loss by name, the output functions it may stand on, and which targets it can judge."""
 
     name: str
@@ -154,14 +155,15 @@ def _categorical_error_derivative(z: ndarray, y: ndarray, dz: ndarray) -> ndarra
     return _softmax_derivative(OUTPUTS["softmax"].value(z), dz)
 
 
-LOSSES: dict[str, Loss] = {
-    "mean_squared_error": Loss(
+LOSSES: dict[str, Loss] = table(
+    "loss",
+    Loss(
         "mean_squared_error",
         {name: _squared_error(output) for name, output in OUTPUTS.items()},
         "finite numbers",
         lambda y: bool(np.isfinite(y).all()),
     ),
-    "binary_cross_entropy": Loss(
+    Loss(
         "binary_cross_entropy",
         {
             "sigmoid": Form(_binary_value, _binary_error, _binary_error_derivative, _quick_binary_error),
@@ -172,13 +174,13 @@ LOSSES: dict[str, Loss] = {
         "numbers in [0, 1]",
         lambda y: bool(((y >= 0) & (y <= 1)).all()),
     ),
-    "categorical_cross_entropy": Loss(
+    Loss(
         "categorical_cross_entropy",
         {"softmax": Form(_categorical_value, _categorical_error, _categorical_error_derivative)},
         "rows that are distributions (not negative, summing to 1)",
         lambda y: bool((y >= 0).all() and (np.abs(y.sum(axis=-1) - 1.0) < 1e-6).all()),
     ),
-}
+)
 
 
 def default_loss(task: str) -> str:

@@ -17,12 +17,15 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy import ndarray
 
+from descentlab.nn.registry import Named, Registry
+
+UPDATES = Registry("update")
 State = dict[str, ndarray]
 Rate = float | ndarray
 
 
 @dataclass(frozen=True)
-class Update:
+class Update(Named):
     """An update rule.
 
     Attributes:
@@ -49,6 +52,7 @@ def subtract(theta: ndarray, gradient: ndarray, state: State, rate: Rate, step: 
     np.subtract(theta, gradient, out=theta)
 
 
+@UPDATES.enter
 def gradient_descent() -> Update:
     """Plain gradient descent."""
     return Update("gradient_descent", subtract, takes_scaled=True)
@@ -59,6 +63,7 @@ def _check_momentum(momentum: float) -> None:
         raise ValueError(f"update.momentum={momentum}: must be in [0, 1)")
 
 
+@UPDATES.enter
 def momentum(momentum: float = 0.9) -> Update:
     """Heavy-ball momentum (Polyak 1964).
 
@@ -76,6 +81,7 @@ def momentum(momentum: float = 0.9) -> Update:
     return Update("momentum", apply, ("velocity",), takes_scaled=True)
 
 
+@UPDATES.enter
 def nesterov(momentum: float = 0.9) -> Update:
     """Nesterov's momentum in the form that evaluates the gradient where the parameters are (Sutskever et al. 2013).
 
@@ -95,6 +101,7 @@ def nesterov(momentum: float = 0.9) -> Update:
     return Update("nesterov", apply, ("velocity",), takes_scaled=True)
 
 
+@UPDATES.enter
 def adam(beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8) -> Update:
     """Adam (Kingma & Ba 2015, algorithm 1).
 
@@ -122,11 +129,3 @@ def adam(beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8) -> Upd
         theta -= gradient
 
     return Update("adam", apply, ("first_moment", "second_moment"))
-
-
-UPDATES: dict[str, Callable[..., Update]] = {
-    "gradient_descent": gradient_descent,
-    "momentum": momentum,
-    "nesterov": nesterov,
-    "adam": adam,
-}
