@@ -1,4 +1,5 @@
 import io
+import re
 import shutil
 import sqlite3
 from pathlib import Path
@@ -10,7 +11,7 @@ from shared import cell, diverged, trained
 
 from descentlab import tracking
 from descentlab.analysis.statistics import holm, paired_difference
-from descentlab.cli import housekeeping
+from descentlab.cli import comparing, deleting, exporting, listing, output
 from descentlab.cli import main as cli
 from descentlab.tracking import find, get, results
 from descentlab.values import InputError, Option
@@ -67,7 +68,7 @@ def listed(text):
 
 
 def test_cells_are_listed_newest_first_with_their_score_and_the_stores_size(option, ids):
-    text = housekeeping.list_runs([], option)
+    text = listing.list_runs([], option)
     assert [line[:8] for line in listed(text)] == [ids[name][:8] for name in ("failed", "single", "relu", "tanh")]
     path = Path(option.numbers["uri"])
     for word in ("failed", "relu-bce-mini32", "test/accuracy", "4 cells", f"sqlite:///{path}: ", "artifacts"):
@@ -95,15 +96,15 @@ def test_cells_are_listed_newest_first_with_their_score_and_the_stores_size(opti
     ],
 )
 def test_a_list_is_narrowed_by_words(option, ids, words, expected):
-    assert [line[:8] for line in listed(housekeeping.list_runs(words, option))] == [ids[name][:8] for name in expected]
+    assert [line[:8] for line in listed(listing.list_runs(words, option))] == [ids[name][:8] for name in expected]
 
 
 def test_sweeps_are_listed_with_how_their_cells_ended(option):
-    header, *rows = housekeeping.list_runs(["sweeps"], option).split("\n\n")[0].splitlines()
+    header, *rows = listing.list_runs(["sweeps"], option).split("\n\n")[0].splitlines()
     assert header.split() == ["sweep", "started", "cells", "finished", "failed", "restarts", "lost", "seconds", "data"]
     assert [row.split()[0] for row in rows] == ["three", "two", "one"]
     assert rows[2].split()[3:7] == ["2", "2", "10", "1"]
-    assert "1 summary" in housekeeping.list_runs(["summaries"], option)
+    assert "1 summary" in listing.list_runs(["summaries"], option)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,7 @@ def test_sweeps_are_listed_with_how_their_cells_ended(option):
 )
 def test_a_word_that_means_nothing_to_list_is_refused(option, words, message):
     with pytest.raises(InputError) as error:
-        housekeeping.list_runs(words, option)
+        listing.list_runs(words, option)
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
 
@@ -130,26 +131,26 @@ def test_a_word_that_means_nothing_to_list_is_refused(option, words, message):
 
 def test_a_run_is_shown_by_the_beginning_of_its_id(option, ids):
     run = get(option, ids["relu"])
-    text = housekeeping.show([ids["relu"][:6]], option)
+    text = listing.show([ids["relu"][:6]], option)
     for word in (
         ids["relu"], "finished", "activation     relu", "4 of 5", "1 of 5 diverged", "95 % interval", "test/accuracy",
         f"{run.metrics['test/loss']:.4g}", f"{run.metrics['test/loss_ci_low']:.4g} to", "curves.parquet",
         "delta_norm/layer_1", "numpy", np.__version__, run.digest,
     ):  # fmt: skip
         assert word in text.replace("means of the finite restarts; 1 of 5", "4 of 5 1 of 5")
-    assert "ZeroDivisionError" in housekeeping.show([ids["failed"]], option)
-    assert "verdict/claim" in housekeeping.show([ids["summary"]], option)
+    assert "ZeroDivisionError" in listing.show([ids["failed"]], option)
+    assert "verdict/claim" in listing.show([ids["summary"]], option)
     (child, *_) = find(option, "restart", parent=ids["relu"])
-    assert ids["relu"] in housekeeping.show([child.run_id], option)
+    assert ids["relu"] in listing.show([child.run_id], option)
 
 
 def test_an_id_that_is_none_or_several_is_refused(option, ids):
     for words in ([], ["a=b"], ["x", "y"], ["--yes"]):
         with pytest.raises(InputError, match=r"^show: needs the id of a run, as in: "):
-            housekeeping.show(words, option)
+            listing.show(words, option)
     for word in ("0000", "zz", "abc", "a%", "' OR 1"):
         with pytest.raises(InputError, match=r": no run has this id in "):
-            housekeeping.show([word], option)
+            listing.show([word], option)
     path = Path(option.numbers["uri"])
     twin = ids["tanh"][:20] + "0" * 12
     with sqlite3.connect(path) as connection:
@@ -159,7 +160,7 @@ def test_an_id_that_is_none_or_several_is_refused(option, ids):
         connection.execute(copy, (twin, ids["tanh"]))
     try:
         with pytest.raises(InputError, match="the ids of several runs begin so"):
-            housekeeping.show([ids["tanh"][:20]], option)
+            listing.show([ids["tanh"][:20]], option)
     finally:
         with sqlite3.connect(path) as connection:
             connection.execute("DELETE FROM runs WHERE run_uuid = ?", (twin,))
@@ -169,7 +170,7 @@ def test_an_id_that_is_none_or_several_is_refused(option, ids):
 
 
 def test_two_cells_are_compared_by_the_seeds_they_share(option, ids):
-    text = housekeeping.compare([ids["tanh"][:8], ids["relu"][:8]], option)
+    text = comparing.compare([ids["tanh"][:8], ids["relu"][:8]], option)
     table = results.restarts(option)
     a, b = (table[table["run_id"] == ids[name]].set_index("seed") for name in ("tanh", "relu"))
     shared = a.index.intersection(b.index)
@@ -189,14 +190,14 @@ def test_two_cells_are_compared_by_the_seeds_they_share(option, ids):
     for line in ("activation     tanh            relu", "seed           7               8"):
         assert line.split() in [line.split() for line in text.splitlines()]
     assert "epochs" not in text
-    text = housekeeping.compare([ids["tanh"], ids["relu"], "metric=test/loss"], option)
+    text = comparing.compare([ids["tanh"], ids["relu"], "metric=test/loss"], option)
     (alone,) = (line for line in text.splitlines() if "test/" in line)
     assert f"{tests[scores.index('test/loss')].p_value:.2g}" in alone
 
 
 def test_cells_of_different_data_are_compared_with_a_warning(option, ids):
-    assert "The data differ too" in housekeeping.compare([ids["tanh"], ids["single"]], option)
-    same = housekeeping.compare([ids["tanh"], ids["tanh"]], option)
+    assert "The data differ too" in comparing.compare([ids["tanh"], ids["single"]], option)
+    same = comparing.compare([ids["tanh"], ids["tanh"]], option)
     assert "configuration: the same" in same
 
 
@@ -205,7 +206,7 @@ def test_two_restarts_can_be_compared(option, ids):
         [run for run in find(option, "restart", parent=ids[name]) if run.params["seed"] == "9"]
         for name in ("tanh", "relu")
     )
-    text = housekeeping.compare([one.run_id, two.run_id], option)
+    text = comparing.compare([one.run_id, two.run_id], option)
     assert "n = 1 shared seed" in text
 
 
@@ -217,7 +218,7 @@ def test_what_cannot_be_compared_is_refused(option, ids):
         ([ids["tanh"], ids["failed"]], "has no artifact restarts.parquet"),
     ):
         with pytest.raises(InputError, match=message):
-            housekeeping.compare(words, option)
+            comparing.compare(words, option)
 
 
 # --- export ------------------------------------------------------------------------------------------------------
@@ -226,7 +227,7 @@ def test_what_cannot_be_compared_is_refused(option, ids):
 @pytest.mark.parametrize("ending", [".csv", ".parquet"])
 def test_everything_is_exported_as_one_row_per_restart(option, ids, ending, tmp_path):
     path = tmp_path / f"all{ending}"
-    said = housekeeping.export([str(path)], option)
+    said = exporting.export([str(path)], option)
     assert said.startswith(f"{path}: 11 restarts of 3 cells")
     table = pd.read_csv(path) if ending == ".csv" else pd.read_parquet(path)
     assert len(table) == 11
@@ -242,19 +243,19 @@ def test_everything_is_exported_as_one_row_per_restart(option, ids, ending, tmp_
 
 
 def test_an_export_is_narrowed_by_words_and_goes_to_a_pipe_as_csv(option, ids):
-    table = pd.read_csv(io.StringIO(housekeeping.export(["activation=relu"], option)))
+    table = pd.read_csv(io.StringIO(exporting.export(["activation=relu"], option)))
     assert table["run_id"].tolist() == [ids["relu"]] * 5
 
 
 def test_an_export_to_a_dash_is_the_csv_itself(option):
-    assert housekeeping.export(["-", "activation=relu"], option) == housekeeping.export(["activation=relu"], option)
+    assert exporting.export(["-", "activation=relu"], option) == exporting.export(["activation=relu"], option)
 
 
 @pytest.mark.parametrize("words", [["sweep=nonsense"], ["-", "data=iris"]])
 def test_an_export_of_nothing_is_refused_and_writes_no_file(option, words, tmp_path):
     for more in ([], [str(tmp_path / "all.csv")]):
         with pytest.raises(InputError, match=r"^export .*: no finished cell matches"):
-            housekeeping.export([*words, *more] if "-" not in words else words, option)
+            exporting.export([*words, *more] if "-" not in words else words, option)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -268,10 +269,10 @@ def test_an_export_that_cannot_be_written_is_refused_and_leaves_nothing(option, 
         (["status=failed"], "status=FAILED: only finished cells can be exported"),
     ):
         with pytest.raises(InputError, match=message):
-            housekeeping.export(words, option)
+            exporting.export(words, option)
     (tmp_path / "all.csv").mkdir()
     with pytest.raises(InputError, match="cannot be written"):
-        housekeeping.export([str(tmp_path / "all.csv")], option)
+        exporting.export([str(tmp_path / "all.csv")], option)
     assert [path.name for path in tmp_path.iterdir()] == ["all.csv"]
 
 
@@ -280,7 +281,7 @@ def test_an_export_that_cannot_be_written_is_refused_and_leaves_nothing(option, 
 
 def test_a_deletion_is_only_told_until_yes_is_said(option, ids):
     for words in (["sweep=one"], ["sweep=one", "--dry-run"], ["sweep=one", "--yes", "--dry-run"]):
-        text = housekeeping.delete(words, option)
+        text = deleting.delete(words, option)
         assert "would delete 3 runs with 10 nested restarts" in text
         assert {line[:8] for line in listed(text)} == {ids[name][:8] for name in ("tanh", "relu", "summary")}
         assert not find(option, "cell", deleted=True)
@@ -288,7 +289,7 @@ def test_a_deletion_is_only_told_until_yes_is_said(option, ids):
 
 
 def test_deleted_runs_no_longer_count_and_come_back(option, ids):
-    text = housekeeping.delete(["sweep=one", "--yes"], option)
+    text = deleting.delete(["sweep=one", "--yes"], option)
     assert "deleted 3 runs with 10 nested restarts" in text
     back = next(line for line in text.splitlines() if "restore" in line)
     assert all(ids[name][:8] in back for name in ("tanh", "relu", "summary"))
@@ -296,26 +297,26 @@ def test_deleted_runs_no_longer_count_and_come_back(option, ids):
     assert [run.run_id for run in find(option)] == [ids["single"]]
     assert not find(option, "restart")
     assert set(results.restarts(option)["run_id"]) == {ids["single"]}
-    text = housekeeping.list_runs(["deleted"], option)
+    text = listing.list_runs(["deleted"], option)
     assert [line[:8] for line in listed(text)] == [ids["relu"][:8], ids["tanh"][:8]]
-    assert ", deleted" in housekeeping.show([ids["relu"]], option)
+    assert ", deleted" in listing.show([ids["relu"]], option)
     with pytest.raises(InputError, match="is already deleted"):
-        housekeeping.delete([ids["relu"]], option)
-    assert housekeeping.restore([ids["relu"][:8]], option) == "restored 1 run with 5 nested restarts"
+        deleting.delete([ids["relu"]], option)
+    assert deleting.restore([ids["relu"][:8]], option) == "restored 1 run with 5 nested restarts"
     assert len(find(option, "restart")) == 5
-    assert housekeeping.restore(["sweep=one"], option) == "restored 2 runs with 5 nested restarts"
+    assert deleting.restore(["sweep=one"], option) == "restored 2 runs with 5 nested restarts"
     assert len(find(option)) == 3
     with pytest.raises(InputError, match="is not deleted"):
-        housekeeping.restore([ids["relu"]], option)
+        deleting.restore([ids["relu"]], option)
 
 
 def test_what_still_runs_is_deleted_only_when_it_is_named(option, ids):
     client = tracking.store.open_store(option).client
     client.update_run(ids["relu"], "RUNNING")
     try:
-        assert ids["relu"][:8] not in housekeeping.delete(["sweep=one"], option)
-        assert ids["relu"][:8] in housekeeping.delete([ids["relu"]], option)
-        assert ids["relu"][:8] in housekeeping.delete(["status=running"], option)
+        assert ids["relu"][:8] not in deleting.delete(["sweep=one"], option)
+        assert ids["relu"][:8] in deleting.delete([ids["relu"]], option)
+        assert ids["relu"][:8] in deleting.delete(["status=running"], option)
     finally:
         client.update_run(ids["relu"], "FINISHED")
 
@@ -325,12 +326,12 @@ def test_a_cell_that_another_sweep_counts_too_stays_with_it(option, ids):
     for sweep in ("one", "later"):
         client.set_tag(ids["tanh"], f"sweep/{sweep}", "0 tanh")
     try:
-        text = housekeeping.delete(["sweep=one"], option)
+        text = deleting.delete(["sweep=one"], option)
         assert "left alone: 1 cell that other sweeps count too" in text
-        rows = housekeeping.list_runs(["sweeps"], option).splitlines()
+        rows = listing.list_runs(["sweeps"], option).splitlines()
         assert [row.split()[3] for row in rows if row.startswith(("one", "later"))] == ["2", "1"]
         assert {line[:8] for line in listed(text)} == {ids[name][:8] for name in ("relu", "summary")}
-        assert ids["tanh"][:8] in housekeeping.delete([ids["tanh"]], option)
+        assert ids["tanh"][:8] in deleting.delete([ids["tanh"]], option)
     finally:
         for sweep in ("one", "later"):
             client.delete_tag(ids["tanh"], f"sweep/{sweep}")
@@ -341,7 +342,7 @@ def test_a_cell_that_another_sweep_counts_too_stays_with_it(option, ids):
 )
 def test_a_deletion_of_nothing_in_particular_is_refused(option, words):
     with pytest.raises(InputError):
-        housekeeping.delete(words, option)
+        deleting.delete(words, option)
     assert len(find(option)) == 3
 
 
@@ -366,14 +367,26 @@ def test_a_store_that_is_not_there_is_not_made(tmp_path, capsys):
 
 @pytest.mark.parametrize("columns", [60, 80, 120])
 def test_tables_fit_the_terminal(option, ids, columns, monkeypatch):
-    monkeypatch.setattr(housekeeping, "_width", lambda: columns)
+    monkeypatch.setattr(output, "width", lambda: columns)
     texts = [
-        housekeeping.list_runs([], option),
-        housekeeping.list_runs(["sweeps"], option),
-        housekeeping.compare([ids["tanh"], ids["relu"]], option).split("\nn = ")[0],
-        housekeeping.show([ids["relu"]], option).split("\n\n")[2],
+        listing.list_runs([], option),
+        listing.list_runs(["sweeps"], option),
+        comparing.compare([ids["tanh"], ids["relu"]], option).split("\nn = ")[0],
+        listing.show([ids["relu"]], option).split("\n\n")[2],
     ]
     for text in texts:
         lines = [line for line in text.splitlines() if "sqlite:" not in line]
         assert max(map(len, lines)) <= max(columns, 75)
     assert columns < 80 or "95 % interval" in texts[2]
+
+
+def test_a_table_is_whole_and_plain_where_there_is_no_terminal_and_has_no_colour_where_none_is_wanted(monkeypatch):
+    rows = [{"name": "x" * 300, "n": "1"}]
+    assert output.table(rows, ("name",), ("~name",)) == [f"name{' ' * 296}  n", f"{'x' * 300}  1"]
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("NO_COLOR", "1")
+    header, row = output.table(rows, ("name",), ("~name",))
+    assert len(row) == 40
+    assert not re.search(r"\x1b\[(?!1m|0m)", header + row)  # bold is no colour

@@ -8,7 +8,7 @@ import pytest
 from shared import cell, children, diverged, keep, trained
 
 from descentlab import tracking
-from descentlab.cli import housekeeping
+from descentlab.cli import listing
 from descentlab.tracking import manuscripts, results
 from descentlab.tracking import store as stores
 from descentlab.values import InputError, Option
@@ -180,7 +180,7 @@ def test_a_value_of_an_earlier_epoch_is_no_result(option):
     assert metrics["test/loss"] == training.curves["test/loss"][-1, 0]
     assert (metrics["test/loss_n"], metrics["test/loss_diverged"]) == (1, 2)
     assert all(np.isnan(metrics[f"test/loss{part}"]) for part in ("_sd", "_ci_low", "_ci_high"))
-    (line,) = [line for line in housekeeping.show([run_id], option).splitlines() if "test/loss " in line]
+    (line,) = [line for line in listing.show([run_id], option).splitlines() if "test/loss " in line]
     assert line.split()[2] == "-"
     (child,) = (run for run in children(option, run_id) if run.info.run_name == "s8")
     assert np.isnan(child.data.metrics["train/loss"])
@@ -199,7 +199,7 @@ def test_a_cell_without_a_finite_restart_ranks_last_in_both_directions(option):
         found = opened.client.search_runs([opened.experiment_id], "tags.level = 'cell'", order_by=by)
         assert found[0].info.run_id == good
     for run_id in lost:
-        (line,) = [line for line in housekeeping.list_runs([], option).splitlines() if line.startswith(run_id[:8])]
+        (line,) = [line for line in listing.list_runs([], option).splitlines() if line.startswith(run_id[:8])]
         assert line.split()[-5:-2] == ["-", "3", line.split()[-3]]
         assert np.isnan(tracking.get(option, run_id).metrics["test/loss"])
 

@@ -234,14 +234,25 @@ def _check(words: list[str]) -> int:
     return 1 if wrong else 0
 
 
+HOUSEKEEPING = {  # command -> the module that holds it
+    "list": "listing",
+    "show": "listing",
+    "compare": "comparing",
+    "export": "exporting",
+    "delete": "deleting",
+    "restore": "deleting",
+}
+
+
 def _housekeeping(name: str) -> Callable[[list[str]], int]:
     """A housekeeping command; overrides of tracking name the store."""
 
     def command(words: list[str]) -> int:
-        from descentlab.cli import housekeeping
+        from importlib import import_module
 
         store = [word for word in words if word.startswith("tracking")]
-        work = getattr(housekeeping, "list_runs" if name == "list" else name)
+        module = import_module(f"descentlab.cli.{HOUSEKEEPING[name]}")
+        work = getattr(module, "list_runs" if name == "list" else name)
         print(work([word for word in words if word not in store], _tracking(store)))
         return 0
 
@@ -275,7 +286,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "server": _server,
     "plan": _plan,
     "status": _status,
-    **{name: _housekeeping(name) for name in ("list", "show", "compare", "export", "delete", "restore")},
+    **{name: _housekeeping(name) for name in HOUSEKEEPING},
 }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from descentlab.cli.housekeeping import _bytes, _many, _table, _when
+from descentlab.cli.output import filesize, many, table, when
 from descentlab.config import resolving as configuration
 from descentlab.config.configuration import Config
 from descentlab.nn.memory import parameter_count
@@ -47,9 +47,9 @@ def plan(cells: Sequence[Config], option: Option) -> str:
     if not missing:
         return "\n".join([*lines, "time      a few seconds: nothing is trained"])
     seconds, sources = _estimated_seconds(missing, kept)
-    size, measured = _estimated_bytes(missing, kept, option)
+    needed, measured = _estimated_bytes(missing, kept, option)
     lines.append(f"time      about {_duration(seconds)} of training, from {sources}")
-    lines.append(f"disk      about {_bytes(size)}, {measured}")
+    lines.append(f"disk      about {filesize(needed)}, {measured}")
     return "\n".join(lines)
 
 
@@ -154,7 +154,7 @@ def _estimated_bytes(
         else:
             artifacts = _computed_bytes(cell.config)
         total += artifacts * cell.config.restarts + database * restarts
-    per = f"{_bytes(total / sum(left for _, left in missing))} a restart"
+    per = f"{filesize(total / sum(left for _, left in missing))} a restart"
     if not told:
         return total, f"{per}, computed from the sizes of weights and curves"
     return total, f"{per}, measured on kept cells (for {told} of {len(missing)})"
@@ -203,7 +203,7 @@ def status(words: Sequence[str], option: Option) -> str:
     if not records:
         return f"sweep={only}: no such sweep" if only else "no sweeps"
     rows = [row for record in reversed(records) for row in _progress(record, option)]
-    return "\n".join([*_table(rows, ("sweep", "of", "part", "begun"), ("begun",)), "", _many(len(records), "sweep")])
+    return "\n".join([*table(rows, ("sweep", "of", "part", "begun"), ("begun",)), "", many(len(records), "sweep")])
 
 
 def _progress(record: StoredRun, option: Option) -> list[dict[str, str]]:
@@ -229,7 +229,7 @@ def _progress(record: StoredRun, option: Option) -> list[dict[str, str]]:
                 "sweep": record.tags["sweep"],
                 "of": record.tags.get("label", ""),
                 "part": part,
-                "begun": _when(record.started),
+                "begun": when(record.started),
                 "planned": str(len(keys)),
                 "done": str(counts["finished"] or ""),
                 "running": str(counts["running"] or ""),

@@ -1,8 +1,21 @@
-"""Words of the command line that several commands share."""
+"""Words of the command line that several commands share: which store, which runs."""
 
+import re
 import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from descentlab.values import Option
+from descentlab.config.options import GROUPS
+from descentlab.tracking import StoredRun, find, get
+from descentlab.values import InputError, Option, nearest, refusal, shown, unknown
+
+LISTED = 30  # runs that a list shows where nothing else is asked for
+STATUSES = ("FINISHED", "FAILED", "KILLED", "RUNNING")
+FILTERS = (  # params that words may ask for, beside <group>.<number>; and a run's name
+    "name", "data", "hidden", "activation", "output", "loss", "initializer", "descent", "batch_size", "update",
+    "learning_rate", "learning_rate_decay", "weight_decay", "epochs", "dtype", "seed", "restarts", "study", "form",
+)  # fmt: skip
 
 
 def store_words(option: Option) -> str:
@@ -14,3 +27,66 @@ def store_words(option: Option) -> str:
     if uri != "auto" and "@" not in uri:  # an address with a password is not repeated
         words.append(f"tracking.uri={uri}")
     return "".join(f" {shlex.quote(word)}" for word in words)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which runs some words ask for."""
+
+    sweep: str | None = None
+    status: str | None = None
+    limit: int | None = LISTED
+    where: Mapping[str, str] = field(default_factory=dict)
+
+    def runs(self, option: Option, level: str, status: str | None = None, deleted: bool = False) -> list[StoredRun]:
+        """They, the newest first."""
+        found = find(option, level, self.sweep, status=self.status or status, deleted=deleted)
+        return [run for run in reversed(found) if all(_has(run, key, value) for key, value in self.where.items())]
+
+
+def wanted_runs(words: Sequence[str], command: str) -> Wanted:
+    """Words such as sweep=last, status=FAILED, activation=relu, limit=all."""
+    given: dict[str, Any] = {}
+    where = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        key = key.removeprefix("network.").replace("descent.batch_size", "batch_size")
+        if not equals or not value:
+            raise InputError(f"{shown(word)}: {command} takes words such as sweep=last, status=FAILED, activation=relu")
+        if key == "status":
+            if value.upper() not in STATUSES:
+                raise unknown(key, value, STATUSES)
+            given[key] = value.upper()
+        elif key == "limit" and command == "list":
+            if value != "all" and not re.fullmatch("[1-9][0-9]{0,8}", value):
+                raise refusal(key, value, "must be all or a whole number from 1")
+            given[key] = None if value == "all" else int(value)
+        elif key == "sweep":
+            given[key] = value
+        else:
+            valid = ["sweep", "status", *(["limit"] if command == "list" else []), *FILTERS]
+            group, _, number = key.partition(".")
+            if key not in valid and not (number and group in GROUPS):
+                raise refusal(key, value, f"unknown key; not one of {', '.join(valid)}{nearest(key, valid)}")
+            where[key] = value
+    return Wanted(**given, where=where)
+
+
+def _has(run: StoredRun, key: str, wanted: str) -> bool:
+    """Whether a run's param (or its name) is what was asked for; numbers are compared as numbers."""
+    have = run.name if key == "name" else run.params.get(key)
+    if have is None or have == wanted:
+        return have == wanted
+    try:
+        return key != "hidden" and float(have) == float(wanted)
+    except ValueError:
+        return False
+
+
+def named_runs(words: Sequence[str], count: int, command: str, option: Option) -> list[StoredRun]:
+    """The runs that words name, as many as a command takes."""
+    if len(words) != count or any("=" in word or word.startswith("-") for word in words):
+        example = " ".join(("0123abcd", "4567cdef")[:count])
+        ids = "the id of a run" if count == 1 else f"the ids of {count} runs"
+        raise InputError(f"{command}: needs {ids}, as in: descentlab {command} {example}; descentlab list shows them")
+    return [get(option, word) for word in words]

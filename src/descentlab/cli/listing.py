@@ -1,0 +1,175 @@
+"""`descentlab list` and `descentlab show`: stored cells, sweeps and summaries, and one run with everything about it."""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from descentlab.cli.output import filesize, many, number, pairs, table, when
+from descentlab.cli.words import STATUSES, named_runs, wanted_runs
+from descentlab.tracking import StoredRun, upkeep
+from descentlab.values import InputError, Option, nearest, shown
+
+SHORT = 8  # characters of a run's id; `get` takes them
+TELLING = ("test/accuracy", "test/r2", "test/loss", "train/loss")  # what a line shows, the first that was measured
+PROVENANCE = ("git_commit", "git_dirty", "descentlab", "python", "numpy", "blas", "device")
+
+
+def list_runs(words: Sequence[str], option: Option) -> str:
+    """Cells, sweeps or summaries, the newest first.
+
+    Args:
+        words: first cells (as by default), sweeps, summaries or deleted; then filters.
+        option: names the store.
+
+    Raises:
+        InputError: for words that mean nothing, or a store that is not there.
+    """
+    kinds = ("cells", "sweeps", "summaries", "deleted")
+    kind = words[0] if words and "=" not in words[0] else "cells"
+    if kind not in kinds:
+        raise InputError(f"{shown(kind)}: list takes one of {', '.join(kinds)}{nearest(kind, kinds)}, then filters")
+    wanted = wanted_runs(words[1:] if words and words[0] == kind else words, "list")
+    found = wanted.runs(option, "summary" if kind == "summaries" else "cell", deleted=kind == "deleted")
+    rows = _sweep_rows(found, wanted.sweep is None) if kind == "sweeps" else [_row(run) for run in found]
+    place = size_of_store(option)
+    if not rows:
+        some = "such " if any("=" in word for word in words) else ""
+        return f"no {some}{'deleted cells' if kind == 'deleted' else kind}\n{place}"
+    few = rows[: wanted.limit]
+    spare = ["sweep", "seconds", "data", "started", "~cell", "status", "n"]
+    spare = ["data", "seconds", "started"] if kind == "sweeps" else spare
+    left = ("run", "started", "status", "cell", "sweep", "score", "data")
+    lines = table(few, left, spare)
+    names = {"cells": "cell", "deleted": "deleted cell", "sweeps": "sweep", "summaries": "summary"}
+    counted = many(len(rows), names[kind])
+    if len(few) < len(rows):
+        counted = f"the newest {len(few)} of {counted}; limit=all lists them all"
+    return "\n".join([*lines, "", counted, place])
+
+
+def _row(run: StoredRun) -> dict[str, str]:
+    metric = next((name for name in TELLING if name in run.metrics), "")
+    value = run.metrics.get(metric, np.nan)
+    half = (run.metrics.get(f"{metric}_ci_high", np.nan) - run.metrics.get(f"{metric}_ci_low", np.nan)) / 2
+    return {
+        "run": run.run_id[:SHORT],
+        "started": when(run.started),
+        "status": run.status.lower(),
+        "cell": run.name,
+        "n": run.params.get("restarts", ""),
+        "score": metric,
+        "mean": number(value) if metric else "",
+        "+-95%": f"{half:.2g}" if np.isfinite(half) else "",
+        "lost": str(run.lost or ""),
+        "seconds": _seconds(run),
+        "data": run.params.get("data", ""),
+        "sweep": run.tags.get("sweep", ""),
+    }
+
+
+def _seconds(run: StoredRun) -> str:
+    wall = float(run.tags.get("wall_seconds", run.metrics.get("seconds", "nan")))
+    return "" if wall != wall else f"{wall:.1f}"
+
+
+def _sweep_rows(runs: Sequence[StoredRun], adopted: bool) -> list[dict[str, str]]:
+    """A row per sweep; with `adopted`, each counts the cells that another has trained for it too."""
+    sweeps: dict[str, list[StoredRun]] = {}
+    for run in runs:
+        for sweep in {run.tags.get("sweep", "")} | (sweeps_of(run) if adopted else set()):
+            sweeps.setdefault(sweep, []).append(run)
+    began = {}  # by the cells that it has trained itself, where there are any
+    for sweep, cells in sweeps.items():
+        began[sweep] = min((cell.tags.get("sweep") != sweep, cell.started) for cell in cells)[1]
+    rows = []
+    for sweep in sorted(sweeps, key=lambda sweep: (began[sweep], sweep), reverse=True):
+        cells = sweeps[sweep]
+        ended = {status: sum(cell.status == status for cell in cells) for status in STATUSES}
+        rows.append(
+            {
+                "sweep": sweep,
+                "started": when(began[sweep]),
+                "cells": str(len(cells)),
+                **{status.lower(): str(count or "") for status, count in ended.items()},
+                "restarts": str(sum(int(cell.params.get("restarts", 0)) for cell in cells)),
+                "lost": str(sum(cell.lost for cell in cells) or ""),
+                "seconds": f"{sum(float(cell.tags.get('wall_seconds', 0)) for cell in cells):.0f}",
+                "data": " ".join(sorted({cell.params.get("data", "") for cell in cells})),
+            }
+        )
+    return rows
+
+
+def size_of_store(option: Option) -> str:
+    """A store's address, and its size where it is a file here."""
+    where, database, artifacts = upkeep.sizes(option)
+    if database is None or artifacts is None:
+        return where
+    return f"{where}: {filesize(database + artifacts)} (database {filesize(database)}, artifacts {filesize(artifacts)})"
+
+
+def show(words: Sequence[str], option: Option) -> str:
+    """One run: what it was, what came of it, its files, and where it comes from.
+
+    Args:
+        words: the id of a cell, restart or summary, or its beginning.
+        option: names the store.
+
+    Raises:
+        InputError: if there is no such run.
+    """
+    run = named_runs(words, 1, "show", option)[0]
+    level = run.tags.get("level", "run")
+    lines = [f"{run.name}: {level} {run.run_id}{', deleted' if run.deleted else ''}"]
+    about = {"status": run.status.lower(), "reason": run.tags.get("reason", ""), "started": when(run.started)}
+    about |= {"seconds": _seconds(run), "parent": run.tags.get("mlflow.parentRunId", "")}
+    about |= {"sweep": run.tags.get("sweep", ""), "outcome": run.tags.get("outcome", "")}
+    lines += pairs({name: value for name, value in about.items() if value})
+    lines += ["", "configuration", *pairs(run.params)]
+    if results := _results(run):
+        many = level == "cell" and run.params.get("restarts") != "1"
+        lost, restarts = run.tags.get("diverged", "0"), run.params.get("restarts")
+        means = f", means of the finite restarts; {lost} of {restarts} diverged"
+        means += f", {run.tags['exploded']} exploded" if run.tags.get("exploded", "0") != "0" else ""
+        point = "end" if run.status == "FINISHED" else "latest epoch that was written"
+        lines += ["", f"results at the {point}{means if many else ''}", *("  " + line for line in results)]
+    files = run.artifacts()
+    if files:
+        lines += ["", f"artifacts, {filesize(sum(files.values()))}"]
+        lines += pairs({name: filesize(size) for name, size in files.items()})
+    kept = {key: run.tags[key] for key in (*PROVENANCE, "config_hash", "mlflow.user", "host") if key in run.tags}
+    lines += ["", "provenance", *pairs(kept | ({"data digest": run.digest} if run.digest else {}))]
+    return "\n".join(lines)
+
+
+def _results(run: StoredRun) -> list[str]:
+    """Metrics at the end, losses and scores of splits first, each with its spread where there are restarts."""
+    spreads = ("_sd", "_min", "_max", "_ci_low", "_ci_high", "_n", "_diverged")
+    names = set(run.metrics)
+    if run.tags.get("level") == "cell":
+        names = {re.sub(f"({'|'.join(spreads)})$", "", name) for name in names}
+    rows = []
+    for name in sorted(names, key=lambda name: (not is_score(name), name)):
+        part = {suffix: run.metrics.get(name + suffix, np.nan) for suffix in spreads}
+        row = {"metric": name, "mean": number(run.metrics.get(name, np.nan))}
+        if any(key + "_n" in run.metrics for key in names):
+            between = f"{number(part['_ci_low'])} to {number(part['_ci_high'])}"
+            missing = "-" if name + "_n" in run.metrics else ""
+            row |= {"95 % interval": between if np.isfinite(part["_ci_low"]) else missing}
+            row |= {key[1:]: number(part[key]) if part[key] == part[key] else "" for key in ("_sd", "_min", "_max")}
+            row |= {"n": f"{part['_n']:.0f}" if part["_n"] == part["_n"] else ""}
+        else:
+            row = {"metric": name, "value": row["mean"]}
+        rows.append(row)
+    return table(rows, ("metric",), ("min", "max", "sd")) if rows else []
+
+
+def is_score(metric: str) -> bool:
+    """Whether a metric is a loss or score of a split, not a norm of a layer."""
+    return metric.partition("/")[0] in ("train", "validation", "test")
+
+
+def sweeps_of(run: StoredRun) -> set[str]:
+    """The sweeps that count a cell as theirs."""
+    return {key.removeprefix("sweep/") for key in run.tags if key.startswith("sweep/")}
