@@ -181,6 +181,26 @@ def test_a_diverged_restart_ranks_worst_fails_a_rate_and_leaves_equivalence_open
     assert verdict(np.where(np.isfinite(a), 0.0, np.nan), test="equivalent", margin=1).verdict == "undecided"
 
 
+@pytest.mark.parametrize(("better", "published"), [("higher", 1.0), ("lower", -1.0)])
+def test_a_diverged_simulation_ranks_worst_among_those_a_published_value_is_held_against(better, published):
+    simulated = normal(n=300)
+    simulated[4:] = np.nan
+    row = verdict((simulated, 0.3), test="within", better=better)
+    assert (row.verdict, row.n, row.diverged) == ("not supported", 300, 296)
+    worst = -np.inf if better == "higher" else np.inf
+    assert (row.low, row.high) == (worst, worst)
+    few = normal(n=300)
+    assert verdict((few, published), test="within", better=better).verdict == "supported"
+    few[:60] = [np.nan, np.inf, -np.inf] * 20
+    assert verdict((few, published), test="within", better=better).verdict == "supported"
+
+
+def test_nothing_is_held_against_simulations_that_are_missing_or_by_a_number_that_is():
+    for values in ((normal(n=300), np.nan), (np.zeros((0,)), 0.3)):
+        with pytest.raises(ValueError, match="c: test=within takes a list of simulated values and a published number"):
+            verdict(values, test="within")
+
+
 def test_values_must_be_those_that_were_declared():
     with pytest.raises(ValueError, match="d: is not a declared claim"):
         judge([claim()], {"c": normal(), "d": normal()})

@@ -216,7 +216,7 @@ def judge(claims: Sequence[Claim], values: Mapping[str, Values | Mapping[str, Va
     Args:
         claims: as declared.
         values: claim id -> (n,) values a, or (a, b) at the same seeds, or a mapping of cases to these. A restart that
-            diverged is NaN or infinite: it ranks worst in `greater` and `less`, fails a rate, and leaves an
+            diverged is NaN or infinite: it ranks worst in `greater`, `less` and `within`, fails a rate, and leaves an
             equivalence undecided. For `within`: (simulated (n,), published). None for a claim that was not measured
             this time: it stays in its family and is undecided, with n = 0.
 
@@ -340,13 +340,17 @@ def _weigh_rates(claim: Claim, a: ndarray, b: ndarray) -> _Evidence:
 def _weigh_published(claim: Claim, values: Values) -> _Evidence:
     if not isinstance(values, tuple):
         raise ValueError(f"{claim.id}: test=within takes (simulated, published)")
-    simulated, published = np.asarray(values[0], dtype=float), float(np.asarray(values[1]))
-    n = simulated.size
-    low, high = np.nanquantile(simulated, [(1 - claim.margin) / 2, (1 + claim.margin) / 2]).tolist()
+    simulated, published = np.array(values[0], dtype=float), float(np.asarray(values[1]))
+    if simulated.ndim != 1 or not simulated.size or math.isnan(published):
+        raise ValueError(f"{claim.id}: test=within takes a list of simulated values and a published number")
+    lost = ~np.isfinite(simulated)
+    simulated[lost] = -math.inf if claim.better == "higher" else math.inf
+    n, shares = simulated.size, [(1 - claim.margin) / 2, (1 + claim.margin) / 2]
+    low, high = np.quantile(simulated, shares, method="inverted_cdf" if lost.any() else "linear").tolist()
     rank = 1 + min(int((simulated <= published).sum()), int((simulated >= published).sum()))
     p_against = min(1.0, 2 * rank / (n + 1))
-    lost = int((~np.isfinite(simulated)).sum())
-    return _Evidence(n, lost, Interval(published, low, high, n), math.nan, p_against, low <= published <= high)
+    interval = Interval(published, low, high, n)
+    return _Evidence(n, int(lost.sum()), interval, math.nan, p_against, low <= published <= high)
 
 
 def _verdict(claim: Claim, case: str, evidence: _Evidence, p_holm: float, p_against_holm: float) -> Verdict:
