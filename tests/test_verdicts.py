@@ -11,6 +11,7 @@ from descentlab.analysis.statistics import (
     paired_difference,
     rate_difference,
     rate_tails,
+    smallest_p,
     wilson,
 )
 from descentlab.analysis.verdicts import Claim, check, declared, judge, scores
@@ -46,6 +47,7 @@ def normal(mean=0.0, n=30, seed=0, sd=1.0):
         ({"n": 1}, "c: n=1: must be a number from 2"),
         ({"alpha": 2}, "c: alpha=2: must be a number from 0 to 1"),
         ({"better": "big"}, "c: better=big: must be lower or higher"),
+        ({"restarts": -1}, "c: restarts=-1: must be a number from 0"),
         ({"margn": 0.1}, "c: margn=0.1: unknown key; not one of id, statement"),
     ],
 )
@@ -85,6 +87,31 @@ def test_a_family_counts_the_cases_of_all_its_claims():
     check([claim(n=7, cases=3), claim(id="d", family="other", n=7, cases=3)])
     with pytest.raises(ValueError, match="n=7"):
         check([claim(n=7, cases=3), claim(id="d", n=7, cases=3)])
+
+
+def test_a_rate_that_no_outcome_could_show_is_refused():
+    # 30 of 30 give p = 2 x .9^30 = .085 against a rate of .9, 36 of 36 give .045
+    assert smallest_p(30, "binomial", 0.9) == pytest.approx(2 * 0.9**30)
+    best = verdict(np.ones(30), test="rate_above", margin=0.9)
+    assert (best.p, best.verdict) == (pytest.approx(smallest_p(30, "binomial", 0.9)), "undecided")
+    with pytest.raises(ValueError, match=r"c: n=30: binomial cannot go below p = 0.085 .* take at least 36 seeds"):
+        check([claim(test="rate_above", margin=0.9)])
+    check([claim(test="rate_above", margin=0.9, n=36)])
+    assert verdict(np.ones(36), test="rate_above", margin=0.9, n=36).verdict == "supported"
+    with pytest.raises(ValueError, match=r"n=30: .* take at least 36 seeds"):
+        check([claim(test="rate_below", margin=0.1)])
+    check([claim(test="rate_above", margin=0.1, n=2)])
+    with pytest.raises(ValueError, match="take at least 36887 seeds"):
+        check([claim(test="rate_below", margin=0.0001)])
+
+
+def test_a_count_of_groups_is_compared_with_the_restarts_that_they_take():
+    groups = claim(n=20, restarts=100)  # groups of five
+    check([groups], at_most=30)
+    with pytest.raises(ValueError, match=r"c: n=5: .* take at least 6 seeds"):
+        check([groups], at_most=29)
+    check([claim(n=1000, restarts=250)], at_most=2)  # four cells pooled
+    check([claim(n=60, restarts=0)], at_most=2)  # rounds of a measurement
 
 
 # --- verdicts ----------------------------------------------------------------------------------------------------

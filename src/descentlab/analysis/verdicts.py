@@ -67,11 +67,12 @@ class Claim:
         test: key of KINDS.
         margin: in the metric's unit; a share for `within`. `equivalent` has no default.
         alpha: familywise error rate of its family.
-        n: seeds (values) behind every case.
+        n: values behind every case: seeds, pairs, groups or blocks of them.
         cases: how many rows it stands for.
         better: which end of the metric a diverged restart ranks at; by default the one that speaks against the claim
             where a diverges.
         conditional_on: what the verdict holds for: split, task, width, ...
+        restarts: restarts of every cell that give n values; by default n, and 0 where values do not come from restarts.
     """
 
     id: str
@@ -85,6 +86,7 @@ class Claim:
     cases: int
     better: Better
     conditional_on: str
+    restarts: int
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,7 @@ def _declared(item: Any, alpha: float) -> Claim:
     if test not in KINDS:
         raise ValueError(f"{name}: test={test}: not one of {', '.join(KINDS)}")
     defaults = {"alpha": alpha, "cases": 1, "margin": MARGINS.get(test), "conditional_on": ""}
+    defaults |= {"restarts": item.get("n")}
     values = {**defaults, "better": "lower" if test == "less" else "higher", **item}
     for key in known:
         if values.get(key) is None:
@@ -179,6 +182,7 @@ def _declared(item: Any, alpha: float) -> Claim:
         ("cases", 1, math.inf),
         ("alpha", 0, 1),
         ("margin", -math.inf, math.inf),
+        ("restarts", 0, math.inf),
     ):
         number = values[key]
         if isinstance(number, bool) or not isinstance(number, (int, float)) or not low <= number <= high:
@@ -193,21 +197,26 @@ def _declared(item: Any, alpha: float) -> Claim:
 
 
 def check(claims: Sequence[Claim], at_most: float = math.inf) -> None:
-    """Refuse families that could not be decided whatever the data say.
+    """Refuse families of which no outcome could support a claim.
 
     Args:
         claims: all of a study.
-        at_most: seeds, where a run has fewer than declared.
+        at_most: restarts of a cell, where a run has fewer than declared.
 
     Raises:
-        ValueError: a family of which no case could be decided after Holm's correction; says how many seeds suffice.
+        ValueError: a claim that could not be supported after Holm's correction; says how many values suffice.
     """
     for claim in claims:
         size = sum(other.cases for other in claims if other.family == claim.family)
+        n = claim.n
+        if at_most < claim.restarts:
+            n = int(claim.n * at_most / claim.restarts)
+        rate = 1 - claim.margin if claim.test == "rate_below" else claim.margin
         try:
-            check_family(int(min(claim.n, at_most)), size, claim.alpha, KINDS[claim.test][0])
+            check_family(n, size, claim.alpha, KINDS[claim.test][0], rate)
         except ValueError as error:
-            raise ValueError(f"{claim.id}: {error}") from error
+            groups = f"; {claim.n} values take {claim.restarts} restarts" if claim.restarts not in (0, claim.n) else ""
+            raise ValueError(f"{claim.id}: {error}{groups}") from error
 
 
 def judge(claims: Sequence[Claim], values: Mapping[str, Values | Mapping[str, Values] | None]) -> list[Verdict]:

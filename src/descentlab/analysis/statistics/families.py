@@ -1,6 +1,7 @@
 """Families of comparisons: Holm's correction, and whether a family can be decided at all."""
 
 import math
+from bisect import bisect_left
 
 import numpy as np
 from numpy import ndarray
@@ -9,18 +10,27 @@ from numpy.typing import ArrayLike
 TESTS = ("wilcoxon", "binomial", "t", "rank", "fisher")
 
 
-def smallest_p(n: int, test: str = "wilcoxon") -> float:
+def smallest_p(n: int, test: str = "wilcoxon", rate: float = 0.5) -> float:
     """The smallest two-sided p-value that n values can give.
 
-    2^(1-n) for `wilcoxon` and for `binomial` (against a rate of one half), 0 for `t`, 2 / (n + 1) for `rank` (of one
-    value among n simulated ones), 2 / C(2n, n) for `fisher` (n trials in either group).
+    2^(1-n) for `wilcoxon`, 2 rate^n for `binomial` (n successes), 0 for `t`, 2 / (n + 1) for `rank` (of one value among
+    n simulated ones), 2 / C(2n, n) for `fisher` (n trials in either group).
+
+    Args:
+        n: values behind the test, 0 or more.
+        test: one of TESTS.
+        rate: for `binomial`, the success rate that n successes are held against.
+
+    Raises:
+        ValueError: unknown test.
     """
     if test not in TESTS:
         raise ValueError(f"test={test}: not one of {', '.join(TESTS)}")
-    return min(1.0, {"t": 0.0, "rank": 2.0 / (n + 1), "fisher": 2 / math.comb(2 * n, n)}.get(test, 2.0 ** (1 - n)))
+    by_test = {"t": 0.0, "rank": 2 / (n + 1), "binomial": 2 * rate**n, "wilcoxon": 2.0 ** (1 - n)}
+    return min(1.0, by_test[test] if test in by_test else 2 / math.comb(2 * n, n))
 
 
-def check_family(n: int, size: int, alpha: float = 0.05, test: str = "wilcoxon") -> None:
+def check_family(n: int, size: int, alpha: float = 0.05, test: str = "wilcoxon", rate: float = 0.5) -> None:
     """Refuse a family of comparisons of which none could be rejected after Holm's correction.
 
     Args:
@@ -28,13 +38,17 @@ def check_family(n: int, size: int, alpha: float = 0.05, test: str = "wilcoxon")
         size: number of comparisons in the family.
         alpha: familywise error rate.
         test: as in `smallest_p`.
+        rate: as in `smallest_p`.
 
     Raises:
         ValueError: even the smallest p-value is above alpha / size; the message says how many pairs suffice.
     """
-    reach, needed = smallest_p(n, test), alpha / size
+    reach, needed = smallest_p(n, test, rate), alpha / size
     if reach > needed:
-        enough = next(more for more in range(n + 1, 10_000) if smallest_p(more, test) <= needed)
+        most = n + 1
+        while smallest_p(most, test, rate) > needed:
+            most *= 2
+        enough = bisect_left(range(most), True, lo=n, key=lambda more: smallest_p(more, test, rate) <= needed)
         raise ValueError(
             f"n={n}: {test} cannot go below p = {reach:.2g} and {size} comparisons at alpha = {alpha:g} "
             f"need {needed:.2g}: take at least {enough} seeds"
