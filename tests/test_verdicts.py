@@ -48,6 +48,8 @@ def normal(mean=0.0, n=30, seed=0, sd=1.0):
         ({"alpha": 2}, "c: alpha=2: must be a number from 0 to 1"),
         ({"better": "big"}, "c: better=big: must be lower or higher"),
         ({"restarts": -1}, "c: restarts=-1: must be a number from 0"),
+        ({"step": -1}, "c: step=-1: must be a number from 0"),
+        ({"step": 1, "test": "rate_above"}, "c: step=1: goes with test=greater and test=less only"),
         ({"margn": 0.1}, "c: margn=0.1: unknown key; not one of id, statement"),
     ],
 )
@@ -112,6 +114,20 @@ def test_a_count_of_groups_is_compared_with_the_restarts_that_they_take():
         check([groups], at_most=29)
     check([claim(n=1000, restarts=250)], at_most=2)  # four cells pooled
     check([claim(n=60, restarts=0)], at_most=2)  # rounds of a measurement
+
+
+@pytest.mark.parametrize(
+    ("test", "margin", "included", "excluded"),
+    [("greater", 1, 0.5, 1.5), ("less", -1, -0.5, -1.5), ("less", 0, 0.5, -0.5)],
+)
+def test_a_margin_at_which_counted_values_lie_is_refused(test, margin, included, excluded):
+    message = f"c: margin={margin}: is a value that a step of 1 can give; declare margin={included:g} to include it "
+    with pytest.raises(ValueError, match=f"{message}or margin={excluded:g} to exclude it"):
+        claim(test=test, margin=margin, step=1)
+    one_epoch = np.full(30, float(margin))
+    assert verdict(one_epoch, test=test, margin=margin).p == 1  # without a declared step
+    assert verdict(one_epoch, test=test, margin=included, step=1).verdict == "supported"
+    assert verdict(one_epoch, test=test, margin=excluded, step=1).verdict == "not supported"
 
 
 # --- verdicts ----------------------------------------------------------------------------------------------------

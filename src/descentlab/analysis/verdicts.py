@@ -73,6 +73,8 @@ class Claim:
             where a diverges.
         conditional_on: what the verdict holds for: split, task, width, ...
         restarts: restarts of every cell that give n values; by default n, and 0 where values do not come from restarts.
+        step: distance of neighbouring values where a - b is counted (1 for epochs), 0 where it is not. A margin of
+            `greater` or `less` lies between such values: at one of them, "at least" and "more than" differ.
     """
 
     id: str
@@ -87,6 +89,7 @@ class Claim:
     better: Better
     conditional_on: str
     restarts: int
+    step: float
 
 
 @dataclass(frozen=True)
@@ -167,7 +170,7 @@ def _declared(item: Any, alpha: float) -> Claim:
     if test not in KINDS:
         raise ValueError(f"{name}: test={test}: not one of {', '.join(KINDS)}")
     defaults = {"alpha": alpha, "cases": 1, "margin": MARGINS.get(test), "conditional_on": ""}
-    defaults |= {"restarts": item.get("n")}
+    defaults |= {"restarts": item.get("n"), "step": 0.0}
     values = {**defaults, "better": "lower" if test == "less" else "higher", **item}
     for key in known:
         if values.get(key) is None:
@@ -183,6 +186,7 @@ def _declared(item: Any, alpha: float) -> Claim:
         ("alpha", 0, 1),
         ("margin", -math.inf, math.inf),
         ("restarts", 0, math.inf),
+        ("step", 0, math.inf),
     ):
         number = values[key]
         if isinstance(number, bool) or not isinstance(number, (int, float)) or not low <= number <= high:
@@ -193,7 +197,22 @@ def _declared(item: Any, alpha: float) -> Claim:
         raise ValueError(f"{name}: margin={values['margin']}: test=more_often has none")
     if test in ("rate_above", "rate_below", "within") and not 0 < values["margin"] < 1:
         raise ValueError(f"{name}: margin={values['margin']}: must lie between 0 and 1")
+    if values["step"]:
+        _check_step(name, test, values["margin"], values["step"])
     return Claim(**values)
+
+
+def _check_step(name: str, test: str, margin: float, step: float) -> None:
+    """Refuse a margin at which counted values could lie."""
+    if test not in ("greater", "less"):
+        raise ValueError(f"{name}: step={step}: goes with test=greater and test=less only")
+    if abs(margin / step - round(margin / step)) < 1e-6:
+        lower, upper = margin - step / 2, margin + step / 2
+        at_least, more = (lower, upper) if test == "greater" else (upper, lower)
+        raise ValueError(
+            f"{name}: margin={margin}: is a value that a step of {step:g} can give; declare margin={at_least:g} "
+            f"to include it or margin={more:g} to exclude it"
+        )
 
 
 def check(claims: Sequence[Claim], at_most: float = math.inf) -> None:
