@@ -674,6 +674,25 @@ def test_one_mode_is_not_two_and_two_are_not_one():
     assert dip_test(generator.random(30), seed=1, simulations=50) != dip_test(generator.random(30), simulations=50)
 
 
+@pytest.mark.parametrize("outlier", [1e9, -1e9, 1e300])
+def test_one_distant_value_does_not_hide_two_modes(outlier):
+    generator = np.random.default_rng(10)
+    sample = np.concatenate([generator.normal(size=100), 8 + generator.normal(size=100), [outlier]])
+    found = dip_test(sample, simulations=500)
+    assert found.p_value == 1 / 501
+    assert found.dip == pytest.approx(dip_test(sample[:-1], simulations=1).dip, abs=0.006)  # 1 / n
+    few = np.concatenate([generator.normal(size=6), 8 + generator.normal(size=6), [1e9]])
+    assert dip_test(few, simulations=1).dip == pytest.approx(least_distance_to_a_unimodal_distribution(few), abs=1e-6)
+
+
+def test_the_dip_does_not_depend_on_unit_and_origin():
+    generator = np.random.default_rng(11)
+    sample = np.round(np.concatenate([generator.normal(size=20), 6 + generator.normal(size=20)]), 1)
+    expected = dip_test(sample, simulations=1).dip
+    for scale, shift in ((1e-300, 0.0), (2.0**1000, 0.0), (-4.0, 1e6)):
+        assert dip_test(scale * sample + shift, simulations=1).dip == pytest.approx(expected, abs=1e-9)
+
+
 def test_a_uniform_sample_is_found_to_have_modes_as_often_as_alpha_says():
     samples = np.random.default_rng(9).random((300, 25))
     assert 0.02 < np.mean([dip_test(sample, simulations=400).p_value <= 0.05 for sample in samples]) < 0.09

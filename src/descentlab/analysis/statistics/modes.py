@@ -10,8 +10,6 @@ from numpy.typing import ArrayLike
 from descentlab.analysis.statistics.samples import finite_sample
 from descentlab.nn.initializers import STATISTICS_STREAM, stream
 
-TIE_WIDTH = 1e-10  # of the range: what ties are spread over, where a distribution function must not jump
-
 
 @dataclass(frozen=True)
 class Dip:
@@ -29,9 +27,12 @@ def dip_test(values: ArrayLike, seed: int = 0, simulations: int = 2000) -> Dip:
     uniform distribution is the worst case among unimodal ones, which makes the p-value, by simulation, a cautious one.
 
     Args:
-        values: (n,), finite, n at least 4; a value that repeats is a narrow heap.
+        values: (n,), finite, n at least 4; only equal values are one place, so round what differs by rounding alone.
         seed: of the simulated samples.
         simulations: how many; p cannot go below 1 / (simulations + 1).
+
+    Raises:
+        ValueError: fewer than four values, or one that is not finite.
     """
     sample = finite_sample(values, at_least=4)
     found = _dip(sample)
@@ -47,16 +48,14 @@ def _uniform_dips(n: int, seed: int, simulations: int) -> ndarray:
 
 def _dip(sample: ndarray) -> float:
     """Hartigan's algorithm: the modal interval shrinks until no wider gap between minorant and majorant is left."""
-    n, reach = sample.size, float(np.ptp(sample)) or 1.0
-    values, counts = np.unique(np.round((sample - sample.min()) / reach, 9), return_counts=True)
-    atoms = [value + TIE_WIDTH * np.arange(count) / count for value, count in zip(values, counts, strict=True)]
-    x = np.concatenate(atoms).tolist()
+    n = sample.size
+    x = np.ldexp(np.sort(sample), -int(np.frexp(np.abs(sample).max())[1]))  # products of distances cannot overflow
+    points = x.tolist()
     lower, upper = list(range(n)), list(range(1, n + 1))  # the step function left and right of x, in counts
     first, last, dip = 0, n - 1, 1.0
     while True:
-        minorant, majorant = _hull(x, lower, first, last, 1.0), _hull(x, upper, first, last, -1.0)
-        below = np.interp(x[first : last + 1], [x[i] for i in minorant], [lower[i] for i in minorant])
-        above = np.interp(x[first : last + 1], [x[i] for i in majorant], [upper[i] for i in majorant])
+        minorant, majorant = _hull(points, lower, first, last, 1.0), _hull(points, upper, first, last, -1.0)
+        below, above = _along(x, lower, minorant), _along(x, upper, majorant)
         gap = above - below
         at_minorant = max(minorant, key=lambda i: gap[i - first])
         at_majorant = max(majorant, key=lambda i: gap[i - first])
@@ -87,3 +86,15 @@ def _hull(x: list[float], y: list[int], first: int, last: int, side: float) -> l
             touching.pop()
         touching.append(i)
     return touching
+
+
+def _along(x: ndarray, y: list[int], corners: list[int]) -> ndarray:
+    """A polygon through some of the points, at all points from the first corner to the last; vertical at equal x."""
+    i = np.arange(corners[0], corners[-1] + 1)
+    side = np.minimum(np.searchsorted(corners, i, side="right"), len(corners) - 1)
+    start, end = np.array(corners)[side - 1], np.array(corners)[side]
+    width = x[end] - x[start]
+    with np.errstate(invalid="ignore"):
+        share = np.where(width > 0, (x[i] - x[start]) / width, (i - start) / (end - start))
+    heights = np.array(y)
+    return heights[start] + share * (heights[end] - heights[start])
