@@ -29,7 +29,7 @@ import numpy as np
 from descentlab import tracking
 from descentlab.config import composing
 from descentlab.config import resolving as configs
-from descentlab.tracking import contents, results, servers
+from descentlab.tracking import params, results, servers
 from descentlab.values import InputError, Option
 
 POINTS, SCORES = 20, ("train/loss", "train/accuracy", "validation/loss", "validation/accuracy", "test/loss",
@@ -56,7 +56,7 @@ def plain_loop(uri: str, restarts: int, queue) -> None:
     cell, _, training = prepared(restarts)
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("plain").experiment_id
-    params = [Param(key, value) for key, value in contents.params(cell).items()]
+    settings = [Param(key, value) for key, value in params.params(cell).items()]
     began = time.perf_counter()
     parent = client.create_run(experiment).info.run_id
     for row, seed in enumerate(training.seeds):
@@ -68,7 +68,7 @@ def plain_loop(uri: str, restarts: int, queue) -> None:
             for name in SCORES
             for place, epoch in enumerate(training.epochs)
         ]
-        client.log_batch(run_id, metrics=metrics, params=params)
+        client.log_batch(run_id, metrics=metrics, params=settings)
         client.set_terminated(run_id)
     client.set_terminated(parent)
     queue.put(time.perf_counter() - began)

@@ -36,17 +36,17 @@ def mnist():
 @pytest.fixture(autouse=True)
 def _no_run_is_kept_in_the_clone(tmp_path_factory, monkeypatch):
     """What is not told where to keep its runs keeps them in a folder of the tests."""
-    monkeypatch.setattr("descentlab.tracking.store.home", lambda: tmp_path_factory.getbasetemp() / "home")
+    monkeypatch.setattr("descentlab.tracking.locations.home", lambda: tmp_path_factory.getbasetemp() / "home")
     monkeypatch.delenv("DESCENTLAB_CONF", raising=False)
 
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory):
     """A migrated store without experiments; making one takes two seconds, copying it none."""
-    from descentlab.tracking.store import _create_store
+    from descentlab.tracking.store import create_store
 
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    _create_store(path)
+    create_store(path)
     return path
 
 

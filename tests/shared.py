@@ -182,7 +182,7 @@ def tables(run):
 
 def assert_same_run(one, other):
     """The same bits in metrics and tables."""
-    assert one.metrics == other.metrics
+    np.testing.assert_equal(one.metrics, other.metrics)  # NaN is a value of its own
     assert {key: one.tags.get(key) for key in ("outcome", "diverged")} == {
         key: other.tags.get(key) for key in ("outcome", "diverged")
     }

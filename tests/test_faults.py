@@ -25,7 +25,7 @@ import pytest
 
 from descentlab import tracking
 from descentlab.cli import main as cli
-from descentlab.tracking import scribe
+from descentlab.tracking import writer
 from descentlab.values import Option
 
 WRITING = "while the rows of a cell and of its restarts were written"
@@ -35,9 +35,9 @@ CELLS = ["data=xor", "network.hidden=2", "descent=batch", "restarts=3", "epochs=
 def main(words, log, two):
     """What a process of the tests does: one command, its output in a file; with two, a second process writes."""
     if two:
-        start = scribe.Scribe._start
-        scribe.MUCH = 1
-        scribe.Scribe._start = lambda writer: start(writer) or writer._ready.wait(60)
+        start = writer.CellWriter._start
+        writer.SECOND_PROCESS_WORK = 1
+        writer.CellWriter._start = lambda writer: start(writer) or writer._ready.wait(60)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is born deaf to it
     with Path(log).open("a") as output:
         os.dup2(output.fileno(), 1)

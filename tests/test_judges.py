@@ -9,7 +9,7 @@ from descentlab.config.composing import compose
 from descentlab.nn.trainer import train_recipe
 from descentlab.sweeps import judges
 from descentlab.sweeps import running as sweeps
-from descentlab.tracking import contents, find, open_tracker, results
+from descentlab.tracking import find, open_tracker, results, tables, trainings
 
 
 def trained(*overrides):
@@ -77,12 +77,12 @@ def test_a_table_that_is_no_judgement_is_refused_with_the_judges_name(table, mes
 def test_a_judges_outcomes_take_the_place_of_finite_and_diverged():
     _, training = trained(*STUCK[:-2], "epochs=1", "restarts=60")
     said = pd.DataFrame({"outcome": ["saddle"] * 50 + ["flat minimum"] * 10, "loss_level": ["0"] * 60})
-    table = contents.restart_table(training, said)
+    table = tables.restart_table(training, said)
     assert table["outcome"].value_counts().to_dict() == {"saddle": 50, "flat minimum": 10}
     assert table.columns[-1] == "loss_level"
-    assert contents.outcome_counts(training, said) == {"outcome/saddle": 50, "outcome/flat minimum": 10}
-    assert contents.outcome_counts(training) == {"outcome/finite": 60, "outcome/diverged": 0}
-    stands_for = contents.with_own_run(training, "auto", said)
+    assert tables.outcome_counts(training, said) == {"outcome/saddle": 50, "outcome/flat minimum": 10}
+    assert tables.outcome_counts(training) == {"outcome/finite": 60, "outcome/diverged": 0}
+    stands_for = tables.with_own_run(training, "auto", said)
     assert sum(kind == "flat minimum" for kind in stands_for.values()) >= 1
     assert {0, 1, 2, 50, 51, 52} <= set(stands_for)
 
@@ -170,7 +170,7 @@ def test_a_restart_has_one_finished_run_per_judge_however_often_its_cell_grows(s
 
 
 def test_weights_that_were_too_large_to_be_kept_are_trained_again_to_be_judged(store, kept, monkeypatch):
-    monkeypatch.setattr(contents, "WEIGHTS_LIMIT", 100)
+    monkeypatch.setattr(trainings, "WEIGHTS_LIMIT", 100)
     kept(judge=None)
     kept(judge=by_size)
     unjudged, judged = find(store, "cell")

@@ -113,7 +113,7 @@ def test_presets_are_files_with_the_numbers_of_their_launcher_and_alter_no_hash(
         assert set(yaml.safe_load((folder / f"{name}.yaml").read_text())) == {"name", *defaults}
         assert (given.hash, given.name) == (plain.hash, plain.name)
         assert resolve(given.as_dict()) == given
-        assert "launcher" not in tracking.runs.contents.recorded(given)
+        assert "launcher" not in tracking.params.recorded(given)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,8 @@ from descentlab.data import mnist
 from descentlab.nn import checkpoints
 from descentlab.nn.trainer import iterate
 from descentlab.studies import study
-from descentlab.tracking.store import Store, StoredRun
+from descentlab.tracking.store import Store
+from descentlab.tracking.stored_run import StoredRun
 from descentlab.values import InputError, Option
 
 CANARY = Path("canary")  # made where tests stand by anything that runs what it should only read

@@ -9,7 +9,7 @@ from shared import cell, children, diverged, keep, trained
 
 from descentlab import tracking
 from descentlab.cli import listing
-from descentlab.tracking import manuscripts, results
+from descentlab.tracking import results, trained_cell
 from descentlab.tracking import store as stores
 from descentlab.values import InputError, Option
 
@@ -206,9 +206,9 @@ def test_a_cell_without_a_finite_restart_ranks_last_in_both_directions(option):
 
 def test_a_run_of_an_earlier_version_shows_no_value_older_than_its_last_epoch(option, monkeypatch):
     _, training = trained(cell())
-    whole = manuscripts.metric_rows
+    whole = trained_cell.metric_rows
     monkeypatch.setattr(
-        manuscripts, "metric_rows", lambda *rows: [row for row in whole(*rows) if np.isfinite(row.value)]
+        trained_cell, "metric_rows", lambda *rows: [row for row in whole(*rows) if np.isfinite(row.value)]
     )
     run_id = keep(option, cell(), diverged(training, [0, 1, 2], 2))
     assert np.isnan(tracking.get(option, run_id).metrics["test/loss"])

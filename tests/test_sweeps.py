@@ -16,7 +16,7 @@ from descentlab.cli import planning
 from descentlab.config import composing
 from descentlab.config import resolving as configs
 from descentlab.sweeps import running as sweeps
-from descentlab.tracking import claims, contents, find, patience, results, runs
+from descentlab.tracking import cell_run, find, locations, ownership, results, retrying, tables, trainings
 from descentlab.tracking import store as stores
 from descentlab.values import InputError, Option
 
@@ -76,22 +76,22 @@ def test_of_fewer_restarts_none_is_trained(option, trained):
     _, (whole,) = sweep(option, cell(restarts=4))
     _, (part,) = sweep(option, cell(restarts=1, seed=9))
     assert trained == [(7, 4)]
-    assert_same_training(part, contents.only(whole, np.array([2])))
+    assert_same_training(part, trainings.only(whole, np.array([2])))
 
 
 def test_where_only_the_best_restarts_weights_were_kept_the_best_of_fewer_is_trained_for_them(
     option, trained, monkeypatch
 ):
-    monkeypatch.setattr(contents, "WEIGHTS_LIMIT", 100)
+    monkeypatch.setattr(trainings, "WEIGHTS_LIMIT", 100)
     _, (whole,) = sweep(option, cell(restarts=4))
-    best = int(contents.ranking(whole)[0])
+    best = int(tables.ranking(whole)[0])
     others = [row for row in range(4) if row != best and abs(row - best) <= 3]
     first = 0 if best == 3 else best + 1 if best < 2 else 0
     count = 3 if best == 3 else 4 - first if best < 2 else best
     wanted = list(range(first, first + count))
     assert set(wanted) <= set(others)
     _, (part,) = sweep(option, cell(restarts=count, seed=7 + first))
-    now_best = int(contents.ranking(part)[0])
+    now_best = int(tables.ranking(part)[0])
     assert trained == [(7, 4), (7 + wanted[now_best], 1)]
     run = find(option)[1]
     with np.load(run.artifact("final.npz")) as final:
@@ -169,11 +169,11 @@ def gone(option, config, **tags):
     digest = configs.check(config).digest[:16]
     with tracking.open_tracker(option) as tracker:
         given = {"level": "cell", "config_hash": config.hash, "cell_hash": config.cell_hash, "data_digest": digest}
-        start = claims.owner()["process_start"].rpartition("/")[0] + "/1"
-        given |= {**claims.owner(), "pid": str(process.pid), "process_start": start, **tags}
-        run_id = tracker.create_run("killed", given)
+        start = ownership.owner()["process_start"].rpartition("/")[0] + "/1"
+        given |= {**ownership.owner(), "pid": str(process.pid), "process_start": start, **tags}
+        run_id = tracker.queue.create_run("killed", given)
         for status in ("FINISHED", "RUNNING"):
-            child = tracker.create_run("s7", {"level": "restart", "mlflow.parentRunId": run_id})
+            child = tracker.queue.create_run("s7", {"level": "restart", "mlflow.parentRunId": run_id})
             tracker.client.set_terminated(child, status) if status == "FINISHED" else None
     return run_id
 
@@ -202,17 +202,17 @@ def test_a_cell_that_another_process_trains_is_waited_for_or_taken_over(
             trained.clear()
             (run,) = find(option)
             other.client.update_run(run.run_id, status="RUNNING")
-            for key, value in claims.owner().items():
+            for key, value in ownership.owner().items():
                 other.client.set_tag(run.run_id, key, value)
             taken = run.run_id
         else:
-            taken = gone(option, cell(), **claims.owner())
+            taken = gone(option, cell(), **ownership.owner())
         waits = []
 
         def end(seconds):
             waits.append(seconds)
             if ends == "RUNNING":
-                other.client.set_tag(taken, "process_start", claims.owner()["process_start"] + "1")
+                other.client.set_tag(taken, "process_start", ownership.owner()["process_start"] + "1")
             else:
                 other.client.set_terminated(taken, ends)
 
@@ -225,16 +225,16 @@ def test_a_cell_that_another_process_trains_is_waited_for_or_taken_over(
 
 
 def test_a_run_that_was_given_up_while_it_was_written_does_not_stand(option, monkeypatch):
-    whole = contents.write_weights
+    whole = trainings.write_weights
 
     def given_up(training, folder):
         opened = stores.open_store(option)
         (run,) = find(option, status="RUNNING")
         opened.client.set_terminated(run.run_id, "KILLED")
-        monkeypatch.setattr(contents, "write_weights", whole)
+        monkeypatch.setattr(trainings, "write_weights", whole)
         whole(training, folder)
 
-    monkeypatch.setattr(contents, "write_weights", given_up)
+    monkeypatch.setattr(trainings, "write_weights", given_up)
     sweep(option, cell())
     (run,) = find(option, status=None)
     assert run.status == "KILLED"
@@ -244,11 +244,11 @@ def test_a_run_that_was_given_up_while_it_was_written_does_not_stand(option, mon
 
 
 def test_what_the_store_could_not_take_is_not_trained_again(option, trained, monkeypatch):
-    whole = contents.write_weights
-    monkeypatch.setattr(contents, "write_weights", lambda *arguments: 1 / 0)
+    whole = trainings.write_weights
+    monkeypatch.setattr(trainings, "write_weights", lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         sweep(option, cell())
-    monkeypatch.setattr(contents, "write_weights", whole)
+    monkeypatch.setattr(trainings, "write_weights", whole)
     _, (training,) = sweep(option, cell())
     assert trained == [(7, 3)]
     (run,) = find(option)
@@ -273,20 +273,20 @@ def test_a_plan_holds_every_cell_with_its_configuration(option):
 def test_a_training_that_was_cut_short_goes_on_from_its_checkpoint_to_the_same_bits(option, monkeypatch, capsys):
     often = replace(option, numbers={**option.numbers, "checkpoint_seconds": 0.0})
     config = cell(epochs=12, update="adam", learning_rate=0.01)
-    whole = contents.curve_table
-    record = runs._TrackedCell.record
+    whole = tables.curve_table
+    record = cell_run.TrackedCell.record
 
     def cut(self, given):
         if given.epoch == 7:
             raise KeyboardInterrupt
         record(self, given)
 
-    monkeypatch.setattr(runs._TrackedCell, "record", cut)
+    monkeypatch.setattr(cell_run.TrackedCell, "record", cut)
     with pytest.raises(KeyboardInterrupt):
         sweep(often, config)
     folder = stores.open_store(option).folder / "mlcheckpoints"
     assert len(list(folder.rglob("checkpoint-*.npz"))) == 2
-    monkeypatch.setattr(runs._TrackedCell, "record", record)
+    monkeypatch.setattr(cell_run.TrackedCell, "record", record)
     _, (training,) = sweep(often, config)
     assert "goes on from epoch 6" in capsys.readouterr().err
     assert not list(folder.rglob("checkpoint-*.npz"))
@@ -307,8 +307,8 @@ def test_a_store_that_does_not_answer_is_waited_for_aloud(monkeypatch, capsys):
                 raise answer
             return answer
 
-    monkeypatch.setattr(patience.time, "sleep", lambda seconds: None)
-    assert patience.PatientClient(Client(), "http://host", 60).get_run("x") == "here"
+    monkeypatch.setattr(retrying.time, "sleep", lambda seconds: None)
+    assert retrying.RetryingClient(Client(), "http://host", 60).get_run("x") == "here"
     said = capsys.readouterr().err
     assert "http://host does not answer; waiting for up to 60 s more" in said
     assert "answers again" in said
@@ -320,7 +320,7 @@ def test_a_store_that_never_answers_is_given_up_with_what_to_do():
             raise ConnectionError("refused")
 
     with pytest.raises(InputError, match=r"has not answered for 0 s; start the server again, then the same command"):
-        patience.PatientClient(Client(), "http://host", 0).get_run("x")
+        retrying.RetryingClient(Client(), "http://host", 0).get_run("x")
 
 
 def test_a_refusal_is_not_waited_for():
@@ -329,7 +329,7 @@ def test_a_refusal_is_not_waited_for():
             raise ValueError("no such run")
 
     with pytest.raises(ValueError, match="no such run"):
-        patience.PatientClient(Client(), "http://host", 60).get_run("x")
+        retrying.RetryingClient(Client(), "http://host", 60).get_run("x")
 
 
 # --- learning rates ----------------------------------------------------------------------------------------------
@@ -405,17 +405,17 @@ def test_a_stack_that_fails_marks_all_of_its_cells_and_the_others_go_on(option, 
 def test_a_stack_that_was_cut_short_goes_on_from_its_checkpoint_to_the_same_bits(option, stacks, monkeypatch, capsys):
     often = replace(option, numbers={**option.numbers, "checkpoint_seconds": 0.0})
     cells = rates(0.1, 0.5, epochs=6)
-    record = runs._TrackedCell.record
+    record = cell_run.TrackedCell.record
 
     def cut(self, given):
         if given.epoch == 4:
             raise KeyboardInterrupt
         record(self, given)
 
-    monkeypatch.setattr(runs._TrackedCell, "record", cut)
+    monkeypatch.setattr(cell_run.TrackedCell, "record", cut)
     with pytest.raises(KeyboardInterrupt):
         sweep(often, *cells)
-    monkeypatch.setattr(runs._TrackedCell, "record", record)
+    monkeypatch.setattr(cell_run.TrackedCell, "record", record)
     _, together = sweep(often, *cells)
     assert "goes on from epoch 3" in capsys.readouterr().err
     _, alone = sweep(option, replace(cells[1], resume=False))
@@ -428,7 +428,7 @@ def test_a_stack_that_was_cut_short_goes_on_from_its_checkpoint_to_the_same_bits
 
 def test_a_plan_says_what_is_there_and_what_the_rest_would_take(option):
     cells = [cell(restarts=2), cell(restarts=4), cell(activation="relu")]
-    before = planning.plan(cells, Option("local", {"uri": str(stores.home() / "nowhere.db")}))
+    before = planning.plan(cells, Option("local", {"uri": str(locations.home() / "nowhere.db")}))
     assert "cells     3: 0 there already, 0 partly, 3 to do\nrestarts  9: 0 there already, 9 to train" in before
     assert "from a few epochs timed now (for 3 of 3)" in before
     assert "computed from the sizes" in before
@@ -444,7 +444,7 @@ def test_a_plan_says_what_is_there_and_what_the_rest_would_take(option):
 
 def test_the_status_counts_what_is_planned_done_running_failed_and_diverged(option, monkeypatch):
     arms = [cell(activation=name, restarts=1) for name in ("tanh", "relu", "elu", "silu", "gelu")]
-    whole = runs._TrackedCell.finish
+    whole = cell_run.TrackedCell.finish
 
     def finish(self, training, **more):
         if self.name.startswith("relu"):
@@ -453,13 +453,13 @@ def test_the_status_counts_what_is_planned_done_running_failed_and_diverged(opti
             raise KeyboardInterrupt
         return whole(self, training, **more)
 
-    monkeypatch.setattr(runs._TrackedCell, "finish", finish)
+    monkeypatch.setattr(cell_run.TrackedCell, "finish", finish)
     with pytest.raises(KeyboardInterrupt):
         sweep(option, *arms, label="mine")
-    monkeypatch.setattr(runs._TrackedCell, "finish", whole)
+    monkeypatch.setattr(cell_run.TrackedCell, "finish", whole)
     last = find(option, sweep="last", status=None)[0].tags["sweep"]
     gone(option, arms[3], **{"sweep": last})
-    gone(option, arms[4], **claims.owner(), sweep=last)
+    gone(option, arms[4], **ownership.owner(), sweep=last)
     header, row, *_ = planning.status([], option).splitlines()
     assert header.split()[-7:] == ["planned", "done", "running", "failed", "killed", "to", "do"]
     assert row.split()[-6:] == ["5", "1", "1", "1", "2", "3"]

@@ -20,9 +20,19 @@ from shared import cell, children, diverged, gone, keep, trained
 from descentlab import tracking
 from descentlab.config import resolving as configs
 from descentlab.nn.trainer import Record, iterate
-from descentlab.tracking import checksums, contents, manuscripts, runs, scribe
+from descentlab.tracking import (
+    cell_run,
+    checksums,
+    environment,
+    locations,
+    params,
+    tables,
+    trained_cell,
+    trainings,
+    writer,
+)
 from descentlab.tracking import store as stores
-from descentlab.tracking.store import home
+from descentlab.tracking.locations import home
 from descentlab.values import InputError, Option
 
 
@@ -43,13 +53,13 @@ def statuses(option):
 
 
 def test_the_default_store_lies_at_the_root_of_the_clone(monkeypatch):
-    monkeypatch.setattr(stores, "home", home)
+    monkeypatch.setattr(locations, "home", home)
     root = Path(__file__).resolve().parents[1]
     assert tracking.store_uri(Option("local", {"uri": "auto"})) == f"sqlite:///{root / 'mlflow.db'}"
 
 
 def test_the_default_store_of_an_installed_wheel_lies_in_the_working_directory(monkeypatch, tmp_path):
-    monkeypatch.setattr(contents, "__file__", str(tmp_path / "site-packages/descentlab/tracking/contents.py"))
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "site-packages/descentlab/tracking/contents.py"))
     monkeypatch.chdir(tmp_path)
     assert home() == tmp_path
 
@@ -77,7 +87,7 @@ def test_a_store_is_in_write_ahead_mode_and_leaves_no_unfinished_file(empty_stor
 def test_an_unfinished_store_is_made_anew(tmp_path, monkeypatch):
     (tmp_path / "mlflow.db.new").write_text("killed half way")
     monkeypatch.setattr(stores, "_migrate", lambda path: sqlite3.connect(path).close())
-    stores._create_store(tmp_path / "mlflow.db")
+    stores.create_store(tmp_path / "mlflow.db")
     assert [path.name for path in tmp_path.glob("mlflow.db*") if path.suffix != ".lock"] == ["mlflow.db"]
 
 
@@ -145,7 +155,7 @@ def test_another_programs_database_is_refused_untouched(tmp_path):
 
 
 def test_a_folder_in_place_of_the_store_is_refused_in_one_line(tmp_path):
-    with pytest.raises(InputError, match=r"tracking.uri=sqlite:.*unable to open database file$"):
+    with pytest.raises(InputError, match=r"tracking.uri=.*: is a folder; name a file in it"):
         tracking.open_tracker(Option("local", {"uri": str(tmp_path)}))
 
 
@@ -179,8 +189,8 @@ def test_a_cell_is_a_parent_with_one_nested_run_per_restart(option):
 
 
 def test_a_runs_duration_is_that_of_its_training(option, monkeypatch):
-    whole, written = contents.write_weights, []
-    monkeypatch.setattr(contents, "write_weights", lambda *some: written.append(1000 * time.time()) or whole(*some))
+    whole, written = trainings.write_weights, []
+    monkeypatch.setattr(trainings, "write_weights", lambda *some: written.append(1000 * time.time()) or whole(*some))
     run_id = keep(option, cell(restarts=2), *reversed(trained(cell(restarts=2))))
     client = stores.open_store(option).client
     for info in (client.get_run(run_id).info, *(run.info for run in children(option, run_id))):
@@ -233,7 +243,7 @@ def test_tags_say_what_the_bits_depend_on(option):
 
 
 def test_the_blas_that_is_named_is_numpys_whatever_else_is_loaded():
-    code = "from descentlab.tracking import contents; print(contents.environment()['blas'])"
+    code = "from descentlab.tracking import environment; print(environment.environment()['blas'])"
     alone, beside = (
         subprocess.run([sys.executable, "-c", first + code], capture_output=True, text=True, check=True).stdout
         for first in ("", "import scipy.linalg; ")
@@ -288,7 +298,7 @@ def test_a_long_curve_is_thinned_in_the_store_and_whole_in_the_artifact(option):
     run_id = keep(option, cell(epochs=400, restarts=1))
     steps = [entry.step for entry in history(option, run_id, "test/loss")]
     assert (steps[0], steps[-1]) == (0, 400)
-    assert manuscripts.CELL_POINTS / 2 < len(steps) <= manuscripts.CELL_POINTS
+    assert trained_cell.CELL_POINTS / 2 < len(steps) <= trained_cell.CELL_POINTS
     assert len(pd.read_parquet(tracking.get(option, run_id).artifact("curves.parquet"))) == 401
 
 
@@ -297,7 +307,7 @@ def test_a_childs_long_curve_is_thinned_with_both_ends_kept(option):
     steps = [entry.step for entry in history(option, run.info.run_id, "test/loss")]
     assert steps[0] == 0
     assert steps[-1] == 150
-    assert len(steps) <= manuscripts.CHILD_POINTS
+    assert len(steps) <= trained_cell.CHILD_POINTS
 
 
 def test_every_stored_number_before_the_last_step_is_finite_and_every_step_an_integer(option):
@@ -328,26 +338,26 @@ def test_parent_means_are_over_the_finite_restarts_and_say_how_many_were_left_ou
 def test_a_diverged_restart_ranks_worst():
     _, training = trained(cell())
     best = int(np.argmin(training.curves["validation/loss"][-1]))
-    assert contents.ranking(training)[0] == best
-    assert contents.ranking(diverged(training, [best], 3))[-1] == best
+    assert tables.ranking(training)[0] == best
+    assert tables.ranking(diverged(training, [best], 3))[-1] == best
     marked = replace(training, diverged_epoch=np.where(np.arange(3) == best, 4, -1))  # its loss still looks the best
-    assert contents.ranking(marked)[-1] == best
+    assert tables.ranking(marked)[-1] == best
 
 
 @pytest.mark.parametrize(("given", "number"), [("all", 4), ("none", 0)])
 def test_children_can_be_asked_for_or_left_out(option, given, number, monkeypatch):
-    monkeypatch.setattr(contents, "CHILDREN_LIMIT", 2)
+    monkeypatch.setattr(tables, "CHILDREN_LIMIT", 2)
     option = replace(option, numbers={**option.numbers, "children": given})
     assert len(children(option, keep(option, cell(restarts=4)))) == number
 
 
 def test_of_many_restarts_the_telling_ones_get_a_run(option, monkeypatch):
-    monkeypatch.setattr(contents, "CHILDREN_LIMIT", 10)
+    monkeypatch.setattr(tables, "CHILDREN_LIMIT", 10)
     _, training = trained(cell(restarts=12))
     training = diverged(training, [0, 2, 4, 6], 1)
     run_id = keep(option, cell(restarts=12), training)
     nested = {run.info.run_name: run.data.tags for run in children(option, run_id)}
-    order = 7 + contents.ranking(training)
+    order = 7 + tables.ranking(training)
     stands_for = {name: tags["stands_for"] for name, tags in nested.items()}
     assert stands_for[f"s{order[0]}"] == "best"
     assert stands_for[f"s{order[6]}"] == "median"
@@ -447,10 +457,10 @@ class Canary:
 
 
 def test_of_weights_that_are_too_large_the_best_restarts_are_kept(option, monkeypatch):
-    monkeypatch.setattr(contents, "WEIGHTS_LIMIT", 100)
+    monkeypatch.setattr(trainings, "WEIGHTS_LIMIT", 100)
     _, training = trained(cell())
     run = tracking.get(option, keep(option, cell(), training))
-    best = contents.ranking(training)[0]
+    best = tables.ranking(training)[0]
     with np.load(run.artifact("initial.npz"), allow_pickle=False) as initial:
         assert initial["seeds"].tolist() == [7 + best]
         np.testing.assert_array_equal(initial["W1"], training.initial.W[0][[best]])
@@ -458,12 +468,12 @@ def test_of_weights_that_are_too_large_the_best_restarts_are_kept(option, monkey
 
 def test_where_a_run_was_tracked_is_not_kept_with_it():
     secret = replace(cell(), tracking=Option("server", {"uri": "https://me:secret@host", "experiment": "x"}))
-    assert "secret" not in json.dumps(contents.recorded(secret))
-    assert configs.resolve(contents.recorded(secret)).hash == cell().hash
+    assert "secret" not in json.dumps(params.recorded(secret))
+    assert configs.resolve(params.recorded(secret)).hash == cell().hash
 
 
 def test_a_long_cell_shows_its_means_while_it_trains(option, monkeypatch):
-    monkeypatch.setattr(runs, "FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr(cell_run, "FLUSH_SECONDS", 0.0)
     config = cell()
     dataset = configs.check(config)
     with tracking.open_tracker(option) as tracker:
@@ -516,7 +526,7 @@ def test_what_goes_wrong_while_writing_marks_the_run_and_comes_back(option, monk
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(contents, "write_weights", full)
+    monkeypatch.setattr(trainings, "write_weights", full)
     with pytest.raises(InputError, match=r"tracking.uri=sqlite:.*No space left on device"):
         keep(option, cell())
     (run,) = tracking.find(option, status=None)
@@ -528,7 +538,7 @@ def test_a_child_that_cannot_be_written_is_not_left_running(option, monkeypatch)
     with tracking.open_tracker(option) as tracker:
         with tracker.cell(cell(), dataset) as run:
             tracker.flush()
-            monkeypatch.setattr(contents, "params", lambda config: {"a [name] that is refused": 1})
+            monkeypatch.setattr(params, "params", lambda config: {"a [name] that is refused": 1})
             run.finish(training)
         with pytest.raises(InputError, match="Invalid"):
             tracker.flush()
@@ -536,11 +546,11 @@ def test_a_child_that_cannot_be_written_is_not_left_running(option, monkeypatch)
 
 
 def test_the_cells_after_one_that_could_not_be_written_are_kept(option, monkeypatch):
-    whole = contents.write_weights
+    whole = trainings.write_weights
     _, training = trained(cell())
     with tracking.open_tracker(option) as tracker:
         for seed, writes in ((7, lambda *arguments: 1 / 0), (8, whole)):
-            monkeypatch.setattr(contents, "write_weights", writes)
+            monkeypatch.setattr(trainings, "write_weights", writes)
             with tracker.cell(cell(seed=seed)) as run:
                 run.finish(training)
             with pytest.raises(ZeroDivisionError) if seed == 7 else contextlib.nullcontext():
@@ -609,23 +619,23 @@ def test_closing_gives_the_signals_back(option):
 @contextlib.contextmanager
 def second_process(tracker):
     """The tracker's scribe with its process up."""
-    tracker.scribe._start()
-    assert tracker.scribe._ready.wait(60)
-    yield tracker.scribe._worker.process
+    tracker.queue.writer._start()
+    assert tracker.queue.writer._ready.wait(60)
+    yield tracker.queue.writer._worker.process
 
 
 @pytest.mark.slow
 def test_restarts_that_two_processes_write_are_those_that_one_writes(option, monkeypatch):
     dataset, training = trained(cell(restarts=40))
     alone = keep(option, cell(restarts=40), training, dataset)
-    here, whole = [], manuscripts.Manuscript.write_restart
+    here, whole = [], trained_cell.TrainedCell.write_restart
 
     def write(self, store, row, stands_for):
         here.append(row)
         whole(self, store, row, stands_for)
         time.sleep(0.3)  # the other draws first, and imports for it
 
-    monkeypatch.setattr(manuscripts.Manuscript, "write_restart", write)
+    monkeypatch.setattr(trained_cell.TrainedCell, "write_restart", write)
     with tracking.open_tracker(option) as tracker, second_process(tracker) as process:
         with tracker.cell(cell(restarts=40), dataset) as run:
             run.finish(training)
@@ -646,7 +656,7 @@ def test_restarts_that_two_processes_write_are_those_that_one_writes(option, mon
 @pytest.mark.parametrize(("dies", "message"), [(False, "Invalid"), (True, "is gone")])
 def test_a_cell_whose_second_process_cannot_write_is_not_finished(option, monkeypatch, dies, message):
     dataset, training = trained(cell(restarts=12))
-    monkeypatch.setattr(scribe.Scribe, "_here", lambda *arguments: None)  # all is left to the other
+    monkeypatch.setattr(writer.CellWriter, "_here", lambda *arguments: None)  # all is left to the other
     with tracking.open_tracker(option) as tracker, second_process(tracker) as process:
         with tracker.cell(cell(restarts=12), dataset) as run:
             tracker.flush()
@@ -670,10 +680,10 @@ def test_the_second_process_ends_with_a_first_one_that_is_killed(option):
         import sys, time
         from descentlab.values import Option
         from descentlab.tracking import open_tracker
-        scribe = open_tracker(Option("local", {"uri": sys.argv[1], "experiment": "tests"})).scribe
-        scribe._start()
-        scribe._ready.wait(60)
-        print(scribe._worker.process.pid, flush=True)
+        writer = open_tracker(Option("local", {"uri": sys.argv[1], "experiment": "tests"})).queue.writer
+        writer._start()
+        writer._ready.wait(60)
+        print(writer._worker.process.pid, flush=True)
         time.sleep(60)
     """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -162,7 +162,7 @@ def _port(text: str) -> int:
 
 def _server(words: list[str]) -> int:
     from descentlab.tracking import serve_shared
-    from descentlab.tracking.store import home
+    from descentlab.tracking.locations import home
 
     known = ("port", "folder", "hosts", "origins", "auth")
     given = {}

@@ -14,8 +14,7 @@ from descentlab.nn.memory import parameter_count
 from descentlab.nn.trainer import Recipe, train_recipe
 from descentlab.sweeps import running as sweeps
 from descentlab.tracking import NoStore, Planned, StoredRun, find, upkeep
-from descentlab.tracking.claims import given_up
-from descentlab.tracking.plans import key_of
+from descentlab.tracking.ownership import given_up
 from descentlab.values import InputError, Option, shown
 
 SWEEPS = 10  # that `status` shows where nothing else is asked for
@@ -35,7 +34,7 @@ def plan(cells: Sequence[Config], option: Option) -> str:
     """
     wanted = sweeps.different([Planned(cell, configuration.check(cell).digest) for cell in cells])
     kept = _finished(option) if any(cell.resume for cell in cells) else []
-    keys = {key_of(run) for run in kept}
+    keys = {run.key for run in kept}
     there = [cell for cell in wanted if cell.key in keys]
     missing = [(cell, _missing(cell, kept)) for cell in wanted if cell.key not in keys]
     partly = sum(0 < left < cell.config.restarts for cell, left in missing)
@@ -68,7 +67,7 @@ def _missing(cell: Planned, kept: Sequence[StoredRun]) -> int:
     wanted = range(cell.config.seed, cell.config.seed + cell.config.restarts)
     held: set[int] = set()
     for run in kept:
-        same_data = key_of(run).partition("-")[2] == cell.key.partition("-")[2]
+        same_data = run.key.partition("-")[2] == cell.key.partition("-")[2]
         if same_data and run.tags.get("cell_hash") == cell.config.cell_hash:
             first, count = int(run.params["seed"]), int(run.params["restarts"])
             held.update(range(max(first, wanted.start), min(first + count, wanted.stop)))
@@ -101,7 +100,7 @@ def _estimated_seconds(missing: Sequence[tuple[Planned, int]], kept: Sequence[St
 
 
 def _params(cell: Config) -> dict[str, str]:
-    from descentlab.tracking.contents import params
+    from descentlab.tracking.params import params
 
     return params(cell)
 
@@ -162,7 +161,7 @@ def _estimated_bytes(
 
 def _computed_bytes(cell: Config) -> float:
     """Bytes of a restart's weights and curves, and its share of a cell's figures."""
-    from descentlab.tracking.contents import WEIGHTS_LIMIT
+    from descentlab.tracking.trainings import WEIGHTS_LIMIT
 
     dataset = configuration.check(cell)
     recipe = configuration.recipe(cell, dataset)
@@ -220,8 +219,8 @@ def _progress(record: StoredRun, option: Option) -> list[dict[str, str]]:
             now = run.status.lower()
             if now == "running" and given_up(run.tags, run.started):
                 now = "killed"
-            if state.get(key_of(run)) != "finished":
-                state[key_of(run)] = now
+            if state.get(run.key) != "finished":
+                state[run.key] = now
                 lost += int(run.tags.get("diverged", 0)) if now == "finished" else 0
         counts = Counter(state.get(key, "waiting") for key in keys)
         rows.append(

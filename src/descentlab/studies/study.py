@@ -36,8 +36,8 @@ from descentlab.values import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
 
+    from descentlab.figures import Figure
     from descentlab.sweeps.judges import Judge
     from descentlab.tracking import StoredRun, SummaryRun, Tracker, results
     from descentlab.values import Option
@@ -285,12 +285,13 @@ def _run(
 
 def _cut_short(tracker: "Tracker", settings: Mapping[str, str]) -> "StoredRun | None":
     """The last run of a study with these settings and by this code, if it did not end."""
-    from descentlab.tracking import contents, find
+    from descentlab.tracking import find
+    from descentlab.tracking.environment import environment
 
     last = find(tracker, "summary", where={key: settings[key] for key in ("study", "form")}, status=None, limit=1)
     if not last or last[0].status == "FINISHED" or last[0].params.get("overrides", "") != settings["overrides"]:
         return None
-    same = last[0].tags.get("git_commit") == contents.environment().get("git_commit")
+    same = last[0].tags.get("git_commit") == environment().get("git_commit")
     return last[0] if same else None
 
 

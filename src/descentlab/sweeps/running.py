@@ -30,7 +30,8 @@ from descentlab.nn.trainer import Recipe, Record, Splits, Training, iterate
 from descentlab.sweeps import launchers
 from descentlab.sweeps.judges import judged
 from descentlab.tracking import CellRun, Claim, FinishedRun, Planned, StoreLost, open_tracker, part_id
-from descentlab.tracking.contents import SPOOL, all_weights, joined, only, ranking, read_spooled, read_training
+from descentlab.tracking.tables import ranking
+from descentlab.tracking.trainings import SPOOL, all_weights, joined, only, read_spooled, read_training
 from descentlab.values import InputError, Option, refusal, shown
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def run(
 
     def take(place: int) -> Claim:
         if found := standing.get(planned[place].key):
-            tracker.adopt(found, sweep, numbered[place], queue[place].name)
+            tracker.add_to_sweep(found, sweep, numbered[place], queue[place].name)
             return Claim(finished=found)
         return tracker.claim(planned[place], configuration.check(queue[place]), sweep, numbered[place], fresh)
 
@@ -288,7 +289,7 @@ def _settle_stack(
 
 
 def stored_training(cell: Config, run: "StoredRun") -> Training:
-    """A finished run as the Training it was; see `contents.read_training` for weights that were too many to be kept.
+    """A finished run as the Training it was; see `trainings.read_training` for weights that were too many to be kept.
 
     Raises:
         InputError: if an artifact is missing.
@@ -504,7 +505,7 @@ def _fan_out(
                 left -= set(group)
                 show(group)
                 if isinstance(found, launchers.WorkerLost):
-                    tracker.bury([cells[place] for place in group])
+                    tracker.give_up_lost([cells[place] for place in group])
                 outcomes = [found] * len(group) if isinstance(found, Exception) else found
                 for one, outcome in zip((cells[place] for place in group), outcomes, strict=True):
                     if isinstance(outcome, Exception):
@@ -516,7 +517,7 @@ def _fan_out(
                     kept.run_id, kept.finished = run_id, True
                     yield one, (replace(training, recipe=configuration.recipe(cell, configuration.check(cell))), kept)
     finally:
-        tracker.bury([cells[place] for place in left])
+        tracker.give_up_lost([cells[place] for place in left])
 
 
 def _groups(cells: Sequence[Planned], workers: int) -> list[list[int]]:

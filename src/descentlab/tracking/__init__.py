@@ -13,14 +13,17 @@ or repeated is in its artifacts, and the rows of the store serve MLflow's own ta
 
 from descentlab.interrupts import Terminated
 from descentlab.tracking import upkeep
-from descentlab.tracking.claims import Claim
-from descentlab.tracking.contents import long_form
-from descentlab.tracking.patience import StoreLost
+from descentlab.tracking.cell_run import CellRun, Claim, FinishedRun, SummaryRun
+from descentlab.tracking.locations import store_uri
 from descentlab.tracking.plans import Planned, part_id
+from descentlab.tracking.reading import find, get
 from descentlab.tracking.replaying import Replay, replay
-from descentlab.tracking.runs import CellRun, FinishedRun, SummaryRun, Tracker, open_tracker
+from descentlab.tracking.retrying import StoreLost
 from descentlab.tracking.serving import addresses, serve_shared, serve_ui, ui
-from descentlab.tracking.store import NoStore, StoredRun, find, get, store_uri
+from descentlab.tracking.store import NoStore
+from descentlab.tracking.stored_run import StoredRun
+from descentlab.tracking.tables import long_form
+from descentlab.tracking.tracker import Tracker, open_tracker
 
 __all__ = [
     "CellRun",

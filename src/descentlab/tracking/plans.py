@@ -8,14 +8,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from descentlab.config.configuration import Config, flattened
-from descentlab.tracking.contents import DIGEST_LENGTH, recorded
+from descentlab.tracking.params import DIGEST_LENGTH, recorded
 from descentlab.values import shown
-
-if TYPE_CHECKING:
-    from descentlab.tracking.store import StoredRun
 
 MOST_NAMED = 6  # values of a key that a difference lists
 
@@ -32,11 +29,6 @@ class Planned:
     def key(self) -> str:
         """What one finished run stands for: all that alters results, the data's values included."""
         return f"{self.config.hash}-{self.digest[:DIGEST_LENGTH]}"
-
-
-def key_of(run: "StoredRun") -> str:
-    """The key that a stored run was trained for."""
-    return f"{run.tags.get('config_hash', '')}-{run.tags.get('data_digest', run.digest)}"
 
 
 Parts = Mapping[str, Sequence[Planned]]  # "" is the only part of a command's sweep

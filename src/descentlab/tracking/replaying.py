@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy import ndarray
 
-from descentlab.tracking.contents import curve_table, environment, weight_arrays
-from descentlab.tracking.store import get
+from descentlab.tracking.environment import environment
+from descentlab.tracking.reading import get
+from descentlab.tracking.tables import curve_table
+from descentlab.tracking.trainings import weight_arrays
 from descentlab.values import InputError, Option
 
 if TYPE_CHECKING:

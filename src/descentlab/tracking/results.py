@@ -12,13 +12,14 @@ import numpy as np
 import pandas as pd
 from numpy import ndarray
 
-from descentlab.tracking import StoredRun, Tracker, find, get, long_form
-from descentlab.tracking.contents import valid_table
-from descentlab.values import InputError, Option
+from descentlab.tracking.reading import Source, find, get
+from descentlab.tracking.stored_run import StoredRun
+from descentlab.tracking.tables import long_form, valid_table
+from descentlab.values import InputError
 
 
 def cells(
-    source: Option | Tracker,
+    source: Source,
     sweep: str | None = None,
     where: Mapping[str, Any] | None = None,
     status: str | None = "FINISHED",
@@ -42,7 +43,7 @@ def cells(
 
 
 def restarts(
-    source: Option | Tracker,
+    source: Source,
     sweep: str | None = None,
     where: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
@@ -54,7 +55,7 @@ def restarts(
 
 
 def curves(
-    source: Option | Tracker,
+    source: Source,
     sweep: str | None = None,
     where: Mapping[str, Any] | None = None,
     metrics: Collection[str] | None = None,
@@ -75,7 +76,7 @@ class Weights:
     final: dict[str, ndarray]
 
 
-def weights(source: Option | Tracker, run_id: str) -> Weights:
+def weights(source: Source, run_id: str) -> Weights:
     """The weights of a cell's restarts (only the best one's where all are too large), or of one restart.
 
     Raises:

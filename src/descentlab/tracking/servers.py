@@ -23,8 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from descentlab.interrupts import terminable
-from descentlab.tracking.store import check_database, exclusive, one_line, shown
+from descentlab.tracking.locations import exclusive, one_line
+from descentlab.tracking.store import check_database
 from descentlab.values import InputError
+from descentlab.values import without_password as shown
 
 DATABASE = "mlflow"
 START_SECONDS = 120.0  # a busy machine takes its time

@@ -8,20 +8,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from descentlab.tracking.locations import store_uri
 from descentlab.tracking.plans import member_tag
+from descentlab.tracking.reading import SWEEP_LENGTH, find, last_sweep, quoted, reading
 from descentlab.tracking.servers import mlflow_server, shared_store
-from descentlab.tracking.store import (
-    SWEEP_LENGTH,
-    Store,
-    StoredRun,
-    find,
-    last_sweep,
-    quoted,
-    reading,
-    shown,
-    store_uri,
-)
+from descentlab.tracking.store import Store
+from descentlab.tracking.stored_run import StoredRun
 from descentlab.values import Option
+from descentlab.values import without_password as shown
 
 
 def addresses(option: Option, base: str) -> dict[str, str]:

@@ -8,7 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from descentlab.tracking.store import StoredRun, _sqlite_path, find, reading, shown, store_errors
+from descentlab.tracking.locations import sqlite_path, store_errors
+from descentlab.tracking.reading import find, reading
+from descentlab.tracking.stored_run import StoredRun
+from descentlab.values import without_password as shown
 
 if TYPE_CHECKING:
     from descentlab.values import Option
@@ -42,7 +45,7 @@ def _each(uri: str, change: Callable[[str], None], runs: Sequence[StoredRun]) ->
 def sizes(option: "Option") -> tuple[str, int | None, int | None]:
     """A store's address, and the bytes of its database and of its artifacts; None where they are not files here."""
     uri = reading(option).uri
-    path = _sqlite_path(uri)
+    path = sqlite_path(uri)
     if path is None:
         return shown(uri), None, None
     database = sum(_size(path.with_name(path.name + ending)) for ending in ("", "-wal"))

@@ -12,8 +12,8 @@ import numpy as np
 from numpy import ndarray
 
 from descentlab.config.configuration import Config
-from descentlab.tracking import checksums, claims, contents
-from descentlab.tracking.contents import DIGEST_LENGTH
+from descentlab.tracking import checksums, ownership, params, tables, trainings
+from descentlab.tracking.params import DIGEST_LENGTH
 from descentlab.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from descentlab.data.loading import Dataset
     from descentlab.nn.trainer import Training
 
+
 CELL_POINTS = 200  # logged epochs that a cell shows in the store; the whole curves are in its Parquet
 CHILD_POINTS = 20  # likewise of a restart's losses and scores
 CHILD_LAYER_POINTS = 2  # likewise of norms per layer; a row costs 0.1 ms, and a sweep has many restarts
@@ -31,7 +32,7 @@ DATASET_TRIES = 3
 
 
 @dataclass(frozen=True)
-class Opening:
+class NewCell:
     """What is known of a cell before it is trained.
 
     Attributes:
@@ -48,15 +49,15 @@ class Opening:
         """Write params, the dataset and config.json."""
         from mlflow.entities import Param
 
-        params = [Param(key, value) for key, value in contents.params(self.config).items()]
-        store.client.log_batch(self.run_id, params=params)
+        rows = [Param(key, value) for key, value in params.params(self.config).items()]
+        store.client.log_batch(self.run_id, params=rows)
         if self.inputs:
             _log_inputs(store, self.run_id, self.inputs)
         store.client.log_text(self.run_id, _config_text(self.config), "config.json")
 
 
 @dataclass(frozen=True)
-class Manuscript:
+class TrainedCell:
     """A trained cell: `write_cell` and `write_restart` for each of `rows`, in any order and at once, then `conclude`.
 
     Attributes:
@@ -90,7 +91,7 @@ class Manuscript:
         judge = self.tags.get("judge", "")
         sources = set(self.reused.values())
         alike = {one for one in sources if store.client.get_run(one).data.tags.get("judge", "") == judge}
-        own = contents.with_own_run(self.training, self.children, self.judgement)
+        own = tables.with_own_run(self.training, self.children, self.judgement)
         seeds = self.training.seeds
         return {row: why for row, why in own.items() if self.reused.get(int(seeds[row])) not in alike}
 
@@ -99,10 +100,10 @@ class Manuscript:
         from mlflow.entities import RunTag
 
         training = self.training
-        shown = contents.thinned(len(training.epochs), CELL_POINTS)
+        shown = tables.thinned(len(training.epochs), CELL_POINTS)
         left = np.array([place for place in shown if int(training.epochs[place]) not in self.written], dtype=np.int64)
-        curves = contents.valid_curves(training)
-        series = contents.cell_series({name: values[left] for name, values in curves.items()})
+        curves = tables.valid_curves(training)
+        series = tables.cell_series({name: values[left] for name, values in curves.items()})
         metrics = self._metrics(series, training.epochs[left])
         ended = training.outcome
         tags = {"outcome": str(ended[0]) if len(set(ended)) == 1 else "mixed"}
@@ -112,9 +113,9 @@ class Manuscript:
             listed = ",".join(dict.fromkeys(self.reused.values()))
             tags |= {"reused": str(len(self.reused)), "reused_from": listed}
         if len(training.seeds) == 1:
-            tags |= contents.verdict_tags(training, 0, self.judgement)
+            tags |= tables.verdict_tags(training, 0, self.judgement)
         else:
-            counts = contents.outcome_counts(training, self.judgement)
+            counts = tables.outcome_counts(training, self.judgement)
             metrics += self._metrics({name: np.array([count]) for name, count in counts.items()}, training.epochs[-1:])
         with tempfile.TemporaryDirectory(prefix="descentlab-") as folder:
             self._fill(Path(folder))
@@ -126,16 +127,16 @@ class Manuscript:
     def _fill(self, folder: Path) -> None:
         """Make the artifacts."""
         training = self.training
-        contents.curve_table(training).to_parquet(folder / "curves.parquet", index=False)
-        curves = contents.curve_table(training, contents.valid_curves(training))
-        restarts = contents.restart_table(training, self.judgement)
+        tables.curve_table(training).to_parquet(folder / "curves.parquet", index=False)
+        curves = tables.curve_table(training, tables.valid_curves(training))
+        restarts = tables.restart_table(training, self.judgement)
         restarts.to_parquet(folder / "restarts.parquet", index=False)
-        contents.write_weights(training, folder)
-        drawn = training.epochs[contents.thinned(len(training.epochs), FIGURE_POINTS)]
-        scores = [column for column in curves if contents.is_score(column) or "/" not in column]
+        trainings.write_weights(training, folder)
+        drawn = training.epochs[tables.thinned(len(training.epochs), FIGURE_POINTS)]
+        scores = [column for column in curves if tables.is_score(column) or "/" not in column]
         about = {"cell": self.config.name, "data": self.config.data.name, "loss": self.config.loss.name}
         shown = curves.loc[curves["epoch"].isin(drawn), scores]
-        contents.draw(shown.assign(**about), restarts.assign(**about), folder)
+        draw(shown.assign(**about), restarts.assign(**about), folder)
 
     def write_restart(self, store: Store, row: int, stands_for: str) -> None:
         """Write a run of a restart's own; by the client's calls, as the fluent ones nest it by MLFLOW_RUN_ID."""
@@ -149,28 +150,46 @@ class Manuscript:
             "level": "restart",
             "mlflow.parentRunId": self.run_id,
             "config_hash": config.hash,
-            **contents.verdict_tags(training, row, self.judgement),
+            **tables.verdict_tags(training, row, self.judgement),
         }
         if stands_for:
             tags["stands_for"] = stands_for
-        metrics, curves = [], contents.valid_curves(training)
+        metrics, curves = [], tables.valid_curves(training)
         for scores, most in ((True, CHILD_POINTS), (False, CHILD_LAYER_POINTS)):
-            kept = contents.thinned(len(training.epochs), most)
-            series = {name: curve[kept, row] for name, curve in curves.items() if contents.is_score(name) == scores}
+            kept = tables.thinned(len(training.epochs), most)
+            series = {name: curve[kept, row] for name, curve in curves.items() if tables.is_score(name) == scores}
             metrics += self._metrics(series, training.epochs[kept])
-        params = [Param(key, value) for key, value in contents.params(config).items()]
+        settings = [Param(key, value) for key, value in params.params(config).items()]
         client = store.client
         run_id = client.create_run(str(store.experiment_id), self.began, tags, f"s{seed}").info.run_id
-        client.log_batch(run_id, metrics=metrics, params=params)
+        client.log_batch(run_id, metrics=metrics, params=settings)
         client.set_terminated(run_id, status="FINISHED", end_time=self.ended)
 
     def conclude(self, store: Store) -> None:
         """Let the run stand, with everything written."""
-        claims.conclude(store, self.run_id, self.ended)
+        ownership.conclude(store, self.run_id, self.ended)
 
     def _metrics(self, series: Mapping[str, ndarray], epochs: ndarray) -> "list[Metric]":
         rows = metric_rows(series, epochs.tolist(), self.times, self.ended, int(self.training.epochs[-1]))
         return rows[::-1]  # MLflow replaces its latest value at every row that is later than those before
+
+
+def draw(curves: "pd.DataFrame", restarts: "pd.DataFrame", folder: Path) -> None:
+    """Draw a cell's usual figures into a folder.
+
+    Args:
+        curves: as from `curve_table`, with columns cell, data and loss.
+        restarts: as from `restart_table`, likewise.
+        folder: gets learning_curves.png, and spread.png where there is more than one restart.
+    """
+    from descentlab import figures
+
+    figures.save(figures.learning_curves(tables.long_form(curves)), folder / "learning_curves.png", dpi=100, last=True)
+    if len(restarts) > 1:
+        title = f"Where the {len(restarts)} restarts of {restarts['cell'].iloc[0]} ended"
+        about = ["cell", "data", "loss"]
+        figure = figures.ends(restarts, tables.telling(restarts.drop(columns=about)), title=title)
+        figures.save(figure, folder / "spread.png", dpi=100, last=True)
 
 
 def metric_rows(
@@ -200,7 +219,7 @@ def metric_rows(
 
 
 def _config_text(config: Config) -> str:
-    return json.dumps(contents.recorded(config), indent=2) + "\n"
+    return json.dumps(params.recorded(config), indent=2) + "\n"
 
 
 def _log_inputs(store: Store, run_id: str, inputs: "list[DatasetInput]") -> None:

@@ -22,7 +22,7 @@ class StoreLost(InputError):
     """The store has not answered for as long as it was to be waited for."""
 
 
-class PatientClient:
+class RetryingClient:
     """MLflow's client, each call of which is tried again while the store does not answer.
 
     A call that the store has carried out, but whose answer was lost, is carried out twice: params, metrics and tags are
@@ -37,7 +37,7 @@ class PatientClient:
             name: of the store, for people.
             seconds: how long to wait for it.
         """
-        self.impatient = client
+        self.direct = client
         self._name, self._seconds = name, seconds
         self._lock = threading.Lock()
         self.outages = 0
@@ -46,7 +46,7 @@ class PatientClient:
 
     def __getattr__(self, name: str) -> Any:
         """A method of the client, with patience."""
-        method = getattr(self.impatient, name)
+        method = getattr(self.direct, name)
         return functools.partial(self._call, method) if callable(method) else method
 
     def _call(self, method: Callable[..., Any], *arguments: Any, **more: Any) -> Any:

@@ -15,16 +15,16 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from descentlab.nn.workers import NotSent, Worker, WorkerGone
-from descentlab.tracking.manuscripts import Manuscript, Opening
-from descentlab.tracking.store import Store, client_of
+from descentlab.tracking.store import Store, open_client
+from descentlab.tracking.trained_cell import NewCell, TrainedCell
 
-MUCH = 150  # restarts' worth of writing from which a second process is worth its start
-CELL = 15  # restarts that a cell's tables, weights and figures cost as much as
-BATCH = 4  # restarts that it gets at once
+SECOND_PROCESS_WORK = 150  # restarts' worth of writing from which a second process is worth its start
+CELL_WORK = 15  # restarts that a cell's tables, weights and figures cost as much as
+RESTARTS_AT_ONCE = 4  # restarts that it gets at once
 PAUSE_SECONDS = 0.02  # how often the first process looks whether it has to help
 
 
-class Scribe:
+class CellWriter:
     """Writes into one experiment of a store, for one thread; `expect` and `hurry` are another's."""
 
     def __init__(self, store: Store) -> None:
@@ -33,11 +33,11 @@ class Scribe:
         self._expected = self._seen = self._waiting = 0
         self._worker: Worker | None = None
         self._starting = threading.Lock()
-        self._asking = ThreadPoolExecutor(1, thread_name_prefix="scribe")
+        self._asking = ThreadPoolExecutor(1, thread_name_prefix="writer")
         self._ready = threading.Event()  # the second process has opened the store
 
     @contextlib.contextmanager
-    def hurry(self) -> Iterator[None]:
+    def urgently(self) -> Iterator[None]:
         """Someone waits meanwhile: the first process helps."""
         self._waiting += 1
         try:
@@ -47,10 +47,10 @@ class Scribe:
 
     def expect(self, cells: int, restarts: int) -> None:
         """Be ready for so many more cells, with so many runs of restarts in all."""
-        self._expected += CELL * cells + restarts
+        self._expected += CELL_WORK * cells + restarts
         self._start_for(self._expected)
 
-    def open(self, opening: Opening) -> None:
+    def open(self, opening: NewCell) -> None:
         """Write what is known before training."""
         if self._ready.is_set():
             with contextlib.suppress(WorkerGone):
@@ -58,7 +58,7 @@ class Scribe:
                 return
         opening.write(self._store)
 
-    def write(self, cell: Manuscript) -> None:
+    def write(self, cell: TrainedCell) -> None:
         """Write a trained cell; when this returns or raises, nobody writes any more.
 
         Raises:
@@ -71,11 +71,11 @@ class Scribe:
         except WorkerGone as error:
             raise MlflowException("the process that writes beside this one is gone") from error
 
-    def _write(self, cell: Manuscript) -> None:
+    def _write(self, cell: TrainedCell) -> None:
         rows = cell.rows(self._store)
-        self._seen += CELL + len(rows)  # not all are expected
+        self._seen += CELL_WORK + len(rows)  # not all are expected
         self._start_for(self._seen)
-        heap = _Heap(rows)
+        heap = _Queue(rows)
         there = self._asking.submit(self._there, cell, heap) if self._worker else None
         taken = False
         try:
@@ -88,7 +88,7 @@ class Scribe:
         else:
             cell.conclude(self._store)
 
-    def _here(self, cell: Manuscript, heap: "_Heap") -> None:
+    def _here(self, cell: TrainedCell, heap: "_Queue") -> None:
         with heap.closed_by_errors():
             while not heap.empty:
                 if self._ready.is_set() and not self._waiting and not heap.only_here:
@@ -96,7 +96,7 @@ class Scribe:
                 else:
                     _write_parts(self._store, cell, heap.take(1))
 
-    def _there(self, cell: Manuscript, heap: "_Heap") -> bool:
+    def _there(self, cell: TrainedCell, heap: "_Queue") -> bool:
         """Have the second process write, once it is up; whether it knows the cell."""
         with heap.closed_by_errors():
             while not self._ready.wait(PAUSE_SECONDS):
@@ -108,23 +108,23 @@ class Scribe:
                 heap.only_here = True
                 return False
             while not heap.empty:
-                self._ask("write", heap.take(BATCH))
+                self._ask("write", heap.take(RESTARTS_AT_ONCE))
         return True
 
     def _start_for(self, work: int) -> None:
         with self._starting:
-            if self._worker is None and work >= MUCH and self._store.uri.startswith("sqlite:"):
+            if self._worker is None and work >= SECOND_PROCESS_WORK and self._store.uri.startswith("sqlite:"):
                 self._start()
 
     def _start(self) -> None:
         with contextlib.suppress(OSError):  # one that does not come up is not needed
             self._worker = worker = Worker()
-            threading.Thread(target=self._await, args=(worker,), name="scribe-start", daemon=True).start()
+            threading.Thread(target=self._await, args=(worker,), name="writer-start", daemon=True).start()
 
     def _await(self, worker: Worker) -> None:
         with contextlib.suppress(Exception):  # likewise
-            worker.hold(Desk(self._store))
-            worker.call("unlock")
+            worker.hold(RemoteWriter(self._store))
+            worker.call("open_store")
             self._ready.set()
 
     def _ask(self, method: str, *arguments: Any) -> None:
@@ -143,23 +143,23 @@ class Scribe:
             self._worker = None
 
 
-class Desk:
+class RemoteWriter:
     """What the second process holds: the store, and the cell that it helps with."""
 
     def __init__(self, store: Store) -> None:
         """Take along where the store is, but not its client."""
         self._place = store.uri, store.experiment, store.experiment_id
 
-    def unlock(self) -> None:
+    def open_store(self) -> None:
         """Open the store."""
         uri, experiment, experiment_id = self._place
-        self._store = Store(client_of(uri), uri, experiment, experiment_id)
+        self._store = Store(open_client(uri), uri, experiment, experiment_id)
 
-    def open(self, opening: Opening) -> None:
+    def open(self, opening: NewCell) -> None:
         """Write what is known before training."""
         opening.write(self._store)
 
-    def take(self, cell: Manuscript) -> None:
+    def take(self, cell: TrainedCell) -> None:
         """Have this cell in hand from now on."""
         self._cell = cell
 
@@ -176,7 +176,7 @@ class Desk:
 Part = tuple[int, str] | None  # a row and what it stands for; None is the cell itself
 
 
-def _write_parts(store: Store, cell: Manuscript, parts: Sequence[Part]) -> None:
+def _write_parts(store: Store, cell: TrainedCell, parts: Sequence[Part]) -> None:
     for part in parts:
         if part is None:
             cell.write_cell(store)
@@ -184,7 +184,7 @@ def _write_parts(store: Store, cell: Manuscript, parts: Sequence[Part]) -> None:
             cell.write_restart(store, *part)
 
 
-class _Heap:
+class _Queue:
     """The parts of a cell, which two threads take from."""
 
     def __init__(self, rows: Mapping[int, str]) -> None:

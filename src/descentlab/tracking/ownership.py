@@ -10,35 +10,16 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from descentlab.tracking.store import Store, StoredRun, search, to_disk
-
-if TYPE_CHECKING:
-    from descentlab.tracking.runs import CellRun
+from descentlab.tracking.reading import search
+from descentlab.tracking.store import Store
+from descentlab.tracking.stored_run import local_folder
 
 BEAT_SECONDS = 30.0
 MISSED_BEATS = 5  # without a sign of life for so many, a run is given up wherever it was trained
 REASON_LENGTH = 1000  # MLflow cuts tags at 8000 characters
-
-
-@dataclass(frozen=True)
-class Claim:
-    """What a process that wanted to train a key was given.
-
-    Attributes:
-        run: to be trained by us; None where it is done or taken.
-        finished: the run that stands for the key already.
-        holder: who is training it, for people; "" unless it is taken.
-        parents: finished runs of the same cell, whose restarts need not be trained again; of the same judge first.
-    """
-
-    run: "CellRun | None" = None
-    finished: "StoredRun | None" = None
-    holder: str = ""
-    parents: "list[StoredRun]" = field(default_factory=list)
 
 
 def owner() -> dict[str, str]:
@@ -101,9 +82,6 @@ def _process_start(pid: int) -> str:
     return f"{boot}/{table}/" + ("" if fields[0] in "ZX" else fields[19])
 
 
-# --- how a run ends ----------------------------------------------------------------------------------------------
-
-
 def conclude(store: Store, run_id: str, ended: int) -> None:
     """Let a written run stand, unless another process has given it up meanwhile and trains it anew.
 
@@ -122,6 +100,15 @@ def conclude(store: Store, run_id: str, ended: int) -> None:
             return
     tags = store.client.get_run(run_id).data.tags
     give_up(store, run_id, status, tags.get("reason", "given up by another process"))
+
+
+def to_disk(artifacts: str) -> None:
+    """See to it that a run's files outlive a power cut, where they are on this machine."""
+    folder = local_folder(artifacts)
+    for path in sorted(folder.rglob("*")) if folder else []:
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
 
 
 def give_up(store: Store, run_id: str, status: str, reason: str) -> None:

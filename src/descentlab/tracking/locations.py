@@ -1,0 +1,108 @@
+"""Where a store is: its address, the file of an SQLite store, and the lock beside it."""
+
+import contextlib
+import os
+import re
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from descentlab.tracking.environment import clone
+from descentlab.values import InputError, Option
+from descentlab.values import without_password as shown
+
+
+def home() -> Path:
+    """Where the default store lies: the clone's root, or the working directory for an installed wheel."""
+    return clone() or Path.cwd()
+
+
+def store_uri(option: Option) -> str:
+    """The absolute address of an option's store; its `uri` may be auto, a path, sqlite:/// or a server's address."""
+    uri = option.numbers.get("uri")
+    if uri in (None, "", "auto"):
+        if option.name == "server":
+            raise InputError(
+                f"tracking.uri={uri or ''}: tracking=server needs an address such as http://127.0.0.1:5000"
+            )
+        path = home() / "mlflow.db"
+    elif "://" not in str(uri):
+        path = Path(str(uri))
+    elif str(uri).startswith("sqlite:///"):
+        path = Path(unquote(str(uri).removeprefix("sqlite:///")))
+    elif re.match(r"postgresql(\+\w+)?://.", str(uri)):
+        return str(uri)
+    elif re.match(r"https?://.", str(uri)):
+        return _signed_in(str(uri))
+    else:
+        scheme = str(uri).split("://", maxsplit=1)[0]
+        raise InputError(f"tracking.uri={scheme}://...: must start with sqlite:///, http://, https:// or postgresql://")
+    return sqlite_uri(path.absolute())
+
+
+def _signed_in(uri: str) -> str:
+    """A server's address without the user and password it may hold, which go where MLflow looks for them.
+
+    In the address they would be in every message of its client, and in every process that is started with it.
+    """
+    user, _, _ = urlsplit(uri).netloc.rpartition("@")
+    if user:
+        name, _, password = user.partition(":")
+        os.environ |= {"MLFLOW_TRACKING_USERNAME": unquote(name), "MLFLOW_TRACKING_PASSWORD": unquote(password)}
+    return uri.replace(f"//{user}@", "//", 1) if user else uri
+
+
+def sqlite_uri(path: Path) -> str:
+    """The address of an SQLite file."""
+    return "sqlite:///" + path.as_posix().replace("%", "%25").replace("?", "%3F")
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The file of an SQLite address; None for any other store."""
+    return Path(unquote(uri.removeprefix("sqlite:///"))) if uri.startswith("sqlite:///") else None
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, seconds: float = 300) -> Iterator[None]:
+    """Hold the lock beside a path; SQLite's own kind, which works everywhere and dies with its holder.
+
+    Raises:
+        sqlite3.Error: if it is not to be had, or another holds it all the while.
+    """
+    connection = sqlite3.connect(path.with_name(f"{path.name}.lock"), timeout=seconds, isolation_level=None)
+    try:
+        connection.execute("BEGIN EXCLUSIVE")
+        yield
+    finally:
+        connection.close()
+
+
+def one_line(error: BaseException) -> str:
+    """What went wrong in one line, without SQLAlchemy's statement and links."""
+    text = str(error).strip().splitlines()
+    line = text[0].strip() if text else ""
+    if "error code 401" in line:
+        return "not let in; MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD must hold a user of the server"
+    return shown(re.sub(r"^\((?:sqlite3|psycopg)\.\w+\) ", "", line)) or type(error).__name__
+
+
+@contextlib.contextmanager
+def store_errors(uri: str) -> Iterator[None]:
+    """Turn what a broken or absent store raises into one line."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
+        raise InputError(f"tracking.uri={shown(uri)}: {one_line(error)}") from error
+
+
+@contextlib.contextmanager
+def file_errors(path: Path) -> Iterator[None]:
+    """The same before MLflow is there."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise InputError(f"tracking.uri={sqlite_uri(path)}: {one_line(error)}") from error

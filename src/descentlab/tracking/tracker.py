@@ -1,0 +1,382 @@
+"""Trackers: they find what is stored, claim cells, and hand finished ones to the writer."""
+
+import contextlib
+import functools
+import getpass
+import itertools
+import json
+import secrets
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from descentlab.config.configuration import Config
+from descentlab.interrupts import terminable
+from descentlab.tracking import checksums, environment, ownership, params, plans, tables, trained_cell
+from descentlab.tracking.cell_run import CellRun, Claim, SummaryRun, TrackedCell
+from descentlab.tracking.locations import store_errors
+from descentlab.tracking.params import DIGEST_LENGTH
+from descentlab.tracking.plans import Parts, Planned, member, member_tag
+from descentlab.tracking.reading import quoted, search
+from descentlab.tracking.retrying import RetryingClient
+from descentlab.tracking.store import EXPERIMENT, Store, open_store
+from descentlab.tracking.stored_run import StoredRun
+from descentlab.tracking.trained_cell import NewCell
+from descentlab.tracking.write_queue import WriteQueue
+from descentlab.values import InputError, Option
+from descentlab.values import without_password as shown
+
+if TYPE_CHECKING:
+    from descentlab.data.loading import Dataset
+
+
+FEW_KEYS = 50  # that are looked up one by one; for more, all finished cells are read at once
+CHECKPOINTS = "mlcheckpoints"  # beside the store: what must outlive a crash until its run is written
+UNLABELLED = "command line"  # sweeps that are no experiment's or study's
+
+
+class Tracker:
+    """Keeps runs; this one keeps nothing. Opened by `open_tracker`, used as a context or closed by hand.
+
+    Attributes:
+        sweep: the tag that joins the cells of one sweep, unless `tags` names another.
+        location: where to look, for people.
+    """
+
+    location = "not tracked"
+
+    def __init__(self) -> None:
+        self.sweep = _new_sweep()
+
+    def __enter__(self) -> "Tracker":
+        """Return itself."""
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Write what is left; a run still open when an error ended the work is marked with it."""
+        self.close(error)
+
+    def cell(self, config: Config, dataset: "Dataset | None" = None, tags: Mapping[str, str] | None = None) -> CellRun:
+        """Open a run for one configuration, whatever there is already."""
+        return CellRun(config.name)
+
+    def begin(self, parts: Parts, label: str = "", fresh: bool = False) -> str:
+        """Take up the sweep that is defined so, or found one; `sweep` is its id then.
+
+        Args:
+            parts: its cells, part by part.
+            label: of the experiment or study; the newest sweep with this label is what differences are told from.
+            fresh: found a new one in any case.
+
+        Returns:
+            What the user should know of it, in a line; "" for nothing.
+        """
+        return ""
+
+    def standing(self, cells: Sequence[Planned]) -> dict[str, StoredRun]:
+        """The finished runs that stand for some keys already: key -> run."""
+        return {}
+
+    def add_to_sweep(self, run: StoredRun, sweep: str, place: int, name: str) -> None:
+        """Make a finished run a member of a sweep, with its place and name there."""
+
+    def claim(
+        self, cell: Planned, dataset: "Dataset | None", sweep: str = "", place: int = 0, fresh: bool = False
+    ) -> Claim:
+        """Be the one process that trains a cell, unless it is done or another is at it.
+
+        Args:
+            cell: what is to be trained.
+            dataset: its data.
+            sweep: the sweep (or part of one) that it is trained for.
+            place: in that sweep.
+            fresh: only runs of this very sweep count as done.
+        """
+        return Claim(run=self.cell(cell.config, dataset))
+
+    def expect(self, cells: Sequence[Config]) -> None:
+        """Be ready to keep these cells soon."""
+
+    def give_up_lost(self, cells: Sequence[Planned]) -> None:
+        """Mark the runs of some cells whose processes are gone, before anyone wants to train them again."""
+
+    @contextlib.contextmanager
+    def summary(
+        self, name: str, config: Mapping[str, Any] | None = None, tags: Mapping[str, str] | None = None
+    ) -> Iterator[SummaryRun]:
+        """Open a run for what is said over many cells."""
+        yield SummaryRun(None)
+
+    def flush(self) -> None:
+        """Wait until everything is written; raise what went wrong with it."""
+
+    def opened(self) -> Store:
+        """The store for reading, with everything written.
+
+        Raises:
+            InputError: if nothing is kept.
+        """
+        raise InputError("tracking=none: keeps nothing that could be read; choose tracking=local")
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Flush and end; `error` is why the work ended early."""
+
+
+class _StoreTracker(Tracker):
+    def __init__(self, store: Store, children: str, checkpoint_seconds: float) -> None:
+        super().__init__()
+        self.checkpoint_seconds = checkpoint_seconds
+        self.store, self.client, self.children = store, store.client, children
+        self.location = f"experiment {store.experiment} in {shown(store.uri)}"
+        self.queue = WriteQueue(store)
+        self._open: dict[str, TrackedCell] = {}
+        self._places = itertools.count()
+        self._heartbeat: threading.Thread | None = None
+        self._stop = threading.Event()
+        self._signals = contextlib.ExitStack()
+        self._signals.enter_context(terminable())
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Flush and end; `error` is why the work ended early."""
+        try:
+            self.queue.close(error)
+        finally:
+            self._stop.set()
+            self._signals.close()
+
+    def flush(self) -> None:
+        """Wait until everything is written; raise what went wrong with it."""
+        self.queue.flush()
+
+    def opened(self) -> Store:
+        """The store for reading, with everything written."""
+        self.flush()
+        return self.store
+
+    def _tags(self, level: str, more: Mapping[str, str] | None) -> dict[str, str]:
+        return {
+            "level": level,
+            "sweep": self.sweep,
+            "process": self.queue.process,
+            "mlflow.user": _user(),
+            "mlflow.source.type": "LOCAL",
+            "mlflow.source.name": "descentlab",
+            **environment.environment(),
+            **{key: str(value) for key, value in (more or {}).items()},
+        }
+
+    def cell(self, config: Config, dataset: "Dataset | None" = None, tags: Mapping[str, str] | None = None) -> CellRun:
+        """Open a run for one configuration, whatever there is already."""
+        planned = Planned(config, dataset.digest if dataset else "")
+        with store_errors(self.store.uri):
+            return self._opened(planned, dataset, (tags or {}).get("sweep", self.sweep), next(self._places), tags)
+
+    def _opened(
+        self,
+        cell: Planned,
+        dataset: "Dataset | None",
+        sweep: str,
+        place: int,
+        more: Mapping[str, str] | None = None,
+    ) -> "TrackedCell":
+        config = cell.config
+        tags = (
+            self._tags("cell", more)
+            | ownership.owner()
+            | {"sweep": sweep, member_tag(sweep): member(place, config.name)}
+        )
+        tags |= {"config_hash": config.hash, "cell_hash": config.cell_hash, "data_digest": cell.digest[:DIGEST_LENGTH]}
+        tags |= {"judge": cell.judge} if cell.judge else {}
+        checkpoints = self.store.folder / CHECKPOINTS / str(self.store.experiment_id) / cell.key
+        run = TrackedCell(self.queue, config, tags, checkpoints, self.checkpoint_seconds, self.children)
+        self._open[str(run.run_id)] = run
+        if self._heartbeat is None:
+            self._heartbeat = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+            self._heartbeat.start()
+        inputs = [trained_cell.dataset_input(dataset)] if dataset else []
+        opening = NewCell(str(run.run_id), config, inputs)
+        run.submit(functools.partial(self.queue.writer.open, opening))
+        return run
+
+    def _beat(self) -> None:
+        """Say every so often that what is open here is alive."""
+        while not self._stop.wait(ownership.BEAT_SECONDS):
+            for run_id, run in list(self._open.items()):
+                if run.ended:
+                    self._open.pop(run_id, None)
+                    continue
+                with contextlib.suppress(Exception):  # the next beat may get through
+                    client = self.client
+                    client = getattr(client, "direct", client)
+                    client.set_tag(run_id, "heartbeat", ownership.beat())
+
+    def begin(self, parts: Parts, label: str = "", fresh: bool = False) -> str:
+        """Take up the sweep that is defined so, or found one; `sweep` is its id then."""
+        label, defined = label or UNLABELLED, plans.definition(label or UNLABELLED, parts)
+        plan, size = plans.written(label, parts), sum(len(cells) for cells in parts.values())
+        with store_errors(self.store.uri), self.store.exclusive():
+            test = f"tags.definition = '{defined}'"
+            known = [] if fresh else search(self.store, ["tags.level = 'sweep'", test], limit=1)
+            if known:
+                (record,) = known
+                self.sweep, run_id = record.tags["sweep"], record.run_id
+                self.client.set_tag(run_id, "at_work", f"{time.time():.3f}")
+                if record.status == "FINISHED":
+                    return ""
+            else:
+                before = search(self.store, ["tags.level = 'sweep'", f"tags.label = {quoted(label)}"], limit=1)
+                self.sweep = _new_sweep()
+                tags = {"label": label, "definition": defined, "cells": str(size), "at_work": f"{time.time():.3f}"}
+                tags["parts"] = " ".join(plans.part_id(self.sweep, part) for part in parts)
+                run_id = self.queue.create_run(label, self._tags("sweep", tags))
+            self.client.log_text(run_id, plan, "plan.json")
+            self.client.set_terminated(run_id, status="FINISHED")
+        if known or fresh or not before or (label == UNLABELLED and min(size, int(before[0].tags["cells"])) == 1):
+            return ""
+        with contextlib.suppress(InputError):  # a record that was cut short has no plan
+            earlier = before[0].artifact("plan.json").read_text(encoding="utf-8")
+            if differs := plans.difference(earlier, plan):
+                return f"differs from {label} as swept before ({before[0].tags['sweep']}): {differs}"
+        return ""
+
+    def standing(self, cells: Sequence[Planned]) -> dict[str, StoredRun]:
+        """The finished runs that stand for some keys already: key -> run."""
+        tests = ["tags.level = 'cell'", "attributes.status = 'FINISHED'"]
+        hashes = {cell.config.hash for cell in cells}
+        one_by_one = [[f"tags.config_hash = '{one}'"] for one in hashes] if len(hashes) <= FEW_KEYS else [[]]
+        found = [run for more in one_by_one for run in search(self.store, [*tests, *more])]
+        judges = {cell.key: cell.judge for cell in cells}
+        return {run.key: run for run in found if judges.get(run.key) == run.tags.get("judge", "")}
+
+    def add_to_sweep(self, run: StoredRun, sweep: str, place: int, name: str) -> None:
+        """Make a finished run a member of a sweep, with its place and name there."""
+        tag, value = member_tag(sweep), member(place, name)
+        if run.tags.get(tag) != value:
+            with store_errors(self.store.uri):
+                self.client.set_tag(run.run_id, tag, value)
+
+    def claim(
+        self, cell: Planned, dataset: "Dataset | None", sweep: str = "", place: int = 0, fresh: bool = False
+    ) -> Claim:
+        """Be the one process that trains a cell, unless it is done or another is at it."""
+        sweep, digest = sweep or self.sweep, cell.digest[:DIGEST_LENGTH]
+        while True:
+            with store_errors(self.store.uri), self.store.exclusive():
+                runs = search(self.store, ["tags.level = 'cell'", f"tags.cell_hash = '{cell.config.cell_hash}'"])
+                runs = [run for run in runs if run.key.endswith(f"-{digest}")]
+                if fresh:
+                    runs = [run for run in runs if member_tag(sweep) in run.tags]
+                finished = [run for run in runs if run.status == "FINISHED"]
+                same = [run for run in runs if run.key == cell.key and run.tags.get("judge", "") == cell.judge]
+                stands = [run for run in same if run.status == "FINISHED"]
+                if stands:
+                    members = [run for run in stands if member_tag(sweep) in run.tags]
+                    chosen = members[0] if members else stands[-1]
+                    self.add_to_sweep(chosen, sweep, place, cell.config.name)
+                    return Claim(finished=chosen)
+                at_it = [run for run in same if run.status == "RUNNING"]
+                ours = [run for run in at_it if run.run_id in self._open]
+                if not ours:
+                    for run in at_it:
+                        reason = ownership.given_up(run.tags, run.started)
+                        if run.tags.get("process") == self.queue.process:
+                            reason = "its creation was not confirmed"
+                        if not reason:
+                            return Claim(holder=ownership.holder(run.tags, run.started))
+                        ownership.give_up(self.store, run.run_id, "KILLED", reason)
+                    finished.sort(key=lambda run: run.tags.get("judge", "") != cell.judge)  # whose restarts are ours
+                    return Claim(run=self._opened(cell, dataset, sweep, place), parents=finished)
+            self.queue.drain()  # a run of our own that is still being written
+            for run in ours:
+                if self._open[run.run_id].ended:
+                    del self._open[run.run_id]
+
+    def expect(self, cells: Sequence[Config]) -> None:
+        """Be ready to keep these cells soon."""
+        self.queue.writer.expect(len(cells), sum(tables.own_runs(cell.restarts, self.children) for cell in cells))
+
+    def give_up_lost(self, cells: Sequence[Planned]) -> None:
+        """Mark the runs of some cells whose processes are gone, before anyone wants to train them again."""
+        keys = {cell.key for cell in cells}
+        if not keys:
+            return
+        with contextlib.suppress(Exception), self.store.exclusive():  # else who claims them next will find them
+            for run in search(self.store, ["tags.level = 'cell'", "attributes.status = 'RUNNING'"]):
+                if run.key in keys and (reason := ownership.given_up(run.tags, run.started)):
+                    ownership.give_up(self.store, run.run_id, "KILLED", reason)
+
+    @contextlib.contextmanager
+    def summary(
+        self, name: str, config: Mapping[str, Any] | None = None, tags: Mapping[str, str] | None = None
+    ) -> Iterator[SummaryRun]:
+        """Open a run for what is said over many cells."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        self.flush()
+        rows = {key: value for key, value in (config or {}).items() if not isinstance(value, Mapping)}
+        with store_errors(self.store.uri):
+            run_id = self.queue.create_run(name, self._tags("summary", tags))
+        try:
+            with store_errors(self.store.uri):  # first, so that a run which is cut short says what it was
+                settings = [Param(params.safe_name(key), params.plain(value)[:500]) for key, value in rows.items()]
+                self.client.log_batch(run_id, params=settings)
+            with tempfile.TemporaryDirectory(prefix="descentlab-") as folder:
+                run = SummaryRun(Path(folder), lambda path: self.client.log_artifact(run_id, str(path)))
+                run.run_id = run_id
+                yield run
+                if config:
+                    run.text("config.json", json.dumps(config, indent=2, default=str) + "\n")
+                seal = checksums.seal(Path(folder))
+                with store_errors(self.store.uri):
+                    self.client.log_batch(
+                        run_id,
+                        metrics=[Metric(key, value, params.milliseconds(), 0) for key, value in run._metrics.items()],
+                        tags=[RunTag(key, value) for key, value in seal.items()],
+                    )
+                    self.client.log_artifacts(run_id, folder)
+                    self.client.set_terminated(run_id, status="FINISHED")
+        except BaseException as error:
+            self.queue.mark(run_id, error)
+            raise
+
+
+def _new_sweep() -> str:
+    return time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return "unknown"
+
+
+def open_tracker(option: Option, experiment: str = EXPERIMENT) -> Tracker:
+    """Open the tracker that a configuration asks for.
+
+    Args:
+        option: name local, server or none; numbers uri, experiment and children (auto, all or none).
+        experiment: the experiment's name where the option leaves it open.
+
+    Returns:
+        A Tracker; with name none, one that keeps nothing.
+
+    Raises:
+        InputError: for a store that cannot be created, opened or reached.
+    """
+    if option.name == "none":
+        return Tracker()
+    children = str(option.numbers.get("children", "auto"))
+    if children not in tables.CHILDREN:
+        raise InputError(f"tracking.children={children}: not one of {', '.join(tables.CHILDREN)}")
+    store = open_store(option, experiment)
+    if not store.uri.startswith("sqlite:"):
+        patience = float(option.numbers.get("patience", 300.0))
+        client: Any = RetryingClient(store.client, shown(store.uri), patience)
+        store = replace(store, client=client)
+    return _StoreTracker(store, children, float(option.numbers.get("checkpoint_seconds", 600.0)))
