@@ -24,7 +24,7 @@ from descentlab.nn.descent import DESCENTS
 from descentlab.nn.initializers import INITIALIZERS, ORDER_STREAM, default_initializer, stream
 from descentlab.nn.losses import LOSSES
 from descentlab.nn.memory import Parameters
-from descentlab.nn.trainer import Recipe
+from descentlab.nn.recipe import Recipe
 from descentlab.nn.updates import UPDATES
 
 Weights = list[tuple[ndarray, ndarray]]  # per layer W (R, n_out, n_in) and b (R, n_out)

@@ -42,7 +42,7 @@ from descentlab.nn.activations import identity
 from descentlab.nn.losses import LOSSES
 from descentlab.nn.memory import Parameters, input_table, parameter_count, target_table
 from descentlab.nn.network import Network, gradient
-from descentlab.nn.trainer import Training
+from descentlab.nn.recipe import Training
 from descentlab.studies.study import Part, Study, main
 from descentlab.sweeps import judges
 

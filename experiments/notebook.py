@@ -28,11 +28,10 @@ import sys
 import numpy as np
 import pandas as pd
 
-from descentlab import figures
+from descentlab import figures, train
 from descentlab.config import resolving as config
 from descentlab.config.composing import compose
 from descentlab.nn.initializers import draw, notebook
-from descentlab.nn.trainer import train
 from descentlab.studies.study import Part, Study, main
 
 PRINTED_WEIGHTS = {  # of layers [10, 5, 5, 3]; the notebook's output ends within W2

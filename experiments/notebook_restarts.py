@@ -34,7 +34,7 @@ from descentlab.config import resolving as config
 from descentlab.config.composing import compose
 from descentlab.config.configuration import Config
 from descentlab.data.loading import Dataset
-from descentlab.nn.trainer import Training
+from descentlab.nn.recipe import Training
 from descentlab.studies.study import Part, Study, main
 
 PRINTED = {  # split -> test accuracy after each of 25 epochs of the run that was tested on it

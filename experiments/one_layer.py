@@ -39,7 +39,7 @@ from descentlab.config.configuration import Config
 from descentlab.data.loading import Dataset
 from descentlab.nn.activations import OUTPUTS
 from descentlab.nn.network import Network
-from descentlab.nn.trainer import Training
+from descentlab.nn.recipe import Training
 from descentlab.studies.study import Part, Study, main
 
 SQUARE, SMALL, ENTROPY = "squared error, N(0, 1)", "squared error, N(0, 1/n)", "cross-entropy, N(0, 1)"

@@ -40,14 +40,13 @@ import numpy as np
 import pandas as pd
 from numpy import ndarray
 
-from descentlab import figures
+from descentlab import figures, train
 from descentlab.analysis import theory
 from descentlab.analysis.statistics import equivalence, mean_interval
 from descentlab.config import resolving as config
 from descentlab.config.composing import compose
 from descentlab.nn.activations import ACTIVATIONS
 from descentlab.nn.initializers import INITIALIZERS
-from descentlab.nn.trainer import train
 from descentlab.studies.study import Part, Study, main
 
 COMMON, HE = "glorot_uniform", "he_normal"

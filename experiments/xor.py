@@ -36,7 +36,7 @@ from descentlab.analysis.statistics import wilson
 from descentlab.analysis.verdicts import Values
 from descentlab.config.configuration import Config
 from descentlab.data.loading import Dataset
-from descentlab.nn.trainer import Training
+from descentlab.nn.recipe import Training
 from descentlab.studies.study import Part, Study, main
 from descentlab.sweeps import judges
 

@@ -18,7 +18,8 @@ from descentlab.nn.activations import ACTIVATIONS
 from descentlab.nn.descent import DESCENTS
 from descentlab.nn.initializers import INITIALIZERS
 from descentlab.nn.losses import LOSSES
-from descentlab.nn.trainer import Recipe, iterate, train_recipe
+from descentlab.nn.recipe import Recipe
+from descentlab.nn.trainer import iterate, train_recipe
 from descentlab.nn.updates import UPDATES
 from descentlab.sweeps import running as sweeps
 from descentlab.tracking import store as stores

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import r2_score
 
+from descentlab import train
 from descentlab.nn.activations import ACTIVATIONS, OUTPUTS
 from descentlab.nn.diagnostics import frobenius, measure
 from descentlab.nn.initializers import INITIALIZERS, draw
 from descentlab.nn.losses import LOSSES
 from descentlab.nn.memory import BLOCK_SAMPLES, Parameters, input_table, target_table
 from descentlab.nn.network import Network
-from descentlab.nn.trainer import train
 
 every_dtype = pytest.mark.parametrize("dtype", ["float64", "float32"])
 CASES = [  # task, loss, output, K

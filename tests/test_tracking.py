@@ -19,7 +19,8 @@ from shared import cell, children, diverged, gone, keep, trained
 
 from descentlab import tracking
 from descentlab.config import resolving as configs
-from descentlab.nn.trainer import Record, iterate
+from descentlab.nn.recipe import Record
+from descentlab.nn.trainer import iterate
 from descentlab.tracking import (
     cell_run,
     checksums,

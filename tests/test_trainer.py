@@ -1,5 +1,4 @@
 import dataclasses
-import math
 import os
 import signal
 import threading
@@ -12,14 +11,15 @@ from threadpoolctl import threadpool_info
 
 from descentlab import train
 from descentlab.nn import memory
-from descentlab.nn.activations import ACTIVATIONS, leaky_relu
+from descentlab.nn.activations import ACTIVATIONS
 from descentlab.nn.descent import DESCENTS
 from descentlab.nn.diagnostics import measure
 from descentlab.nn.initializers import INITIALIZERS, ORDER_STREAM, Initializer, stream
 from descentlab.nn.losses import LOSSES
 from descentlab.nn.memory import BLOCK_SAMPLES, Parameters, chunks, input_table, target_table
 from descentlab.nn.network import gradient
-from descentlab.nn.trainer import Recipe, _Run, iterate, outcomes, train_recipe
+from descentlab.nn.recipe import Recipe, outcomes
+from descentlab.nn.trainer import _Run, iterate, train_recipe
 from descentlab.nn.updates import UPDATES
 
 every_descent = pytest.mark.parametrize("descent", DESCENTS)
@@ -586,198 +586,6 @@ def test_what_the_caller_does_with_a_record_is_not_counted_as_training():
 def test_auto_workers_are_found_where_the_system_tells_no_affinity(monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)  # as on macOS and Windows
     assert train_recipe(recipe(epochs=1), splits(), workers="auto").epochs.tolist() == [0, 1]
-
-
-# from descentlab import train
-
-
-def blobs(classes=3, count=90, seed=0):
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, classes, count)
-    return rng.normal(0, 0.3, (count, 2)) + np.stack([np.cos(labels), np.sin(labels)], axis=1) * 2, labels
-
-
-def test_train_learns_classes_from_labels():
-    x, labels = blobs()
-    training = train(x, labels, test=blobs(seed=1), epochs=30, restarts=3, seed=2, workers=1)
-    assert training.recipe.layers == (2, 32, 3)
-    assert (training.recipe.loss.name, training.recipe.output) == ("categorical_cross_entropy", "softmax")
-    assert training.recipe.initializer.name == "he_normal"
-    assert training.recipe.output_initializer.name == "glorot_uniform"
-    assert (training.curves["test/accuracy"][-1] > 0.95).all()
-    answers = training.predict(x)
-    assert answers.shape == (3, 90, 3)
-    np.testing.assert_allclose((answers.argmax(-1) == labels).mean(-1), training.curves["train/accuracy"][-1])
-
-
-def test_labels_and_one_hot_targets_are_the_same_training():
-    x, labels = blobs()
-    from_labels = train(x, labels * 10 - 7, epochs=3, workers=1)  # any whole numbers
-    from_targets = train(x, np.eye(3)[labels], epochs=3, workers=1)
-    assert_same_bits(from_labels, 0, from_targets)
-
-
-def test_two_labels_make_one_output():
-    for labels_of in (lambda y: y, lambda y: y.astype(bool), lambda y: y[:, None].astype(float), lambda y: 2 * y - 1):
-        x, labels = blobs(2)
-        training = train(x, labels_of(labels), epochs=20, workers=1)
-        assert training.recipe.layers == (2, 32, 1)
-        assert (training.recipe.loss.name, training.recipe.output) == ("binary_cross_entropy", "sigmoid")
-        assert training.curves["train/accuracy"][-1] > 0.95
-
-
-def test_columns_of_zeros_and_ones_that_are_not_one_hot_are_several_labels():
-    x, labels = np.random.default_rng(3).normal(size=(80, 2)), np.zeros((80, 3))
-    labels[:, 0], labels[:, 1], labels[:, 2] = x[:, 0] > 0, x[:, 1] > 0, x.sum(axis=1) > 0
-    training = train(x, labels, epochs=60, learning_rate=0.5, workers=1)
-    recipe = training.recipe
-    assert (recipe.task, recipe.loss.name, recipe.output) == ("multilabel", "binary_cross_entropy", "sigmoid")
-    right = (training.predict(x) > 0.5) == (labels > 0.5)
-    assert training.curves["train/accuracy"][-1] == pytest.approx(right.mean(axis=(1, 2)))
-    assert training.curves["train/exact_match"][-1] == pytest.approx(right.all(axis=2).mean(axis=1))
-    assert training.curves["train/accuracy"][-1] > 0.95
-    with pytest.raises(ValueError, match="output=softmax: does not answer several labels"):
-        train(x, labels, loss="mean_squared_error", output="softmax")
-
-
-def test_real_targets_are_a_regression():
-    x, _ = regression(200)
-    training = train(x, np.tanh(x[:, 0] - x[:, 1]), epochs=60, learning_rate=0.1, workers=1)
-    assert (training.recipe.loss.name, training.recipe.output) == ("mean_squared_error", "linear")
-    assert training.curves["train/r2"][-1] > 0.5
-
-
-def test_train_takes_names_and_objects_alike():
-    x, labels = blobs()
-    named = train(x, labels, activation="leaky_relu", update="adam", descent="batch", initializer="normal", workers=1)
-    made = train(
-        x,
-        labels,
-        activation=leaky_relu(),
-        update=UPDATES["adam"](),
-        descent=DESCENTS["batch"](),
-        initializer=INITIALIZERS["normal"](),
-        workers=1,
-    )
-    assert_same_bits(named, 0, made)
-
-
-def test_train_takes_a_list_or_an_array_of_rates():
-    x, labels = blobs()
-    for rates in ([0.01, 0.1], (0.01, 0.1), np.array([0.01, 0.1])):
-        training = train(x, labels, learning_rate=rates, restarts=2, epochs=2, workers=1)
-        assert training.rates.tolist() == [0.01, 0.01, 0.1, 0.1]
-
-
-def test_train_takes_plain_lists():
-    training = train([[0, 0], [0, 1], [1, 0], [1, 1]], [0, 1, 1, 0], epochs=2, workers=1)
-    assert training.recipe.layers == (2, 32, 1)
-
-
-def test_an_integer_type_of_numpy_is_as_good_as_an_int():
-    x, labels = blobs()
-    plain = train(x, labels, epochs=2, restarts=2, seed=3, workers=1)
-    numpy = train(x, labels, epochs=np.int64(2), restarts=np.int64(2), seed=np.int64(3), workers=1)
-    assert_same_bits(plain, 1, numpy, 1)
-
-
-def refusal(*arguments, **settings):
-    with pytest.raises(ValueError, match=r"^\S+") as caught:
-        train(*arguments, **{"workers": 1, "epochs": 1, **settings})
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
-
-
-@pytest.mark.parametrize("key", ["activation", "loss", "output", "initializer", "descent", "update"])
-def test_an_unknown_name_is_refused_with_the_known_ones(key):
-    assert refusal(*blobs(), **{key: "rleu"}).startswith(f"{key}=rleu: not one of ")
-
-
-@pytest.mark.parametrize(
-    ("key", "bad"),
-    [
-        ("learning_rate", -0.1),
-        ("learning_rate", math.nan),
-        ("learning_rate", math.inf),
-        ("learning_rate", ()),
-        ("learning_rate_decay", 0.0),
-        ("learning_rate_decay", -1.0),
-        ("learning_rate_decay", math.nan),
-        ("weight_decay", -0.1),
-        ("weight_decay", math.nan),
-        ("epochs", -1),
-        ("epochs", 2.5),
-        ("restarts", 0),
-        ("restarts", 1.5),
-        ("seed", -1),
-        ("seed", 2**32),
-        ("seed", 0.5),
-        ("dtype", "float16"),
-        ("log_every", 0),
-        ("log_every", "often"),
-        ("diagnostics", "all"),
-        ("task", "clustering"),
-        ("hidden", (3, 0)),
-        ("hidden", (3, 2.5)),
-        ("workers", 0),
-    ],
-)
-def test_a_setting_that_means_nothing_is_refused_by_name_and_value(key, bad):
-    name = "layers" if key == "hidden" else key
-    message = refusal(*blobs(), **{key: bad})
-    assert message.startswith(f"{name}=")
-    assert str(bad if key != "hidden" else bad[1]) in message
-
-
-def test_meaningless_pairs_are_refused_before_training():
-    x, labels = blobs()
-    assert refusal(x, labels, loss="binary_cross_entropy", output="linear").startswith("output=linear: ")
-    assert refusal(x, labels, loss="categorical_cross_entropy", output="sigmoid").startswith("output=sigmoid: ")
-    assert "one output" in refusal(*blobs(2), output="softmax")
-    assert refusal(x, np.random.default_rng(0).normal(0, 1, (90, 3)), loss="categorical_cross_entropy").startswith(
-        "loss=categorical_cross_entropy: needs targets that are "
-    )
-
-
-def test_data_that_does_not_fit_together_is_refused():
-    x, labels = blobs()
-    assert refusal(x, labels[:-1]).startswith("train: ")
-    assert refusal(x, labels, test=(x[:, :1], labels)).startswith("layers=")
-    assert refusal(x[:, 0], labels).startswith("train: ")
-    assert refusal(x[:0], labels[:0]).startswith("train: ")
-    hole = x.copy()
-    hole[3, 1] = np.nan
-    assert refusal(hole, labels).startswith("train: ")
-    assert refusal(x, labels, validation=(hole, labels)).startswith("validation: ")
-
-
-def test_a_label_that_training_never_saw_is_refused():
-    # made one-hot it would be a row of zeros, or with two classes silently the first of them
-    for known in (2, 3):
-        x, labels = blobs(known)
-        strange = labels.copy()
-        strange[5] = 7
-        message = refusal(x, labels, test=(x, strange))
-        assert message.startswith("test: ")
-        assert "7" in message
-
-
-def test_labels_and_targets_are_not_mixed():
-    x, labels = blobs()
-    assert refusal(x, labels, test=(x, np.eye(3)[labels])).startswith("test: ")
-
-
-def test_whole_numbers_are_a_regression_where_the_task_says_so():
-    x, labels = blobs()
-    training = train(x, labels, task="regression", epochs=2, workers=1)
-    assert training.recipe.layers == (2, 32, 1)
-    assert "train/r2" in training.curves
-
-
-def test_a_single_class_is_refused():
-    x, labels = blobs()
-    assert refusal(x, np.zeros_like(labels)).startswith("targets")
 
 
 # the notebook

@@ -3,6 +3,6 @@
 `from descentlab import train` trains restarts on arrays, without configuration files or tracking.
 """
 
-from descentlab.nn.trainer import Training, train
+from descentlab.api import Training, train
 
 __all__ = ["Training", "train"]

@@ -17,7 +17,7 @@ from descentlab.interrupts import guarded
 from descentlab.values import InputError, nearest, refusal, shown, unknown, without_password
 
 if TYPE_CHECKING:
-    from descentlab.nn.trainer import Training
+    from descentlab.nn.recipe import Training
     from descentlab.tracking import CellRun
     from descentlab.values import Option
 

@@ -11,7 +11,8 @@ from descentlab.cli.output import filesize, many, table, when
 from descentlab.config import resolving as configuration
 from descentlab.config.configuration import Config
 from descentlab.nn.memory import parameter_count
-from descentlab.nn.trainer import Recipe, train_recipe
+from descentlab.nn.recipe import Recipe
+from descentlab.nn.trainer import train_recipe
 from descentlab.sweeps import running as sweeps
 from descentlab.tracking import NoStore, Planned, StoredRun, find, upkeep
 from descentlab.tracking.ownership import given_up

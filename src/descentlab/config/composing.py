@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice, product
 from pathlib import Path
 from types import MappingProxyType
@@ -34,6 +35,14 @@ def conf_folder() -> Path:
         if (folder / "config.yaml").is_file():
             return folder
     raise InputError(f"{package}: the installation has no conf folder; install descentlab again")
+
+
+@cache
+def defaults() -> Mapping[str, Any]:
+    """The run-level values of conf/config.yaml, read without Hydra."""
+    import yaml
+
+    return MappingProxyType(yaml.safe_load((conf_folder() / "config.yaml").read_text(encoding="utf-8")))
 
 
 def compose(

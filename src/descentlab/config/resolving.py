@@ -18,7 +18,7 @@ from descentlab.nn.activations import ACTIVATIONS
 from descentlab.nn.descent import DESCENTS
 from descentlab.nn.initializers import INITIALIZERS, default_initializer
 from descentlab.nn.losses import LOSSES, check_pair, default_loss, default_output
-from descentlab.nn.trainer import Recipe
+from descentlab.nn.recipe import Recipe
 from descentlab.nn.updates import UPDATES
 from descentlab.values import InputError, Option, nearest, refusal, shown
 

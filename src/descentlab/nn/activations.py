@@ -40,7 +40,9 @@ class Activation(Named):
         slope: `slope(z, a, out) -> out`, phi'(z); `out` has the dtype of z, or bool where `slope_is_mask`.
         slope_from_value: phi' is computed from a = phi(z) alone, so z need not be kept.
         slope_is_mask: phi' is 0 or 1 everywhere and is written as booleans, which multiply faster.
-        rectifies: ReLU or a relative that passes positive z and stops negative z, for which He's spread is natural.
+        initializer: the key of INITIALIZERS that initializer=auto stands for: glorot_uniform (Glorot & Bengio 2010),
+            he_normal for ReLU and relatives that stop negative z (He et al. 2015), lecun_normal for selu (Klambauer et
+            al. 2017).
         curvature: `curvature(z, a, out) -> out`, phi''(z) in the dtype of z. Training never asks for it; second
             derivatives (analysis.curvature) do.
         smoothness: how many derivatives of phi are continuous at 0, counted up to 2: 0 where phi' jumps (a kink, as
@@ -56,7 +58,7 @@ class Activation(Named):
     slope: Callable[[ndarray, ndarray, ndarray], ndarray]
     slope_from_value: bool = True
     slope_is_mask: bool = False
-    rectifies: bool = False
+    initializer: str = "glorot_uniform"
     curvature: Callable[[ndarray, ndarray, ndarray], ndarray] | None = None
     smoothness: int = 2
     quick_value: Callable[[ndarray, ndarray], ndarray] | None = None
@@ -163,7 +165,7 @@ def relu() -> Activation:
         lambda z, out: np.maximum(z, _zeros(z.shape, z.strides, z.dtype), out=out),
         lambda z, a, out: np.greater(a, 0.0, out=out),
         slope_is_mask=True,
-        rectifies=True,
+        initializer="he_normal",
         curvature=_no_curvature,
         smoothness=0,
     )
@@ -191,7 +193,7 @@ def leaky_relu(negative_slope: float = 0.01) -> Activation:
         out += negative_slope
         return out
 
-    return Activation("leaky_relu", value, slope, rectifies=True, curvature=_no_curvature, smoothness=0)
+    return Activation("leaky_relu", value, slope, initializer="he_normal", curvature=_no_curvature, smoothness=0)
 
 
 @ACTIVATIONS.enter
@@ -207,14 +209,14 @@ def elu(alpha: float = 1.0) -> Activation:
     if not 0 < alpha < np.inf:
         raise ValueError(f"activation.alpha={alpha}: must be a finite number above 0")
     value, slope, curvature = _exponential_linear(1.0, alpha)
-    return Activation("elu", value, slope, rectifies=True, curvature=curvature, smoothness=int(alpha == 1))
+    return Activation("elu", value, slope, initializer="he_normal", curvature=curvature, smoothness=int(alpha == 1))
 
 
 @ACTIVATIONS.enter
 def selu() -> Activation:
     """phi(z) = scale * elu(z, alpha) with the self-normalising constants (Klambauer et al. 2017)."""
     value, slope, curvature = _exponential_linear(SELU_SCALE, SELU_ALPHA)
-    return Activation("selu", value, slope, curvature=curvature, smoothness=0)
+    return Activation("selu", value, slope, initializer="lecun_normal", curvature=curvature, smoothness=0)
 
 
 _Derivative = Callable[[ndarray, ndarray, ndarray], ndarray]
@@ -261,7 +263,7 @@ def gelu() -> Activation:
 
     numerics = (2, 2)  # was z (1 + erf(z / sqrt(2))) / 2
     return Activation(
-        "gelu", value, slope, slope_from_value=False, rectifies=True, curvature=curvature, numerics=numerics
+        "gelu", value, slope, slope_from_value=False, initializer="he_normal", curvature=curvature, numerics=numerics
     )
 
 
@@ -288,7 +290,7 @@ def silu() -> Activation:
 
     numerics = (1, 2)  # with the sigmoid's
     return Activation(
-        "silu", value, slope, slope_from_value=False, rectifies=True, curvature=curvature, numerics=numerics
+        "silu", value, slope, slope_from_value=False, initializer="he_normal", curvature=curvature, numerics=numerics
     )
 
 

@@ -51,9 +51,9 @@ def mini_batch(batch_size: int = 32) -> Descent:
     """batch_size samples a step, reshuffled every epoch; the last short batch is used.
 
     Raises:
-        ValueError: for a batch_size below 1.
+        ValueError: for a batch_size that is no whole number from 1.
     """
-    if batch_size < 1:
+    if not (isinstance(batch_size, (int, np.integer)) and batch_size >= 1):
         raise ValueError(f"descent.batch_size={batch_size}: must be a whole number from 1")
     return Descent("mini_batch", batch_size, shuffled=True)
 

@@ -15,7 +15,7 @@ from itertools import pairwise
 import numpy as np
 from numpy import ndarray
 
-from descentlab.nn.activations import ACTIVATIONS
+from descentlab.nn.activations import ACTIVATIONS, Activation
 from descentlab.nn.registry import Named, Registry
 
 INITIALIZERS = Registry("initializer")
@@ -168,12 +168,6 @@ for _rule, _spread in _SPREADS.items():
         INITIALIZERS.enter(_scaled(f"{_rule}_{_shape}", _spread, _shape == "uniform"))
 
 
-def default_initializer(activation: str) -> str:
-    """The rule that belongs to a hidden activation: he_normal for ReLU and its relatives, lecun_normal for selu.
-
-    All others, and every output layer, take glorot_uniform (He et al. 2015; Klambauer et al. 2017; Glorot & Bengio
-    2010).
-    """
-    if activation == "selu":
-        return "lecun_normal"
-    return "he_normal" if ACTIVATIONS[activation]().rectifies else "glorot_uniform"
+def default_initializer(activation: str | Activation) -> str:
+    """The rule that belongs to a hidden activation, by name or as an object; output layers take glorot_uniform."""
+    return (ACTIVATIONS[activation]() if isinstance(activation, str) else activation).initializer

@@ -190,20 +190,20 @@ def default_loss(task: str) -> str:
     return "categorical_cross_entropy" if task == "multiclass" else "binary_cross_entropy"
 
 
-def default_output(loss: str, task: str) -> str:
-    """The output function that belongs to a loss and a task."""
-    if loss == "categorical_cross_entropy":
-        return "softmax"
-    if loss == "binary_cross_entropy":
-        return "sigmoid"
-    return "linear" if task == "regression" else "sigmoid"
+def default_output(loss: str | Loss, task: str) -> str:
+    """The output function that belongs to a loss and a task: linear for regression, sigmoid or softmax elsewhere."""
+    forms = _loss(loss).forms
+    order = ("linear", "sigmoid", "softmax") if task == "regression" else ("sigmoid", "softmax", "linear")
+    return next((name for name in order if name in forms), next(iter(forms)))
 
 
-def check_pair(loss: str, output: str, outputs: int, targets: ndarray | None = None, task: str | None = None) -> None:
+def check_pair(
+    loss: str | Loss, output: str, outputs: int, targets: ndarray | None = None, task: str | None = None
+) -> None:
     """Refuse a loss, output and target combination that means nothing.
 
     Args:
-        loss: key of LOSSES.
+        loss: key of LOSSES, or a loss of one's own.
         output: key of OUTPUTS.
         outputs: K, the number of output units.
         targets: (N, K), checked against what the loss can judge when given.
@@ -212,28 +212,37 @@ def check_pair(loss: str, output: str, outputs: int, targets: ndarray | None = N
     Raises:
         ValueError: in one line that names the key, the value and the valid choices.
     """
-    if loss not in LOSSES:
-        raise ValueError(f"loss={loss}: not one of {', '.join(sorted(LOSSES))}")
+    judge = _loss(loss)
     if output not in OUTPUTS:
         raise ValueError(f"output={output}: not one of {', '.join(sorted(OUTPUTS))}")
-    if task == "multilabel" and "sigmoid" not in LOSSES[loss].forms:
-        raise ValueError(f"loss={loss}: does not judge several labels a sample; valid: {MULTILABEL}")
-    forms = [name for name in LOSSES[loss].forms if not (name == "softmax" and outputs == 1)]
+    if task == "multilabel" and "sigmoid" not in judge.forms:
+        raise ValueError(f"loss={judge.name}: does not judge several labels a sample; valid: {MULTILABEL}")
+    forms = [name for name in judge.forms if not (name == "softmax" and outputs == 1)]
     if not forms:
         valid = "output=sigmoid with loss=binary_cross_entropy or mean_squared_error"
-        raise ValueError(f"loss={loss}: stands over softmax alone, constant with one output unit; valid: {valid}")
+        raise ValueError(f"loss={judge.name}: stands over softmax alone, constant with one output unit; valid: {valid}")
     if output == "softmax" and outputs == 1:
-        raise ValueError(f"output=softmax: is constant with one output unit; valid over {loss}: {', '.join(forms)}")
+        raise ValueError(
+            f"output=softmax: is constant with one output unit; valid over {judge.name}: {', '.join(forms)}"
+        )
     if output not in forms:
-        raise ValueError(f"output={output}: does not go with loss={loss}; valid: {', '.join(forms)}")
+        raise ValueError(f"output={output}: does not go with loss={judge.name}; valid: {', '.join(forms)}")
     if task == "multilabel" and output != "sigmoid":
         raise ValueError(f"output={output}: does not answer several labels a sample; valid: {MULTILABEL}")
     if targets is None:
         return
     if not np.isfinite(targets).all():
         raise ValueError(f"targets={targets[~np.isfinite(targets)][0]}: must be finite numbers")
-    if not LOSSES[loss].accepts(targets):
-        raise ValueError(f"loss={loss}: needs targets that are {LOSSES[loss].target_rule}; valid: {_fits(targets)}")
+    if not judge.accepts(targets):
+        raise ValueError(f"loss={judge.name}: needs targets that are {judge.target_rule}; valid: {_fits(targets)}")
+
+
+def _loss(loss: str | Loss) -> Loss:
+    if isinstance(loss, Loss):
+        return loss
+    if loss not in LOSSES:
+        raise ValueError(f"loss={loss}: not one of {', '.join(sorted(LOSSES))}")
+    return LOSSES[loss]
 
 
 def _fits(targets: ndarray) -> str:

@@ -10,29 +10,19 @@ import functools
 import os
 import queue
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy import ndarray
 
 from descentlab.nn import checkpoints
-from descentlab.nn.activations import ACTIVATIONS, Activation
 from descentlab.nn.blas import BlasLimit
-from descentlab.nn.descent import DESCENTS, Descent
-from descentlab.nn.diagnostics import LEVELS, Tables, measure
-from descentlab.nn.initializers import (
-    INITIALIZERS,
-    ORDER_STREAM,
-    Initializer,
-    default_initializer,
-    draw,
-    stream,
-)
-from descentlab.nn.losses import LOSSES, TASKS, Loss, check_pair, default_loss, default_output
+from descentlab.nn.diagnostics import Tables, measure
+from descentlab.nn.initializers import ORDER_STREAM, draw, stream
 from descentlab.nn.memory import (
     THREAD_WORK,
     Call,
@@ -44,163 +34,16 @@ from descentlab.nn.memory import (
     subtracts_in_place,
     target_table,
 )
-from descentlab.nn.network import Network, gradient_calls, predict
+from descentlab.nn.network import gradient_calls
 from descentlab.nn.overflow import Bounds
-from descentlab.nn.updates import UPDATES, State, Update, subtract
+from descentlab.nn.recipe import Recipe, Record, Splits, Training, check
+from descentlab.nn.updates import State, subtract
 from descentlab.nn.workers import NotSent, holding, warm
 
-Splits = Mapping[str, tuple[ndarray, ndarray]]  # "train", "validation", "test" -> inputs (N, n_0), targets (N, K)
 Snapshot = dict[str, ndarray]  # where a training stands, see `iterate`
 PROCESS_WORK = 20_000  # multiplications a step from which a process saves more than the calls that it repeats
 COLD_WORK = 10_000_000_000  # multiplications of a whole training, about a second, that pay for starting a process
 WARM_WORK = 4_000_000_000  # that pay for what is sent to one that is up, and comes back
-EXPLODED = 1000.0  # a final training loss above so many times the first one
-LOGGED_EPOCHS = 20  # how many epochs log_every="auto" logs at most: one logged epoch costs about one of training
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """One training run, and all its restarts.
-
-    Attributes:
-        layers: sizes n_0 .. n_L.
-        activation, output, loss: of the network; the output is a key of OUTPUTS.
-        initializer, output_initializer: of the hidden layers and of the last one.
-        descent, update: which samples a step sees, and how the gradient moves the weights.
-        learning_rate: on the mean gradient; several rates join the seeds on the stacked axis, rate by rate.
-        learning_rate_decay: factor per epoch.
-        weight_decay: added to the weights' gradient as weight_decay W.
-        epochs: passes over the training split.
-        seed, restarts: restart r has seed + r.
-        dtype: "float64" or "float32".
-        log_every: epochs between logged epochs; 0 and the last are always logged; "auto" logs up to 18 between, spread
-            logarithmically.
-        diagnostics: "basic" (norms per layer), "full" (all that nn.diagnostics lists) or "none".
-        task: of losses.TASKS.
-    """
-
-    layers: tuple[int, ...]
-    activation: Activation
-    output: str
-    loss: Loss
-    initializer: Initializer
-    output_initializer: Initializer
-    descent: Descent
-    update: Update
-    learning_rate: float | tuple[float, ...]
-    learning_rate_decay: float = 1.0
-    weight_decay: float = 0.0
-    epochs: int = 20
-    seed: int = 0
-    restarts: int = 1
-    dtype: str = "float64"
-    log_every: int | Literal["auto"] = "auto"
-    diagnostics: str = "basic"
-    task: str = "multiclass"
-
-    @property
-    def network(self) -> Network:
-        """Shape and functions of the network."""
-        return Network(self.layers, self.activation, self.output, self.loss)
-
-    @property
-    def rates(self) -> tuple[float, ...]:
-        """The learning rates, one or several."""
-        rate = self.learning_rate
-        return tuple(rate) if isinstance(rate, Sequence) else (rate,)
-
-    def logged_epochs(self) -> list[int]:
-        """The epochs after which everything is measured, 0 and the last among them."""
-        if self.log_every != "auto":
-            return sorted({*range(0, self.epochs, self.log_every), self.epochs})
-        logged = [0]
-        while (last := logged[-1]) < self.epochs:
-            left = LOGGED_EPOCHS - len(logged)
-            logged.append(max(last + 1, round(last * (self.epochs / max(last, 1)) ** (1 / left))))
-        return logged
-
-
-@dataclass(frozen=True)
-class Record:
-    """What was measured after an epoch: metric name -> (R,), NaN for a diverged restart."""
-
-    epoch: int
-    step: int
-    metrics: dict[str, ndarray]
-
-
-@dataclass(frozen=True)
-class Training:
-    """A finished training of R restarts.
-
-    Attributes:
-        recipe: what was run.
-        seeds, rates: (R,), the seed and the learning rate of every restart.
-        epochs, steps: (P,), the logged epochs and the updates made by then.
-        curves: metric name -> (P, R) float64, NaN from a restart's divergence on.
-        diverged_epoch: (R,), the epoch after which the loss was not finite, 0 for the start; -1 where it always was.
-        initial, final: parameters of all restarts; a diverged restart keeps those it diverged with.
-        seconds: wall time of training and measuring.
-    """
-
-    recipe: Recipe
-    seeds: ndarray
-    rates: ndarray
-    epochs: ndarray
-    steps: ndarray
-    curves: dict[str, ndarray]
-    diverged_epoch: ndarray
-    initial: Parameters
-    final: Parameters
-    seconds: float
-
-    @property
-    def outcome(self) -> ndarray:
-        """How each restart ended: (R,) of "finite", "diverged" and "exploded"."""
-        return outcomes(self.curves["train/loss"], self.diverged_epoch, str(self.final.flat.dtype))
-
-    @property
-    def exploded(self) -> ndarray:
-        """Which restarts ended with a finite training loss above EXPLODED times their first one: (R,) bool."""
-        return self.outcome == "exploded"
-
-    def predict(self, inputs: ndarray) -> ndarray:
-        """The trained networks' answers to inputs (N, n_0): (R, N, K)."""
-        return predict(self.recipe.network, self.final, inputs)
-
-
-def outcomes(loss: ndarray, diverged_epoch: ndarray, dtype: str = "float64") -> ndarray:
-    """How restarts ended.
-
-    A first loss below the rounding error of 1 counts as that error: a restart that starts in an exact minimum does not
-    explode by leaving it by a rounding error.
-
-    Args:
-        loss: (P, R), the training loss at every logged epoch.
-        diverged_epoch: (R,), -1 where the loss was always finite.
-        dtype: of the training.
-
-    Returns:
-        (R,) of "diverged" (the loss was not finite after some epoch), "exploded" (it is finite and ended above EXPLODED
-        times its start; curves and weights are valid, but belong in no mean) and "finite".
-    """
-    diverged = (np.asarray(diverged_epoch) >= 0) | ~np.isfinite(loss[-1])
-    first = np.maximum(loss[0], np.finfo(dtype).eps)
-    exploded = np.divide(loss[-1], EXPLODED, where=~diverged, out=np.zeros(len(diverged))) > first
-    return np.where(diverged, "diverged", np.where(exploded, "exploded", "finite"))
-
-
-def explosions(loss: ndarray, outcome: ndarray) -> ndarray:
-    """Where curves (P, R) belong to an explosion: of exploded restarts, from the first loss above the bound on.
-
-    Args:
-        loss: (P, R), the training loss at every logged epoch.
-        outcome: (R,), as from `outcomes`; the last loss of an exploded restart counts in any case.
-    """
-    with np.errstate(invalid="ignore"):
-        above = loss / EXPLODED > loss[0]
-    above[-1] = True
-    return np.logical_or.accumulate(above, axis=0) & (outcome == "exploded")
 
 
 @dataclass
@@ -655,7 +498,7 @@ def iterate(
         ValueError: for splits or recipes that do not fit together, and for a snapshot of others.
         RuntimeError: where one of the processes was killed.
     """
-    _check(recipe, splits, workers)
+    check(recipe, splits, workers)
     count = _cores() if workers == "auto" else workers
     records: list[Record] = []
     seconds = 0.0  # without what the caller does between records
@@ -715,154 +558,3 @@ def train_recipe(
             return end.value
         if on_record:
             on_record(record)
-
-
-def train(
-    inputs: ndarray,
-    targets: ndarray,
-    *,
-    hidden: Sequence[int] = (32,),
-    activation: str | Activation = "relu",
-    output: str = "auto",
-    loss: str = "auto",
-    initializer: str | Initializer = "auto",
-    descent: str | Descent = "mini_batch",
-    update: str | Update = "gradient_descent",
-    learning_rate: float | Sequence[float] | ndarray = 0.1,
-    validation: tuple[ndarray, ndarray] | None = None,
-    test: tuple[ndarray, ndarray] | None = None,
-    workers: int | Literal["auto"] = "auto",
-    **settings: Any,
-) -> Training:
-    """Train restarts of one network on arrays: the whole harness without configuration files or tracking.
-
-    Args:
-        inputs: (N, n_0).
-        targets: (N, K) as they stand; or (N,) whole numbers for classes, made one-hot (two classes: one output).
-        hidden: sizes of the hidden layers.
-        activation: a name, or an object such as `leaky_relu(0.2)`; so for the four below.
-        output: key of OUTPUTS; "auto" follows loss and task.
-        loss: key of LOSSES; "auto" follows the task.
-        initializer: of all layers; "auto" follows the activation.
-        descent: which samples each step sees.
-        update: how the gradient moves the weights.
-        learning_rate: one rate, or several that are trained side by side.
-        validation: (inputs, targets) in the same form, or None.
-        test: likewise.
-        workers: threads or processes, "auto" for one per core.
-        **settings: any further attribute of Recipe: epochs, seed, restarts, weight_decay, log_every, dtype, ...
-
-    Returns:
-        The Training; `.curves["test/accuracy"]` is (logged epochs, restarts).
-
-    Raises:
-        ValueError: for names or values that mean nothing, in one line.
-    """
-    given = {"train": (inputs, targets), "validation": validation, "test": test}
-    task = settings.pop("task", None)
-    classes = _classes(np.asarray(targets)) if task != "regression" else None
-    splits = {name: _arrays(name, pair, classes) for name, pair in given.items() if pair is not None}
-    x, y = splits["train"]
-    task = task or _task(y)
-    if task not in TASKS:
-        raise ValueError(f"task={task}: not one of {', '.join(TASKS)}")
-    act = _chosen(activation, ACTIVATIONS, "activation")
-    loss = default_loss(task) if loss == "auto" else loss
-    output = default_output(loss, task) if output == "auto" else output
-    check_pair(loss, output, y.shape[1], y, task)
-    rates = np.asarray(learning_rate, dtype=np.float64)
-    auto = initializer == "auto"
-    rule = default_initializer(act.name) if auto else initializer
-    first = _chosen(rule, INITIALIZERS, "initializer")
-    recipe = Recipe(
-        layers=(x.shape[1], *hidden, y.shape[1]),
-        activation=act,
-        output=output,
-        loss=LOSSES[loss],
-        initializer=first,
-        output_initializer=INITIALIZERS["glorot_uniform"]() if auto else first,
-        descent=_chosen(descent, DESCENTS, "descent"),
-        update=_chosen(update, UPDATES, "update"),
-        learning_rate=tuple(rates.tolist()) if rates.ndim else rates.item(),
-        task=task,
-        **settings,
-    )
-    return train_recipe(recipe, splits, workers)
-
-
-def _classes(labels: ndarray) -> ndarray | None:
-    """The different labels, where targets (N,) are whole numbers."""
-    if labels.ndim != 1 or labels.dtype.kind not in "iub" or not len(labels):
-        return None
-    classes = np.unique(labels)
-    if len(classes) == 1:
-        raise ValueError(f"targets={classes[0]}: is the only label; valid: two labels or more")
-    return classes
-
-
-def _arrays(name: str, pair: tuple[ndarray, ndarray], classes: ndarray | None) -> tuple[ndarray, ndarray]:
-    inputs, targets = np.asarray(pair[0], dtype=np.float64), np.asarray(pair[1])
-    if inputs.ndim != 2 or targets.ndim not in (1, 2) or not len(targets):
-        shapes = f"inputs {inputs.shape} and targets {targets.shape}"
-        raise ValueError(f"{name}: {shapes} must be (N, n_0) and (N,) or (N, K) with N > 0")
-    if classes is None:
-        return inputs, np.asarray(targets, dtype=np.float64).reshape(len(targets), -1)
-    if targets.ndim != 1:
-        raise ValueError(f"{name}: targets {targets.shape} must be labels (N,), as those of train are")
-    strange = np.setdiff1d(targets, classes)
-    if len(strange):
-        raise ValueError(f"{name}: label {strange[0]} is not in train; valid: {', '.join(map(str, classes))}")
-    hot = (targets[:, None] == classes).astype(np.float64)
-    return inputs, hot[:, 1:] if len(classes) == 2 else hot
-
-
-def _task(targets: ndarray) -> str:
-    if not ((targets == 0) | (targets == 1)).all():
-        return "regression"
-    if targets.shape[1] == 1:
-        return "binary"
-    return "multiclass" if (targets.sum(axis=1) == 1).all() else "multilabel"
-
-
-def _chosen(choice: Any, registry: Mapping[str, Callable[..., Any]], key: str) -> Any:
-    if not isinstance(choice, str):
-        return choice
-    if choice not in registry:
-        raise ValueError(f"{key}={choice}: not one of {', '.join(sorted(registry))}")
-    return registry[choice]()
-
-
-def _check(recipe: Recipe, splits: Splits, workers: int | Literal["auto"]) -> None:
-    if "train" not in splits:
-        raise ValueError("splits: must hold train")
-    for name, (x, y) in splits.items():
-        if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or not len(x):
-            raise ValueError(f"{name}: inputs {x.shape} and targets {y.shape} must be (N, n_0) and (N, K) with N > 0")
-        if (x.shape[1], y.shape[1]) != (recipe.layers[0], recipe.layers[-1]):
-            raise ValueError(f"layers={recipe.layers}: {name} has {x.shape[1]} inputs and {y.shape[1]} targets")
-        if not (np.isfinite(x).all() and np.isfinite(y).all()):
-            raise ValueError(f"{name}: holds values that are not finite")
-        check_pair(recipe.loss.name, recipe.output, recipe.layers[-1], y, recipe.task)
-    whole = [("restarts", recipe.restarts, 1), ("epochs", recipe.epochs, 0), ("seed", recipe.seed, 0)]
-    whole += [("layers", size, 1) for size in recipe.layers]
-    whole += [(key, n, 1) for key, n in (("log_every", recipe.log_every), ("workers", workers)) if n != "auto"]
-    for key, value, lowest in whole:
-        if not (isinstance(value, (int, np.integer)) and value >= lowest):
-            raise ValueError(f"{key}={value}: must be a whole number from {lowest}")
-    if recipe.seed + recipe.restarts > 2**32:
-        raise ValueError(f"seed={recipe.seed}: seeds must lie in [0, 2**32)")
-    if not recipe.rates:
-        raise ValueError("learning_rate=(): must hold a rate")
-    numbers = [("learning_rate", rate) for rate in recipe.rates] + [("weight_decay", recipe.weight_decay)]
-    for key, number in numbers:
-        if not 0 <= number < np.inf:
-            raise ValueError(f"{key}={number}: must be a finite number at or above 0")
-    if not 0 < recipe.learning_rate_decay < np.inf:
-        raise ValueError(f"learning_rate_decay={recipe.learning_rate_decay}: must be a finite number above 0")
-    for key, name, choices in (
-        ("dtype", recipe.dtype, ("float32", "float64")),
-        ("diagnostics", recipe.diagnostics, LEVELS),
-        ("task", recipe.task, TASKS),
-    ):
-        if name not in choices:
-            raise ValueError(f"{key}={name}: not one of {', '.join(choices)}")

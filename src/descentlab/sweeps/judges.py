@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from descentlab.data.loading import Dataset
-    from descentlab.nn.trainer import Training
+    from descentlab.nn.recipe import Training
 
     Judge = Callable[[Config, Dataset, Training], pd.DataFrame]
 

@@ -26,7 +26,8 @@ from descentlab.config.configuration import Config
 from descentlab.config.options import LAUNCHER
 from descentlab.nn import checkpoints
 from descentlab.nn.memory import parameter_count
-from descentlab.nn.trainer import Recipe, Record, Splits, Training, iterate
+from descentlab.nn.recipe import Recipe, Record, Splits, Training
+from descentlab.nn.trainer import iterate
 from descentlab.sweeps import launchers
 from descentlab.sweeps.judges import judged
 from descentlab.tracking import CellRun, Claim, FinishedRun, Planned, StoreLost, open_tracker, part_id

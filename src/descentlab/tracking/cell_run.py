@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from descentlab.figures import Figure
-    from descentlab.nn.trainer import Record, Training
+    from descentlab.nn.recipe import Record, Training
 
 
 FLUSH_SECONDS = 60.0  # a longer cell shows its means while it trains

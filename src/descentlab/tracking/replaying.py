@@ -15,7 +15,7 @@ from descentlab.tracking.trainings import weight_arrays
 from descentlab.values import InputError, Option
 
 if TYPE_CHECKING:
-    from descentlab.nn.trainer import Record
+    from descentlab.nn.recipe import Record
 
 
 @dataclass(frozen=True)

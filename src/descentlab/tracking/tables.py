@@ -12,7 +12,7 @@ from descentlab.tracking.params import safe_name
 if TYPE_CHECKING:
     import pandas as pd
 
-    from descentlab.nn.trainer import Training
+    from descentlab.nn.recipe import Training
 
 
 CHILDREN = ("auto", "all", "none")
@@ -76,7 +76,7 @@ def ranking(training: "Training") -> ndarray:
 
 def valid_curves(training: "Training") -> dict[str, ndarray]:
     """Curves (P, R) for means and figures: NaN from a restart's explosion on."""
-    from descentlab.nn.trainer import explosions
+    from descentlab.nn.recipe import explosions
 
     lost = explosions(training.curves["train/loss"], training.outcome)
     return {name: np.where(lost, np.nan, values) for name, values in training.curves.items()}
@@ -84,7 +84,7 @@ def valid_curves(training: "Training") -> dict[str, ndarray]:
 
 def valid_table(table: "pd.DataFrame", dtype: str) -> "pd.DataFrame":
     """The same of a table as from `curve_table`; `dtype` is that of the training."""
-    from descentlab.nn.trainer import explosions, outcomes
+    from descentlab.nn.recipe import explosions, outcomes
 
     points = table["epoch"].nunique()
     loss = table["train/loss"].to_numpy().reshape(-1, points).T

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, Metric
 
     from descentlab.data.loading import Dataset
-    from descentlab.nn.trainer import Training
+    from descentlab.nn.recipe import Training
 
 
 CELL_POINTS = 200  # logged epochs that a cell shows in the store; the whole curves are in its Parquet

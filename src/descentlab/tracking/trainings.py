@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from descentlab.nn.memory import Parameters
-    from descentlab.nn.trainer import Recipe, Training
+    from descentlab.nn.recipe import Recipe, Training
 
 
 WEIGHTS_LIMIT = 64 * 2**20  # bytes of initial and final weights together; above it only the best restart's are kept
@@ -60,7 +60,7 @@ def read_training(
         The Training. Of one whose weights were too large to be kept, the parameters of all restarts but the best are
         NaN.
     """
-    from descentlab.nn.trainer import Training
+    from descentlab.nn.recipe import Training
 
     curves, restarts = table("curves.parquet"), table("restarts.parquet")
     seeds = restarts["seed"].to_numpy()
