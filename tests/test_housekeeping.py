@@ -87,6 +87,8 @@ def test_cells_are_listed_newest_first_with_their_score_and_the_stores_size(opti
         (["sweep=last"], ["failed"]),
         (["status=failed"], ["failed"]),
         (["activation=relu"], ["relu"]),
+        (["activation=ReLU"], ["relu"]),
+        (["lr=.5", "descent=batch"], ["single"]),
         (["learning_rate=.5", "descent=batch"], ["single"]),
         (["network.hidden=5", "restarts=5"], ["relu", "tanh"]),
         (["name=relu-bce-mini32"], ["relu"]),

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from descentlab.cli.words import store_words
-from descentlab.config.composing import choices, compose, folders_of, shell_completion
+from descentlab.config.composing import choices, compose, every_option, folders_of, shell_completion
 from descentlab.config.configuration import Config
 from descentlab.config.options import GROUPS
 from descentlab.config.resolving import check, keys
+from descentlab.config.spellings import meant
 from descentlab.interrupts import guarded
 from descentlab.values import InputError, nearest, refusal, shown, unknown, without_password
 
@@ -77,9 +78,9 @@ def _dispatch(words: list[str]) -> int:
     else:
         for word in overrides:
             if re.fullmatch(r"[\w./-]+", word):
-                names = [*COMMANDS, *keys()]
-                valid = f"must be KEY=VALUE, or one of {', '.join(COMMANDS)}{nearest(word, names)}"
-                raise InputError(f"{shown(word)}: {valid}")
+                hint = meant(word, every_option(folders_of(config_dir)))
+                asked = f" (did you mean {hint}?)" if hint else nearest(word, [*COMMANDS, *keys()])
+                raise InputError(f"{shown(word)}: must be KEY=VALUE, or one of {', '.join(COMMANDS)}{asked}")
         cells = compose(overrides, sweep="sweep" in flags, config_dir=config_dir)
         if "cfg" not in flags:
             labels = [word.partition("=")[2] for word in overrides if word.startswith("experiment=")]

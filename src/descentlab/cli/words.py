@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from descentlab.config.options import GROUPS
+from descentlab.config import spellings
+from descentlab.config.options import GROUPS, schemas
 from descentlab.tracking import StoredRun, find, get
-from descentlab.values import InputError, Option, nearest, refusal, shown, unknown
+from descentlab.values import InputError, Option, refusal, shown, unknown
 
 LISTED = 30  # runs that a list shows where nothing else is asked for
 STATUSES = ("FINISHED", "FAILED", "KILLED", "RUNNING")
@@ -50,7 +51,7 @@ def wanted_runs(words: Sequence[str], command: str) -> Wanted:
     where = {}
     for word in words:
         key, equals, value = word.partition("=")
-        key = key.removeprefix("network.").replace("descent.batch_size", "batch_size")
+        key = spellings.key(key, FILTERS).removeprefix("network.").replace("descent.batch_size", "batch_size")
         if not equals or not value:
             raise InputError(f"{shown(word)}: {command} takes words such as sweep=last, status=FAILED, activation=relu")
         if key == "status":
@@ -67,8 +68,8 @@ def wanted_runs(words: Sequence[str], command: str) -> Wanted:
             valid = ["sweep", "status", *(["limit"] if command == "list" else []), *FILTERS]
             group, _, number = key.partition(".")
             if key not in valid and not (number and group in GROUPS):
-                raise refusal(key, value, f"unknown key; not one of {', '.join(valid)}{nearest(key, valid)}")
-            where[key] = value
+                raise spellings.unknown_key(key, value, valid)
+            where[key] = spellings.option(key, value, schemas(key)) if key in GROUPS else value
     return Wanted(**given, where=where)
 
 

@@ -17,15 +17,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from descentlab.config import spellings
 from descentlab.config.configuration import Config
 from descentlab.config.names import tell_apart
 from descentlab.config.options import GROUPS, LAUNCHER
 from descentlab.config.resolving import by_rate, keys, resolve
-from descentlab.values import InputError, nearest, refusal, shown, unknown
+from descentlab.nn.activations import OUTPUTS
+from descentlab.values import InputError, refusal, shown
 
 USER_CONF = "DESCENTLAB_CONF"
 MOST_CELLS = 100_000
 CHOICES = (*GROUPS, "experiment", LAUNCHER)  # folders of conf/, one option of which is chosen
+_KNOWN = [*keys(), "experiment", LAUNCHER]
 
 
 def conf_folder() -> Path:
@@ -149,8 +152,10 @@ class _Composer:
         return key, [self._checked(key, value) for value in values]
 
     def _parsed(self, word: str) -> Any:
+        prefix, key, rest = re.fullmatch(r"(\+*)([\w./-]*)(.*)", word, re.DOTALL).groups()  # type: ignore[union-attr]
         try:
-            override = self._parser.parse_overrides([word])[0]  # the singular form cannot glob
+            spelled = f"{prefix}{spellings.key(key, _KNOWN)}{rest}"
+            override = self._parser.parse_overrides([spelled])[0]  # the singular form cannot glob
         except Exception as error:  # of Hydra, of its grammar, or of numbers too large for Python to read
             raise _unreadable(word) from error
         if override.is_delete() or override.package is not None:
@@ -163,13 +168,15 @@ class _Composer:
             names = _options_of(key, self.folders)
             if key == "experiment" and value is None:
                 return None
+            value = spellings.option(key, value, names)
             if value not in names:
-                raise unknown(key, value, names)
+                raise spellings.unknown_option(key, value, names, every_option(self.folders))
             return str(value)
+        if key == "output":
+            return spellings.option(key, value, ("auto", *OUTPUTS))
         group, _, number = key.replace(LAUNCHER.replace("/", "."), LAUNCHER, 1).partition(".")
         if key not in keys() and not (group in (*GROUPS, "output_initializer", LAUNCHER) and number):
-            valid = [*keys(), "experiment", LAUNCHER]
-            raise refusal(key, value, f"unknown key; not one of {', '.join(valid)}{nearest(key, valid)}")
+            raise spellings.unknown_key(key, value, _KNOWN)
         return value
 
     def _compose(self, values: Mapping[str, Any]) -> "_Composed":
@@ -244,7 +251,7 @@ def _unreadable(word: str) -> InputError:
         key, _, value = word.partition("=")
         return refusal(key, value, "cannot be read; lists and texts with special characters need quotes,"
                        " as in 'network.hidden=[64,32]' or 'data.path=\"~/a.csv\"'")  # fmt: skip
-    return InputError(f"{shown(word)}: must be KEY=VALUE{nearest(word, keys())}")
+    return InputError(f"{shown(word)}: must be KEY=VALUE")
 
 
 def _first_line(error: Exception) -> str:
@@ -280,6 +287,12 @@ def folders_of(config_dir: str | None) -> list[Path]:
 
 def _options_of(group: str, folders: Sequence[Path]) -> list[str]:
     return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
+
+
+def every_option(folders: Sequence[Path]) -> list[str]:
+    """The options of all groups, as group=option."""
+    named = [f"{group}={name}" for group in CHOICES for name in _options_of(group, folders)]
+    return [*named, *(f"output={name}" for name in OUTPUTS)]
 
 
 def shell_completion(words: Sequence[str], config_dir: str | None) -> None:

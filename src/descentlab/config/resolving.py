@@ -12,6 +12,7 @@ from typing import Any
 from descentlab.config.configuration import HIDDEN, RUN, Config
 from descentlab.config.names import derived_name
 from descentlab.config.options import GROUPS, LAUNCHER, chosen, schemas
+from descentlab.config.spellings import unknown_key
 from descentlab.data import loading as data
 from descentlab.data.loading import Dataset
 from descentlab.nn.activations import ACTIVATIONS
@@ -20,7 +21,7 @@ from descentlab.nn.initializers import INITIALIZERS, default_initializer
 from descentlab.nn.losses import LOSSES, check_pair, default_loss, default_output
 from descentlab.nn.recipe import Recipe
 from descentlab.nn.updates import UPDATES
-from descentlab.values import InputError, Option, nearest, refusal, shown
+from descentlab.values import InputError, Option, refusal, shown
 
 
 def resolve(raw: Mapping[str, Any]) -> Config:
@@ -100,8 +101,7 @@ def _flat_run(raw: Mapping[str, Any]) -> dict[str, Any]:
     given |= {f"network.{key}": value for key, value in network.items()}
     for key, value in given.items():
         if key not in keys() and key not in ("output_initializer", "launcher"):
-            valid = keys()
-            raise refusal(key, value, f"unknown key; not one of {', '.join(valid)}{nearest(key, valid)}")
+            raise unknown_key(key, value, keys())
     for key in keys():
         if key not in given:
             raise InputError(f"{key}: is missing from the configuration")
