@@ -540,6 +540,8 @@ def test_intervals_cover_at_n_10_as_often_as_is_written():
         return lambda sample: bootstrap_interval(sample, method=method, resamples=999)
 
     assert covered(normal[:1500], 0, bootstrapped("percentile")) == pytest.approx(0.89, abs=0.025)
+    assert covered(normal[:1500], 0, bootstrapped("bca")) == pytest.approx(0.90, abs=0.025)
+    assert covered(skewed[:1500], math.exp(0.5), bootstrapped("bca")) == pytest.approx(0.83, abs=0.03)
     assert covered(normal[:1500], 0, bootstrapped("studentised")) == pytest.approx(0.95, abs=0.02)
     studentised = covered(skewed[:1500], math.exp(0.5), bootstrapped("studentised"))
     assert studentised > covered(skewed[:1500], math.exp(0.5), bootstrapped("percentile")) + 0.05

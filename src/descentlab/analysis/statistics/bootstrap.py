@@ -23,9 +23,19 @@ def bootstrap_interval(
 ) -> Interval:
     """Bootstrap interval of any statistic of one sample.
 
-    `bca` corrects the percentile interval for bias and skew (Efron 1987); `studentised` resamples
-    (statistic - estimate) / standard error, the latter by the jackknife and so for smooth statistics only, not the
-    median (Efron 1982; Hall 1988). The percentile interval is too short for small n: 89 % at n = 10.
+    `percentile` takes quantiles of the statistic over resamples, `bca` corrects them for bias and skew (Efron 1987).
+    `studentised` resamples (statistic - estimate) / standard error, the latter by the jackknife and so for smooth
+    statistics only, not the median (Efron 1982; Hall 1988).
+
+    Both `percentile` and `bca` are too short for small n. Measured coverage of a mean at a nominal 95 %, 2000 samples
+    each, of normal values (of lognormal ones in brackets):
+
+        n             10           20           50
+        bca           .90 (.83)    .91 (.87)    .94 (.91)
+        percentile    .90 (.81)    .91 (.85)    .94 (.91)
+        studentised   .95 (.91)    .94 (.91)    .94 (.94)
+
+    Below n = 50 take `studentised`, or Student's interval (`mean_interval`) for a mean.
 
     Args:
         values: (n,), finite, n at least 2.
