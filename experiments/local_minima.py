@@ -38,9 +38,11 @@ from numpy import ndarray
 from descentlab import figures
 from descentlab.analysis.statistics import (
     Interval,
+    best_of_k_interval,
     correlation_interval,
     dip_test,
     mean_interval,
+    metric_bounds,
     quantile_interval,
     reliability,
     select_best_of_k,
@@ -51,7 +53,6 @@ from descentlab.analysis.verdicts import Values
 from descentlab.config import resolving as config
 from descentlab.config.composing import compose
 from descentlab.nn.activations import relu
-from descentlab.nn.initializers import STATISTICS_STREAM, stream
 from descentlab.nn.losses import LOSSES
 from descentlab.nn.memory import Parameters
 from descentlab.nn.network import Network, predict
@@ -105,7 +106,7 @@ def report(study: Study) -> None:
     correlations = correlation_table(restarts, ceilings)
     study.table("correlation", correlations)
     study.figure("correlation", correlation_figure(correlations, about))
-    curve = study.measured("best_of_k", lambda: best_of_k_table(restarts, resamples=10 if study.quick else 400))
+    curve = study.measured("best_of_k", lambda: best_of_k_table(restarts))
     study.figure("best_of_k", best_of_k_figure(curve, about))
 
     if not study.quick:
@@ -366,21 +367,19 @@ def correlation_figure(table: pd.DataFrame, about: str) -> figures.Figure:
 # --- the best of many --------------------------------------------------------------------------------------------
 
 
-def best_of_k_table(restarts: pd.DataFrame, resamples: int) -> pd.DataFrame:
-    """Expected test accuracy of the restart chosen by validation out of k, with a percentile interval over restarts.
+def best_of_k_table(restarts: pd.DataFrame) -> pd.DataFrame:
+    """Expected test accuracy of the restart chosen by validation out of k, with the jackknife's interval over restarts.
 
     Returns:
         One row per width and k up to half of the restarts: unbiased, low, high, with_replacement (Dodge et al. 2019).
     """
-    rows, draw = [], stream(0, STATISTICS_STREAM)
+    rows = []
     for width, cell in restarts.groupby("width"):
-        curve = [k for k in CURVE if k <= len(cell) // 2]
-        drawn = draw.integers(len(cell), size=(resamples, len(cell)))
-        samples = [[best(cell.iloc[rows_], k, unbiased=False) for k in curve] for rows_ in drawn]
-        low, high = np.nanquantile(samples, [0.025, 0.975], axis=0)
-        for place, k in enumerate(curve):
-            found = {"width": width, "k": k, "unbiased": best(cell, k), "low": low[place], "high": high[place]}
-            rows.append(found | {"with_replacement": best(cell, k, unbiased=False)})
+        values = cell["validation/loss"], cell["test/accuracy"].fillna(0.0)
+        for k in (k for k in CURVE if k <= len(cell) // 2):
+            found = best_of_k_interval(*values, k, bounds=metric_bounds("test/accuracy"))
+            row = {"width": width, "k": k, "unbiased": found.estimate, "low": found.low, "high": found.high}
+            rows.append(row | {"with_replacement": best(cell, k, unbiased=False)})
     return pd.DataFrame(rows)
 
 

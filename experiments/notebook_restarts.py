@@ -28,7 +28,13 @@ import numpy as np
 import pandas as pd
 
 from descentlab import figures
-from descentlab.analysis.statistics import best_of_k, correlation_interval, select_best_of_k
+from descentlab.analysis.statistics import (
+    Better,
+    best_of_k_interval,
+    correlation_interval,
+    metric_bounds,
+    select_best_of_k,
+)
 from descentlab.analysis.verdicts import Values
 from descentlab.config import resolving as config
 from descentlab.config.composing import compose
@@ -52,7 +58,6 @@ TRIES = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 100)
 GROUP = 10  # restarts of which the best is kept, for the claims
 MANY = 20  # restarts whose expected best is what performing well is measured by
 WELL = 0.03  # accuracy below it that is still well
-RESAMPLES = 200
 FRESH = {  # data of more images that no one has seen
     "mnist": ["data=mnist", 'data.train_rows="0:250"', "data.validation_rows=auto", 'data.test_rows="60050:62050"'],
     "digits": ["data=digits", 'data.train_rows="0:250"', 'data.test_rows="300:1797"'],
@@ -142,20 +147,17 @@ def best_of_table(restarts: pd.DataFrame) -> pd.DataFrame:
     """Expected accuracy of the restart that is kept out of k, by how it is chosen and where it is measured."""
     loss = restarts["train/loss"].to_numpy(dtype=float)
     test, fresh = (restarts[name].to_numpy(dtype=float) for name in ("test/accuracy", "fresh_accuracy"))
-    ways = {
-        "by training loss, on new images": lambda rows, k: select_best_of_k(loss[rows], fresh[rows], k),
-        "by training loss, on the 50": lambda rows, k: select_best_of_k(loss[rows], test[rows], k),
-        "by the 50, on new images": lambda rows, k: select_best_of_k(test[rows], fresh[rows], k, "higher"),
-        "by the 50, on the same 50": lambda rows, k: best_of_k(test[rows], k),
+    ways: dict[str, tuple[np.ndarray, np.ndarray, Better]] = {
+        "by training loss, on new images": (loss, fresh, "lower"),
+        "by training loss, on the 50": (loss, test, "lower"),
+        "by the 50, on new images": (test, fresh, "higher"),
+        "by the 50, on the same 50": (test, test, "higher"),
     }
-    everyone = np.arange(len(restarts))
-    draw = np.random.default_rng(0)
-    samples = [draw.integers(len(restarts), size=len(restarts)) for _ in range(RESAMPLES)]
     rows = []
-    for way, expected in ways.items():
-        for k in (k for k in TRIES if k <= len(restarts)):
-            low, high = np.quantile([expected(sample, k) for sample in samples], [0.025, 0.975])
-            rows.append((way, k, expected(everyone, k), low, high))
+    for way, (chosen_by, reported, better) in ways.items():
+        for k in (k for k in TRIES if k < len(restarts)):
+            found = best_of_k_interval(chosen_by, reported, k, better, bounds=metric_bounds("test/accuracy"))
+            rows.append((way, k, found.estimate, found.low, found.high))
     return pd.DataFrame(rows, columns=["chosen", "k", "estimate", "low", "high"])
 
 

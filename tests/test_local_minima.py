@@ -79,11 +79,14 @@ def test_correlation_and_ceiling_stand_side_by_side_by_width():
 
 
 def test_the_curve_of_the_best_rises_within_its_interval():
-    curve = local_minima.best_of_k_table(made_up(widths=(5, 25)), resamples=40)
+    curve = local_minima.best_of_k_table(made_up(widths=(5, 25)))
     one = curve[curve["width"] == 5]
     assert one["k"].max() == 80
     assert (np.diff(one["unbiased"]) > 0).all()
     assert ((one["low"] < one["with_replacement"]) & (one["with_replacement"] < one["high"])).all()
+    for seed in range(20):  # six restarts, as in the quick form
+        curve = local_minima.best_of_k_table(made_up(restarts=6, widths=(5,), seed=seed))
+        assert ((curve["low"] < curve["unbiased"]) & (curve["unbiased"] < curve["high"])).all()
 
 
 def test_the_claims_have_values_for_every_case_and_can_be_decided():

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from descentlab.analysis.statistics import (
     Interval,
     best_of_k,
+    best_of_k_interval,
     bootstrap_interval,
     check_family,
     correlation_interval,
@@ -422,6 +423,28 @@ def test_a_k_that_cannot_be_drawn_is_refused():
     with pytest.raises(ValueError, match="a value each per restart"):
         select_best_of_k([1, 2, 3], [1, 2], 1)
     assert best_of_k([1, 2, 3], 4, unbiased=False) < 3
+
+
+def test_the_best_of_k_lies_within_its_interval_which_is_the_jackknifes():
+    generator = np.random.default_rng(3)
+    loss, accuracy = generator.normal(size=(2, 12))
+    found = best_of_k_interval(loss, accuracy, 4)
+    assert found.estimate == select_best_of_k(loss, accuracy, 4)
+    left_out = [select_best_of_k(np.delete(loss, i), np.delete(accuracy, i), 4) for i in range(12)]
+    half = scipy.stats.t.ppf(0.975, 11) * math.sqrt(11 * np.var(left_out))
+    assert limits(found) == pytest.approx((found.estimate - half, found.estimate + half))
+    mean = best_of_k_interval(loss, accuracy, 1)
+    assert limits(mean) == pytest.approx(limits(mean_interval(accuracy)))  # one of one is the mean
+    with pytest.raises(ValueError, match="k=12: must be below 12"):
+        best_of_k_interval(loss, accuracy, 12)
+    assert best_of_k_interval([1, 2, 3], [0.99, 0.2, 0.98], 2, bounds=(0, 1)).high < 1
+
+
+@pytest.mark.slow
+def test_the_interval_of_the_best_of_5_out_of_50_covers_it():
+    loss = np.random.default_rng(4).normal(size=(400, 50))
+    found = [best_of_k_interval(one, -one, 5) for one in loss]
+    assert np.mean([one.low <= 1.16296 <= one.high for one in found]) > 0.89  # E[max of five normal values]
 
 
 # Rates and spreads

@@ -7,7 +7,7 @@ A diverged restart is a value that is not finite. Intervals of a mean refuse it,
 was left out; comparisons and best-of-k rank it worst and never drop it.
 """
 
-from descentlab.analysis.statistics.best_of import best_of_k, select_best_of_k
+from descentlab.analysis.statistics.best_of import best_of_k, best_of_k_interval, select_best_of_k
 from descentlab.analysis.statistics.bootstrap import bootstrap_interval, interquartile_mean
 from descentlab.analysis.statistics.comparisons import (
     Equivalence,
@@ -41,6 +41,7 @@ __all__ = [
     "Means",
     "PairedDifference",
     "best_of_k",
+    "best_of_k_interval",
     "bootstrap_interval",
     "check_family",
     "correlation_interval",

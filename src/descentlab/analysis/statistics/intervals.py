@@ -87,12 +87,21 @@ def mean_intervals(values: ArrayLike, confidence: float = 0.95, bounds: tuple[fl
         mean = np.where(smallest == largest, smallest, np.ldexp(mean, exponent))
         sd[n < 2] = np.nan
         half = stdtrit(np.maximum(n - 1, 1), upper) * sd / np.sqrt(n)
-        low, high = _within(mean, half, bounds)
+        low, high = bounded_limits(mean, half, bounds)
     return Means(mean, sd, low, high, n)
 
 
-def _within(mean: ndarray, half: ndarray, bounds: tuple[float, float]) -> tuple[ndarray, ndarray]:
-    """Limits at the distance `half` around a mean (P,), on a log or logit scale where they would reach a bound."""
+def bounded_limits(mean: ndarray, half: ndarray, bounds: tuple[float, float]) -> tuple[ndarray, ndarray]:
+    """Limits at the distance `half` around a mean (P,), on a log or logit scale where they would reach a bound.
+
+    Args:
+        mean: (P,), within the bounds.
+        half: (P,), at or above 0: standard error times a quantile.
+        bounds: the smallest and largest possible value; infinite where there is none.
+
+    Returns:
+        Lower and upper limits, (P,) each.
+    """
     least, most = bounds
     low, high = mean - half, mean + half
     if bounds == UNBOUNDED:
