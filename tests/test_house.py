@@ -117,3 +117,21 @@ def test_a_framework_is_known_in_one_package_only(library):
 def test_the_network_needs_numpy_and_what_sends_work_to_processes():
     libraries = set().union(*(outside for path, (_, outside) in EDGES.items() if package_of(path) == "nn"))
     assert libraries & {"pandas", "mlflow", "hydra", "matplotlib", "omegaconf"} == set()
+
+
+def test_no_tag_or_param_of_the_store_is_read_by_its_name_outside_tracking():
+    raw = []
+    for path, tree in FILES.items():
+        for node in ast.walk(tree) if package_of(path) != "tracking" else ():
+            place = f"{name_of(path)}:{getattr(node, 'lineno', 0)}"
+            if isinstance(node, ast.Attribute) and node.attr == "tags":
+                raw.append(place)
+            if isinstance(node, ast.Subscript):
+                of, key = node.value, node.slice
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
+                of, key = node.func.value, node.args[0]
+            else:
+                continue
+            if isinstance(of, ast.Attribute) and of.attr == "params" and isinstance(key, ast.Constant):
+                raw.append(place)
+    assert raw == []

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from descentlab.cli.listing import PROVENANCE, SHORT, is_score
+from descentlab.cli.listing import SHORT, is_score
 from descentlab.cli.output import many, number, table, when
 from descentlab.cli.words import named_runs
 from descentlab.tracking import StoredRun, get
@@ -32,22 +32,22 @@ def compare(words: Sequence[str], option: Option) -> str:
     metrics = [word.removeprefix("metric=").split(",") for word in words if word.startswith("metric=")]
     pair = named_runs([word for word in words if not word.startswith("metric=")], 2, "compare", option)
     for run in pair:
-        if run.tags.get("level") not in ("cell", "restart"):
-            raise InputError(f"run_id={run.run_id}: is of level {run.tags.get('level')}; only cells can be compared")
+        if run.level not in ("cell", "restart"):
+            raise InputError(f"run_id={run.run_id}: is of level {run.level}; only cells can be compared")
     lines = [
         f"{letter} = {run.name} ({run.run_id[:SHORT]}, {when(run.started)})"
         for letter, run in zip("AB", pair, strict=True)
     ]
-    cells = [get(option, run.tags["mlflow.parentRunId"]) if run.tags["level"] == "restart" else run for run in pair]
+    cells = [get(option, run.parent) if run.level == "restart" else run for run in pair]
     settings = [_settings(run, cell) for run, cell in zip(pair, cells, strict=True)]
     lines += ["", *_differences("configuration", *settings)]
-    origins = [{key: run.tags.get(key, "") for key in PROVENANCE} | {"data digest": run.digest} for run in cells]
+    origins = [run.provenance for run in cells]
     if origins[0] != origins[1]:
         lines += ["", *_differences("provenance", *origins)]
     tables = [cell.table("restarts.parquet") for cell in cells]
     for place, run in enumerate(pair):
-        if run.tags["level"] == "restart":
-            tables[place] = tables[place][tables[place]["seed"] == int(run.params["seed"])]
+        if run.level == "restart":
+            tables[place] = tables[place][tables[place]["seed"] == run.seed]
     lines += ["", *_paired(tables[0], tables[1], metrics[-1] if metrics else None)]
     if cells[0].digest != cells[1].digest:
         lines.append("The data differ too: of these differences a part is theirs.")
@@ -62,7 +62,7 @@ def _settings(run: StoredRun, cell: StoredRun) -> dict[str, str]:
         raise InputError(f"{cell}: config.json cannot be read ({error})") from error
     flat = {key: value for key, value in _flat(kept) if key.partition(".")[0] not in NOT_THE_QUESTION}
     if run is not cell:
-        flat |= {"seed": run.params["seed"], "restarts": "1"}
+        flat |= {"seed": run.seed, "restarts": "1"}
     return {key.removesuffix(".name"): str(value) for key, value in flat.items()}
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from descentlab.cli.listing import SHORT, sweeps_of
+from descentlab.cli.listing import SHORT
 from descentlab.cli.output import filesize, many, table, when
 from descentlab.cli.words import LISTED, store_words, wanted_runs
 from descentlab.tracking import StoredRun, get, upkeep
@@ -72,10 +72,10 @@ def _doomed(
         wanted = wanted_runs(filters, command)
         for level in ("cell",) if wanted.where else ("cell", "summary", "sweep"):
             chosen = wanted.runs(option, level, deleted=deleted)  # what still runs is meant only if it is named
-            chosen = [run for run in chosen if run.status != "RUNNING" or deleted or wanted.status == "RUNNING"]
+            chosen = [run for run in chosen if run.state != "running" or deleted or wanted.status == "RUNNING"]
             if wanted.sweep and not deleted:
-                asked = {run.tags.get("sweep", "") for run in chosen}
-                elsewhere = [run for run in chosen if sweeps_of(run) - asked]
+                asked = {run.sweep for run in chosen}
+                elsewhere = [run for run in chosen if set(run.memberships) - asked]
                 shared += len(elsewhere)
                 chosen = [run for run in chosen if run not in elsewhere]
             found += chosen
@@ -86,9 +86,9 @@ def _doomed(
 def _doomed_row(run: StoredRun, nested: int) -> dict[str, str]:
     return {
         "run": run.run_id[:SHORT],
-        "level": run.tags.get("level", ""),
+        "level": run.level,
         "name": run.name,
-        "status": run.status.lower(),
+        "status": run.state,
         "started": when(run.started),
         "restarts": str(nested),
         "artifacts": filesize(sum(run.artifacts().values())),

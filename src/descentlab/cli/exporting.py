@@ -62,10 +62,10 @@ def everything(cells: Sequence[StoredRun], restarts: Sequence[StoredRun]) -> "pd
     if table.empty:
         return table
     by_id = {run.run_id: run for run in cells}
-    own = {(run.tags.get("mlflow.parentRunId"), run.params.get("seed")): run.run_id for run in restarts}
-    pairs = zip(table["run_id"], table["seed"].astype(str), strict=True)
+    own = {(run.parent, run.seed): run.run_id for run in restarts}
+    pairs = zip(table["run_id"], table["seed"], strict=True)
     table.insert(1, "restart_run_id", [own.get(pair) for pair in pairs])
-    table.insert(2, "sweep", [by_id[run_id].tags.get("sweep") for run_id in table["run_id"]])
+    table.insert(2, "sweep", [by_id[run_id].sweep for run_id in table["run_id"]])
     table.insert(3, "started", [when(by_id[run_id].started) for run_id in table["run_id"]])
     for name in table.columns:  # a setting that is a number here and a word there
         kinds = {type(value) for value in table[name] if value is not None and value == value}

@@ -12,7 +12,6 @@ from descentlab.values import InputError, Option, nearest, shown
 
 SHORT = 8  # characters of a run's id; `get` takes them
 TELLING = ("test/accuracy", "test/r2", "test/loss", "train/loss")  # what a line shows, the first that was measured
-PROVENANCE = ("git_commit", "git_dirty", "descentlab", "python", "numpy", "blas", "device")
 
 
 def list_runs(words: Sequence[str], option: Option) -> str:
@@ -55,47 +54,46 @@ def _row(run: StoredRun) -> dict[str, str]:
     return {
         "run": run.run_id[:SHORT],
         "started": when(run.started),
-        "status": run.status.lower(),
+        "status": run.state,
         "cell": run.name,
-        "n": run.params.get("restarts", ""),
+        "n": str(run.restarts or ""),
         "score": metric,
         "mean": number(value) if metric else "",
         "+-95%": f"{half:.2g}" if np.isfinite(half) else "",
         "lost": str(run.lost or ""),
         "seconds": _seconds(run),
-        "data": run.params.get("data", ""),
-        "sweep": run.tags.get("sweep", ""),
+        "data": run.data,
+        "sweep": run.sweep,
     }
 
 
 def _seconds(run: StoredRun) -> str:
-    wall = float(run.tags.get("wall_seconds", run.metrics.get("seconds", "nan")))
-    return "" if wall != wall else f"{wall:.1f}"
+    return "" if run.seconds != run.seconds else f"{run.seconds:.1f}"
 
 
 def _sweep_rows(runs: Sequence[StoredRun], adopted: bool) -> list[dict[str, str]]:
     """A row per sweep; with `adopted`, each counts the cells that another has trained for it too."""
     sweeps: dict[str, list[StoredRun]] = {}
     for run in runs:
-        for sweep in {run.tags.get("sweep", "")} | (sweeps_of(run) if adopted else set()):
+        for sweep in {run.sweep, *(run.memberships if adopted else ())}:
             sweeps.setdefault(sweep, []).append(run)
     began = {}  # by the cells that it has trained itself, where there are any
     for sweep, cells in sweeps.items():
-        began[sweep] = min((cell.tags.get("sweep") != sweep, cell.started) for cell in cells)[1]
+        began[sweep] = min((cell.sweep != sweep, cell.started) for cell in cells)[1]
     rows = []
     for sweep in sorted(sweeps, key=lambda sweep: (began[sweep], sweep), reverse=True):
         cells = sweeps[sweep]
-        ended = {status: sum(cell.status == status for cell in cells) for status in STATUSES}
+        ended = {status: sum(cell.state == status.lower() for cell in cells) for status in STATUSES}
         rows.append(
             {
                 "sweep": sweep,
                 "started": when(began[sweep]),
                 "cells": str(len(cells)),
                 **{status.lower(): str(count or "") for status, count in ended.items()},
-                "restarts": str(sum(int(cell.params.get("restarts", 0)) for cell in cells)),
+                "restarts": str(sum(cell.restarts for cell in cells)),
                 "lost": str(sum(cell.lost for cell in cells) or ""),
-                "seconds": f"{sum(float(cell.tags.get('wall_seconds', 0)) for cell in cells):.0f}",
-                "data": " ".join(sorted({cell.params.get("data", "") for cell in cells})),
+                "seconds": f"{np.nansum([cell.seconds for cell in cells]):.0f}",
+                "data": " ".join(sorted({cell.data for cell in cells})),
             }
         )
     return rows
@@ -120,26 +118,28 @@ def show(words: Sequence[str], option: Option) -> str:
         InputError: if there is no such run.
     """
     run = named_runs(words, 1, "show", option)[0]
-    level = run.tags.get("level", "run")
+    level = run.level or "run"
     lines = [f"{run.name}: {level} {run.run_id}{', deleted' if run.deleted else ''}"]
-    about = {"status": run.status.lower(), "reason": run.tags.get("reason", ""), "started": when(run.started)}
-    about |= {"seconds": _seconds(run), "parent": run.tags.get("mlflow.parentRunId", "")}
-    about |= {"sweep": run.tags.get("sweep", ""), "outcome": run.tags.get("outcome", "")}
+    about = {
+        "status": run.state,
+        "reason": run.reason or (run.given_up if run.status == "RUNNING" else ""),
+        "started": when(run.started),
+    }
+    about |= {"seconds": _seconds(run), "parent": run.parent}
+    about |= {"sweep": run.sweep, "outcome": run.outcome}
     lines += pairs({name: value for name, value in about.items() if value})
     lines += ["", "configuration", *pairs(run.params)]
     if results := _results(run):
-        many = level == "cell" and run.params.get("restarts") != "1"
-        lost, restarts = run.tags.get("diverged", "0"), run.params.get("restarts")
-        means = f", means of the finite restarts; {lost} of {restarts} diverged"
-        means += f", {run.tags['exploded']} exploded" if run.tags.get("exploded", "0") != "0" else ""
+        many = level == "cell" and run.restarts != 1
+        means = f", means of the finite restarts; {run.diverged} of {run.restarts} diverged"
+        means += f", {run.exploded} exploded" if run.exploded else ""
         point = "end" if run.status == "FINISHED" else "latest epoch that was written"
         lines += ["", f"results at the {point}{means if many else ''}", *("  " + line for line in results)]
     files = run.artifacts()
     if files:
         lines += ["", f"artifacts, {filesize(sum(files.values()))}"]
         lines += pairs({name: filesize(size) for name, size in files.items()})
-    kept = {key: run.tags[key] for key in (*PROVENANCE, "config_hash", "mlflow.user", "host") if key in run.tags}
-    lines += ["", "provenance", *pairs(kept | ({"data digest": run.digest} if run.digest else {}))]
+    lines += ["", "provenance", *pairs({**run.provenance, **run.origin})]
     return "\n".join(lines)
 
 
@@ -147,7 +147,7 @@ def _results(run: StoredRun) -> list[str]:
     """Metrics at the end, losses and scores of splits first, each with its spread where there are restarts."""
     spreads = ("_sd", "_min", "_max", "_ci_low", "_ci_high", "_n", "_diverged")
     names = set(run.metrics)
-    if run.tags.get("level") == "cell":
+    if run.level == "cell":
         names = {re.sub(f"({'|'.join(spreads)})$", "", name) for name in names}
     rows = []
     for name in sorted(names, key=lambda name: (not is_score(name), name)):
@@ -168,8 +168,3 @@ def _results(run: StoredRun) -> list[str]:
 def is_score(metric: str) -> bool:
     """Whether a metric is a loss or score of a split, not a norm of a layer."""
     return metric.partition("/")[0] in ("train", "validation", "test")
-
-
-def sweeps_of(run: StoredRun) -> set[str]:
-    """The sweeps that count a cell as theirs."""
-    return {key.removeprefix("sweep/") for key in run.tags if key.startswith("sweep/")}

@@ -1,6 +1,5 @@
 """Before a sweep and while it runs: `descentlab plan` says what it would cost, `descentlab status` how far it is."""
 
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,8 +13,7 @@ from descentlab.nn.memory import parameter_count
 from descentlab.nn.recipe import Recipe
 from descentlab.nn.trainer import train_recipe
 from descentlab.sweeps import running as sweeps
-from descentlab.tracking import NoStore, Planned, StoredRun, find, upkeep
-from descentlab.tracking.ownership import given_up
+from descentlab.tracking import NoStore, Planned, StoredRun, find, part_id, upkeep
 from descentlab.values import InputError, Option, shown
 
 SWEEPS = 10  # that `status` shows where nothing else is asked for
@@ -69,9 +67,8 @@ def _missing(cell: Planned, kept: Sequence[StoredRun]) -> int:
     held: set[int] = set()
     for run in kept:
         same_data = run.key.partition("-")[2] == cell.key.partition("-")[2]
-        if same_data and run.tags.get("cell_hash") == cell.config.cell_hash:
-            first, count = int(run.params["seed"]), int(run.params["restarts"])
-            held.update(range(max(first, wanted.start), min(first + count, wanted.stop)))
+        if same_data and run.cell_hash == cell.config.cell_hash:
+            held.update(range(max(run.seed, wanted.start), min(run.seed + run.restarts, wanted.stop)))
     return len(wanted) - len(held)
 
 
@@ -79,10 +76,8 @@ def _estimated_seconds(missing: Sequence[tuple[Planned, int]], kept: Sequence[St
     """Seconds of training, and what they were told from."""
     known: dict[tuple[Any, ...], list[float]] = {}
     for run in kept:
-        seconds = float(run.tags.get("wall_seconds", "nan"))
-        if math.isfinite(seconds):
-            work = int(run.params["epochs"]) * int(run.params["restarts"])
-            known.setdefault(_alike(run.params), []).append(seconds / work)
+        if math.isfinite(run.seconds):
+            known.setdefault(_alike(run.params), []).append(run.seconds / (run.epochs * run.restarts))
     timed: dict[tuple[Any, ...], float] = {}
     total, told = 0.0, Counter[str]()
     for cell, restarts in missing:
@@ -104,6 +99,11 @@ def _params(cell: Config) -> dict[str, str]:
     from descentlab.tracking.params import params
 
     return params(cell)
+
+
+def _shape(params: Mapping[str, str]) -> tuple[Any, ...]:
+    """What the size of a restart's files depends on."""
+    return tuple(params.get(key) for key in ("data", "hidden", "dtype"))
 
 
 def _alike(params: Mapping[str, str]) -> tuple[Any, ...]:
@@ -137,17 +137,17 @@ def _estimated_bytes(
     """Bytes of the runs to come, and what they were told from."""
     measured: dict[tuple[Any, ...], list[float]] = {}
     for run in kept[-20 * SWEEPS :]:
-        shape = (run.params.get("data"), run.params.get("hidden"), run.params.get("dtype"))
+        shape = _shape(run.params)
         if len(measured.setdefault(shape, [])) < SWEEPS:
-            measured[shape].append(sum(run.artifacts().values()) / int(run.params["restarts"]))
-    database, count = float(DATABASE_BYTES), sum(int(run.params["restarts"]) for run in kept)
+            measured[shape].append(sum(run.artifacts().values()) / run.restarts)
+    database, count = float(DATABASE_BYTES), sum(run.restarts for run in kept)
     if count:
         rows = upkeep.sizes(option)[1]
         database = rows / count if rows else database
     total, told = 0.0, 0
     for cell, restarts in missing:
         params = _params(cell.config)
-        known = measured.get((params["data"], params["hidden"], params["dtype"]))
+        known = measured.get(_shape(params))
         if known:
             artifacts = sum(known) / len(known)
             told += 1
@@ -198,7 +198,7 @@ def status(words: Sequence[str], option: Option) -> str:
         else:
             raise InputError(f"{shown(word)}: status takes limit=N or limit=all, and sweep=ID")
     records = find(option, "sweep", None if only in ("", "last") else only)
-    records.sort(key=lambda run: float(run.tags.get("at_work", run.started)))
+    records.sort(key=lambda run: run.last_active)
     records = records[-1:] if only == "last" else records[-limit:] if limit else []
     if not records:
         return f"sweep={only}: no such sweep" if only else "no sweeps"
@@ -208,26 +208,19 @@ def status(words: Sequence[str], option: Option) -> str:
 
 def _progress(record: StoredRun, option: Option) -> list[dict[str, str]]:
     """A row per part of a sweep."""
-    planned: dict[str, list[str]] = {}
-    for cell in json.loads(record.artifact("plan.json").read_text(encoding="utf-8"))["cells"]:
-        planned.setdefault(cell["part"], []).append(cell["key"])
     rows = []
-    for part, keys in planned.items():
-        sweep = f"{record.tags['sweep']}-{part}" if part else record.tags["sweep"]
+    for part, keys in record.planned().items():
         state: dict[str, str] = {}
         lost = 0
-        for run in find(option, "cell", sweep, status=None):
-            now = run.status.lower()
-            if now == "running" and given_up(run.tags, run.started):
-                now = "killed"
+        for run in find(option, "cell", part_id(record.sweep, part), status=None):
             if state.get(run.key) != "finished":
-                state[run.key] = now
-                lost += int(run.tags.get("diverged", 0)) if now == "finished" else 0
+                state[run.key] = run.state
+                lost += run.lost if run.state == "finished" else 0
         counts = Counter(state.get(key, "waiting") for key in keys)
         rows.append(
             {
-                "sweep": record.tags["sweep"],
-                "of": record.tags.get("label", ""),
+                "sweep": record.sweep,
+                "of": record.label,
                 "part": part,
                 "begun": when(record.started),
                 "planned": str(len(keys)),
@@ -236,7 +229,7 @@ def _progress(record: StoredRun, option: Option) -> list[dict[str, str]]:
                 "failed": str(counts["failed"] or ""),
                 "killed": str(counts["killed"] or ""),
                 "to do": str(len(keys) - counts["finished"] - counts["running"] or ""),
-                "diverged": str(lost or ""),
+                "lost": str(lost or ""),
             }
         )
     return rows

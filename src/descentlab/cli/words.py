@@ -41,7 +41,10 @@ class Wanted:
 
     def runs(self, option: Option, level: str, status: str | None = None, deleted: bool = False) -> list[StoredRun]:
         """They, the newest first."""
-        found = find(option, level, self.sweep, status=self.status or status, deleted=deleted)
+        wanted, asked = self.status or status, None if self.status in ("RUNNING", "KILLED") else self.status or status
+        found = find(option, level, self.sweep, status=asked, deleted=deleted)
+        if wanted != asked:  # a process may be gone without a trace in the store
+            found = [run for run in found if run.state == str(wanted).lower()]
         return [run for run in reversed(found) if all(_has(run, key, value) for key, value in self.where.items())]
 
 

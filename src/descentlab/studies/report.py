@@ -92,12 +92,12 @@ def rebuild(source: Option, name: str, folder: Path) -> Rebuilt | None:
     if not runs:
         return None
     run, script = runs[-1], _script(name)
-    sweeps = {part: f"{run.tags['sweep']}-{part}" for part in script.PARTS}
+    sweeps = {part: f"{run.sweep}-{part}" for part in script.PARTS}
     tracked = {part: sweep for part, sweep in sweeps.items() if find(source, "cell", sweep, limit=1)}
     place = folder / name
     _remove(place)
     place.mkdir(parents=True)
-    quick = run.params["form"] == "quick"
+    quick = run.form == "quick"
     drawn = study.Study(source, SummaryRun(place), tracked, study.declared_claims(name), quick, kept=run)
     with contextlib.redirect_stdout(io.StringIO()) as said:
         script.report(drawn)
@@ -153,8 +153,8 @@ def write_page(outcomes: Sequence[Rebuilt | NotDrawn], folder: Path) -> Path:
     rebuilt = [one for one in outcomes if isinstance(one, Rebuilt)]
     for one in rebuilt:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.run.started))
-        about = [one.run.params["form"] + " form", when, "commit " + one.run.tags.get("git_commit", "unknown")[:12]]
-        overrides = one.run.params.get("overrides", "").split()
+        about = [one.run.form + " form", when, "commit " + (one.run.commit or "unknown")[:12]]
+        overrides = one.run.overrides.split()
         if told := [word for word in overrides if not word.startswith("tracking")]:  # whose address may hold a password
             about.append("with " + " ".join(told))
         body.append(f"<h2 id='{one.name}'>{html.escape(one.title)}</h2>")

@@ -289,9 +289,9 @@ def _cut_short(tracker: "Tracker", settings: Mapping[str, str]) -> "StoredRun | 
     from descentlab.tracking.environment import environment
 
     last = find(tracker, "summary", where={key: settings[key] for key in ("study", "form")}, status=None, limit=1)
-    if not last or last[0].status == "FINISHED" or last[0].params.get("overrides", "") != settings["overrides"]:
+    if not last or last[0].status == "FINISHED" or last[0].overrides != settings["overrides"]:
         return None
-    same = last[0].tags.get("git_commit") == environment().get("git_commit")
+    same = last[0].commit == environment().get("git_commit", "")
     return last[0] if same else None
 
 

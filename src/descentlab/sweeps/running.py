@@ -296,7 +296,7 @@ def stored_training(cell: Config, run: "StoredRun") -> Training:
         InputError: if an artifact is missing.
     """
     recipe = configuration.recipe(cell, configuration.check(cell))
-    return read_training(run.table, run.arrays, recipe, float(run.tags.get("wall_seconds", "nan")))
+    return read_training(run.table, run.arrays, recipe, run.seconds)
 
 
 def different(cells: Sequence[Planned]) -> list[Planned]:
@@ -423,7 +423,7 @@ def _held(cell: Config, recipe: Recipe, parents: "Sequence[StoredRun]") -> tuple
     trainings: list[Training] = []
     reused: dict[int, str] = {}
     for run in parents:
-        first, count = int(run.params["seed"]), int(run.params["restarts"])
+        first, count = run.seed, run.restarts
         seeds = [seed for seed in range(first, first + count) if 0 <= seed - cell.seed < cell.restarts]
         seeds = [seed for seed in seeds if seed not in reused]
         if not seeds:

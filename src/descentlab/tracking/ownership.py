@@ -11,15 +11,9 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from descentlab.tracking.reading import search
-from descentlab.tracking.store import Store
-from descentlab.tracking.stored_run import local_folder
 
 BEAT_SECONDS = 30.0
 MISSED_BEATS = 5  # without a sign of life for so many, a run is given up wherever it was trained
-REASON_LENGTH = 1000  # MLflow cuts tags at 8000 characters
 
 
 def owner() -> dict[str, str]:
@@ -80,53 +74,3 @@ def _process_start(pid: int) -> str:
     except OSError:
         return f"{boot}/{table}/"
     return f"{boot}/{table}/" + ("" if fields[0] in "ZX" else fields[19])
-
-
-def conclude(store: Store, run_id: str, ended: int) -> None:
-    """Let a written run stand, unless another process has given it up meanwhile and trains it anew.
-
-    Args:
-        store: where it is.
-        run_id: of the run.
-        ended: milliseconds since 1970.
-    """
-    to_disk(store.client.get_run(run_id).info.artifact_uri)  # before the database says that they are there
-    with store.exclusive():
-        status = store.client.get_run(run_id).info.status
-        if status == "RUNNING":
-            for child in running(store, f"tags.`mlflow.parentRunId` = '{run_id}'") if outages(store) else []:
-                give_up(store, child, "KILLED", "its creation was not confirmed")
-            store.client.set_terminated(run_id, status="FINISHED", end_time=ended)
-            return
-    tags = store.client.get_run(run_id).data.tags
-    give_up(store, run_id, status, tags.get("reason", "given up by another process"))
-
-
-def to_disk(artifacts: str) -> None:
-    """See to it that a run's files outlive a power cut, where they are on this machine."""
-    folder = local_folder(artifacts)
-    for path in sorted(folder.rglob("*")) if folder else []:
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-
-
-def give_up(store: Store, run_id: str, status: str, reason: str) -> None:
-    """End a run without a result; its restarts first, so that what is cut short here is done again."""
-    open_or_done = ("RUNNING", "SCHEDULED", "FINISHED")
-    found = search(store, [f"tags.`mlflow.parentRunId` = '{run_id}'"])
-    for marked in [*(child.run_id for child in found if child.status in open_or_done), run_id]:
-        store.client.set_tag(marked, "reason", reason[:REASON_LENGTH])
-        store.client.set_terminated(marked, status=status)
-
-
-def running(store: Store, query: str) -> list[str]:
-    """Open runs that pass a test in MLflow's filter language."""
-    tests = f"attributes.status = 'RUNNING' and {query}"
-    return [run.info.run_id for run in store.client.search_runs([str(store.experiment_id)], tests)]
-
-
-def outages(store: Store) -> int:
-    """How often the store did not answer; a run it created then may be known to nobody."""
-    client: Any = store.client
-    return int(getattr(client, "outages", 0))

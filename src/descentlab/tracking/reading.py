@@ -106,14 +106,14 @@ def find(
     sweeps = [sweep]
     if "%" in sweep:
         records = search(store, ["tags.level = 'sweep'", f"tags.sweep LIKE {quoted(sweep)}"])
-        sweeps = [part for record in records for part in record.tags["parts"].split()]
-        sweeps += [run.tags["sweep"] for run in own]
+        sweeps = [part for record in records for part in record.parts]
+        sweeps += [run.sweep for run in own]
     found: list[StoredRun] = []
     for one in dict.fromkeys(sweeps):
         tag = member_tag(one)
         members = search(store, [*tests, f"tags.{_backticked(tag)} LIKE '%'"], limit, deleted)
         known = {run.run_id for run in members}
-        members += [run for run in own if run.tags["sweep"] == one and run.run_id not in known]
+        members += [run for run in own if run.sweep == one and run.run_id not in known]
         found += _in_order(members, one, status)
     return found[-limit:] if limit else found
 
@@ -122,15 +122,14 @@ def _in_order(runs: list[StoredRun], sweep: str, status: str | None) -> list[Sto
     """Runs of a sweep as it knows them: in its order, under its names; of finished ones with one key the earliest."""
     placed = []
     for run in sorted(runs, key=lambda run: (run.started, run.run_id)):
-        number, _, name = run.tags.get(member_tag(sweep), "").partition(" ")
-        seen = replace(run, name=name or run.name, tags={**run.tags, "sweep": sweep})
-        placed.append((int(number) if number.isdigit() else 0, seen))
+        place, name = run.memberships.get(sweep, (0, ""))
+        placed.append((place, replace(run, name=name or run.name, tags={**run.tags, "sweep": sweep})))
     placed.sort(key=lambda pair: pair[0])
     if status != "FINISHED":
         return [run for _, run in placed]
     single: dict[Any, StoredRun] = {}
     for place, run in placed:
-        single.setdefault((place, run.tags.get("config_hash", run.run_id), run.digest, run.tags.get("judge")), run)
+        single.setdefault((place, run.config_hash or run.run_id, run.digest, run.judge), run)
     return list(single.values())
 
 
@@ -138,10 +137,10 @@ def last_sweep(store: Store) -> str:
     """The sweep that was last at work; "" where there is none."""
     newest = search(store, ["tags.level = 'cell'"], limit=1)
     records = search(store, ["tags.level = 'sweep'"])
-    latest = max(records, key=lambda run: float(run.tags.get("at_work", run.started)), default=None)
-    if latest and (not newest or float(latest.tags.get("at_work", latest.started)) > newest[0].started):
-        return latest.tags.get("parts", latest.tags["sweep"]).split()[-1]
-    return newest[0].tags.get("sweep", "") if newest else ""
+    latest = max(records, key=lambda run: run.last_active, default=None)
+    if latest and (not newest or latest.last_active > newest[0].started):
+        return latest.parts[-1]
+    return newest[0].sweep if newest else ""
 
 
 def search(store: Store, tests: Sequence[str], limit: int | None = None, deleted: bool = False) -> list[StoredRun]:

@@ -63,14 +63,14 @@ def replay(run_id: str, option: Option, on_record: "Callable[[Record], None] | N
     from descentlab.nn import trainer
 
     run = get(option, run_id)
-    level = run.tags.get("level", "unknown")
+    level = run.level or "unknown"
     if level not in ("cell", "restart"):
         raise InputError(f"run_id={run_id}: is of level {level}; only a cell or a restart can be replayed")
-    cell = get(option, run.tags["mlflow.parentRunId"]) if level == "restart" else run
+    cell = get(option, run.parent) if level == "restart" else run
     curves = cell.table("curves.parquet")
     raw = json.loads(cell.artifact("config.json").read_text(encoding="utf-8"))
     if level == "restart":
-        raw |= {"seed": int(run.params["seed"]), "restarts": 1}
+        raw |= {"seed": run.seed, "restarts": 1}
         curves = curves[curves["seed"] == raw["seed"]]
     config = configs.resolve(raw)
     dataset = data.load(config.data)

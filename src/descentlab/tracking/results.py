@@ -83,12 +83,11 @@ def weights(source: Source, run_id: str) -> Weights:
         InputError: if there is no such run, or no weights of it.
     """
     run = get(source, run_id)
-    parent = run.tags.get("mlflow.parentRunId")
-    holder = get(source, parent) if parent else run
+    holder = get(source, run.parent) if run.parent else run
     parts = [holder.arrays(name) for name in ("initial.npz", "final.npz")]
     seeds = parts[0].pop("seeds")
     parts[1].pop("seeds")
-    kept = seeds == int(run.params["seed"]) if parent else np.ones(len(seeds), dtype=bool)
+    kept = seeds == run.seed if run.parent else np.ones(len(seeds), dtype=bool)
     if not kept.any():
         raise InputError(f"run_id={run_id}: only the weights of the cell's best restart were kept")
     initial, final = ({name: array[kept] for name, array in part.items()} for part in parts)
@@ -99,12 +98,12 @@ def _about(run: StoredRun) -> dict[str, Any]:
     return {
         "run_id": run.run_id,
         "cell": run.name,
-        "sweep": run.tags.get("sweep"),
+        "sweep": run.sweep or None,
         "status": run.status,
-        "outcome": run.tags.get("outcome"),
-        "diverged": int(run.tags.get("diverged", 0)),
-        "exploded": int(run.tags.get("exploded", 0)),
-        "seconds": float(run.tags.get("wall_seconds", "nan")),
+        "outcome": run.outcome or None,
+        "diverged": run.diverged,
+        "exploded": run.exploded,
+        "seconds": run.seconds,
     }
 
 

@@ -2,23 +2,39 @@
 
 import contextlib
 import functools
+import json
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
 from numpy import ndarray
 
 from descentlab.nn.checkpoints import read_arrays
-from descentlab.tracking import checksums
+from descentlab.tracking import checksums, ownership
 from descentlab.tracking.locations import one_line
 from descentlab.tracking.store import Store
 from descentlab.values import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+T = TypeVar("T")
+
+
+class _Named(Generic[T]):
+    """A tag or param as an attribute of a run: its text made a value of a kind, the kind's empty value without it."""
+
+    def __init__(self, where: Literal["tags", "params"], name: str, kind: Callable[..., T]) -> None:
+        self._where, self._name, self._kind = where, name, kind
+
+    def __get__(self, run: "StoredRun", owner: type) -> T:
+        text = getattr(run, self._where).get(self._name)
+        return self._kind() if text is None else self._kind(text)
 
 
 @dataclass(frozen=True)
@@ -47,15 +63,99 @@ class StoredRun:
     _artifacts: str
     _store: Store
 
+    level = _Named("tags", "level", str)  # cell, restart, summary or sweep
+    sweep = _Named("tags", "sweep", str)  # that the run belongs to
+    label = _Named("tags", "label", str)  # of a sweep: the name of its experiment or study
+    parent = _Named("tags", "mlflow.parentRunId", str)  # of a restart: the run of its cell
+    reason = _Named("tags", "reason", str)  # why it failed or was killed
+    outcome = _Named("tags", "outcome", str)  # how a restart, or all restarts of a cell, ended; else mixed
+    diverged = _Named("tags", "diverged", int)  # how many restarts of a cell
+    exploded = _Named("tags", "exploded", int)
+    judge = _Named("tags", "judge", str)  # of the restarts
+    config_hash = _Named("tags", "config_hash", str)
+    cell_hash = _Named("tags", "cell_hash", str)  # of the configuration without seed and restarts
+    commit = _Named("tags", "git_commit", str)  # of the code
+    process = _Named("tags", "process", str)  # that created it
+    data = _Named("params", "data", str)
+    seed = _Named("params", "seed", int)  # of the first restart
+    restarts = _Named("params", "restarts", int)
+    epochs = _Named("params", "epochs", int)
+    form = _Named("params", "form", str)  # of a summary: full or quick
+    overrides = _Named("params", "overrides", str)  # of a summary: what the command line gave
+
+    @property
+    def state(self) -> str:
+        """The status in small letters; killed, too, where the process of a running one is gone."""
+        return "killed" if self.status == "RUNNING" and self.given_up else self.status.lower()
+
+    @property
+    def given_up(self) -> str:
+        """Why a run that is marked as running cannot be alive any more; "" where it may be."""
+        return ownership.given_up(self.tags, self.started)
+
+    @property
+    def owner(self) -> str:
+        """The process that trains it, for people."""
+        return ownership.holder(self.tags, self.started)
+
     @property
     def key(self) -> str:
         """What a cell was trained for, as `Planned.key`."""
-        return f"{self.tags.get('config_hash', '')}-{self.tags.get('data_digest', self.digest)}"
+        return f"{self.config_hash}-{self.tags.get('data_digest', self.digest)}"
 
     @property
     def lost(self) -> int:
         """How many restarts of a cell diverged or exploded."""
-        return int(self.tags.get("diverged", 0)) + int(self.tags.get("exploded", 0))
+        return self.diverged + self.exploded
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of a cell's training or of a study; NaN where it is not known."""
+        return float(self.tags.get("wall_seconds", self.metrics.get("seconds", np.nan)))
+
+    @property
+    def memberships(self) -> dict[str, tuple[int, str]]:
+        """The sweeps that count a cell as theirs: sweep -> its place and name there."""
+        found = {}
+        for tag, value in self.tags.items():
+            if tag.startswith("sweep/"):
+                place, _, name = value.partition(" ")
+                found[tag.removeprefix("sweep/")] = (int(place) if place.isdigit() else 0, name)
+        return found
+
+    @property
+    def parts(self) -> list[str]:
+        """Of a sweep: the ids of its parts, its own where it has one."""
+        return self.tags.get("parts", self.sweep).split()
+
+    @property
+    def last_active(self) -> float:
+        """Of a sweep: when a command last worked on it, seconds since 1970."""
+        return float(self.tags.get("at_work", self.started))
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """Commit, versions, BLAS, machine and data, as far as they are known."""
+        named = ("git_commit", "git_dirty", "descentlab", "python", "numpy", "blas", "device")
+        found = {key: self.tags[key] for key in named if key in self.tags}
+        return found | ({"data digest": self.digest} if self.digest else {})
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """The configuration's hash, user and host, as far as they are known."""
+        names = {"config_hash": "config_hash", "mlflow.user": "user", "host": "host"}
+        return {name: self.tags[tag] for tag, name in names.items() if tag in self.tags}
+
+    def planned(self) -> dict[str, list[str]]:
+        """Of a sweep: the keys of its cells, part by part.
+
+        Raises:
+            InputError: where its record is not complete.
+        """
+        parts: dict[str, list[str]] = {}
+        for cell in json.loads(self.artifact("plan.json").read_text(encoding="utf-8"))["cells"]:
+            parts.setdefault(cell["part"], []).append(cell["key"])
+        return parts
 
     def artifacts(self) -> dict[str, int]:
         """Names of the run's artifacts with their bytes, those in folders too."""

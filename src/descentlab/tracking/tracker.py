@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from descentlab.config.configuration import Config
 from descentlab.interrupts import terminable
-from descentlab.tracking import checksums, environment, ownership, params, plans, tables, trained_cell
+from descentlab.tracking import checksums, closing, environment, ownership, params, plans, tables, trained_cell
 from descentlab.tracking.cell_run import CellRun, Claim, SummaryRun, TrackedCell
 from descentlab.tracking.locations import store_errors
 from descentlab.tracking.params import DIGEST_LENGTH
@@ -224,7 +224,7 @@ class _StoreTracker(Tracker):
             known = [] if fresh else search(self.store, ["tags.level = 'sweep'", test], limit=1)
             if known:
                 (record,) = known
-                self.sweep, run_id = record.tags["sweep"], record.run_id
+                self.sweep, run_id = record.sweep, record.run_id
                 self.client.set_tag(run_id, "at_work", f"{time.time():.3f}")
                 if record.status == "FINISHED":
                     return ""
@@ -241,7 +241,7 @@ class _StoreTracker(Tracker):
         with contextlib.suppress(InputError):  # a record that was cut short has no plan
             earlier = before[0].artifact("plan.json").read_text(encoding="utf-8")
             if differs := plans.difference(earlier, plan):
-                return f"differs from {label} as swept before ({before[0].tags['sweep']}): {differs}"
+                return f"differs from {label} as swept before ({before[0].sweep}): {differs}"
         return ""
 
     def standing(self, cells: Sequence[Planned]) -> dict[str, StoredRun]:
@@ -251,7 +251,7 @@ class _StoreTracker(Tracker):
         one_by_one = [[f"tags.config_hash = '{one}'"] for one in hashes] if len(hashes) <= FEW_KEYS else [[]]
         found = [run for more in one_by_one for run in search(self.store, [*tests, *more])]
         judges = {cell.key: cell.judge for cell in cells}
-        return {run.key: run for run in found if judges.get(run.key) == run.tags.get("judge", "")}
+        return {run.key: run for run in found if judges.get(run.key) == run.judge}
 
     def add_to_sweep(self, run: StoredRun, sweep: str, place: int, name: str) -> None:
         """Make a finished run a member of a sweep, with its place and name there."""
@@ -272,7 +272,7 @@ class _StoreTracker(Tracker):
                 if fresh:
                     runs = [run for run in runs if member_tag(sweep) in run.tags]
                 finished = [run for run in runs if run.status == "FINISHED"]
-                same = [run for run in runs if run.key == cell.key and run.tags.get("judge", "") == cell.judge]
+                same = [run for run in runs if run.key == cell.key and run.judge == cell.judge]
                 stands = [run for run in same if run.status == "FINISHED"]
                 if stands:
                     members = [run for run in stands if member_tag(sweep) in run.tags]
@@ -283,13 +283,13 @@ class _StoreTracker(Tracker):
                 ours = [run for run in at_it if run.run_id in self._open]
                 if not ours:
                     for run in at_it:
-                        reason = ownership.given_up(run.tags, run.started)
-                        if run.tags.get("process") == self.queue.process:
+                        reason = run.given_up
+                        if run.process == self.queue.process:
                             reason = "its creation was not confirmed"
                         if not reason:
-                            return Claim(holder=ownership.holder(run.tags, run.started))
-                        ownership.give_up(self.store, run.run_id, "KILLED", reason)
-                    finished.sort(key=lambda run: run.tags.get("judge", "") != cell.judge)  # whose restarts are ours
+                            return Claim(holder=run.owner)
+                        closing.give_up(self.store, run.run_id, "KILLED", reason)
+                    finished.sort(key=lambda run: run.judge != cell.judge)  # whose restarts are ours
                     return Claim(run=self._opened(cell, dataset, sweep, place), parents=finished)
             self.queue.drain()  # a run of our own that is still being written
             for run in ours:
@@ -307,8 +307,8 @@ class _StoreTracker(Tracker):
             return
         with contextlib.suppress(Exception), self.store.exclusive():  # else who claims them next will find them
             for run in search(self.store, ["tags.level = 'cell'", "attributes.status = 'RUNNING'"]):
-                if run.key in keys and (reason := ownership.given_up(run.tags, run.started)):
-                    ownership.give_up(self.store, run.run_id, "KILLED", reason)
+                if run.key in keys and (reason := run.given_up):
+                    closing.give_up(self.store, run.run_id, "KILLED", reason)
 
     @contextlib.contextmanager
     def summary(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy import ndarray
 
 from descentlab.config.configuration import Config
-from descentlab.tracking import checksums, ownership, params, tables, trainings
+from descentlab.tracking import checksums, closing, params, tables, trainings
 from descentlab.tracking.params import DIGEST_LENGTH
 from descentlab.tracking.store import Store
 
@@ -167,7 +167,7 @@ class TrainedCell:
 
     def conclude(self, store: Store) -> None:
         """Let the run stand, with everything written."""
-        ownership.conclude(store, self.run_id, self.ended)
+        closing.conclude(store, self.run_id, self.ended)
 
     def _metrics(self, series: Mapping[str, ndarray], epochs: ndarray) -> "list[Metric]":
         rows = metric_rows(series, epochs.tolist(), self.times, self.ended, int(self.training.epochs[-1]))

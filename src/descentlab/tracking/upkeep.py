@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def restarts_of(option: "Option", run: StoredRun, deleted: bool = False) -> list[StoredRun]:
     """The runs that are nested in a cell."""
-    if run.tags.get("level") != "cell":
+    if run.level != "cell":
         return []
     return find(option, "restart", status=None, parent=run.run_id, deleted=deleted)
 

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from descentlab.tracking import ownership
+from descentlab.tracking import closing
 from descentlab.tracking.locations import one_line, store_errors
 from descentlab.tracking.store import Store
 from descentlab.tracking.writer import CellWriter
@@ -73,9 +73,9 @@ class WriteQueue:
         try:
             with self.writer.urgently():
                 self._jobs.shutdown(wait=True)
-            if error is not None or ownership.outages(self.store):  # between a run's creation and its being known here
+            if error is not None or closing.outages(self.store):  # between a run's creation and its being known here
                 with contextlib.suppress(Exception):
-                    for run_id in ownership.running(self.store, f"tags.process = '{self.process}'"):
+                    for run_id in closing.running(self.store, f"tags.process = '{self.process}'"):
                         self.mark(run_id, error or RuntimeError("its creation was not confirmed"))
         finally:
             self._closed = True
@@ -101,7 +101,7 @@ class WriteQueue:
         status = "KILLED" if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)) else "FAILED"
         reason = f"{type(error).__name__}: {one_line(error)}" if str(error) else type(error).__name__
         with contextlib.suppress(Exception):  # an error of the store must not hide the one that is being reported
-            ownership.give_up(self.store, run_id, status, reason)
+            closing.give_up(self.store, run_id, status, reason)
 
     def create_run(self, name: str, tags: Mapping[str, str], began: int | None = None) -> str:
         """A new run; by the client's own call, since the fluent one would nest it by MLFLOW_RUN_ID."""
