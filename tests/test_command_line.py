@@ -467,6 +467,26 @@ def test_a_store_is_named_again_by_the_words_that_name_it(name, numbers, words):
     assert store_words(Option(name, numbers)) == words
 
 
+def test_a_second_ctrl_c_does_not_break_the_tidying_up_and_a_third_one_does(capfd):
+    tidied = []
+
+    def interrupted(times):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(60)
+        finally:
+            for _ in range(times - 1):
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.01)
+            tidied.append(times)
+
+    for times in (1, 2, 3):
+        assert interrupts.guarded(lambda: interrupted(times)) == 130  # noqa: B023
+    assert tidied == [1, 2]
+    assert capfd.readouterr().err.count("press Ctrl-C again to leave them open") == 2
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_ctrl_c_ends_in_one_line_and_leaves_no_run_running(run, store, monkeypatch):
     def iterate(*arguments):
         raise KeyboardInterrupt

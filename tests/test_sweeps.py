@@ -11,8 +11,8 @@ import pytest
 from shared import assert_same_run, assert_same_training, cell, children, sweep
 
 from descentlab import tracking
+from descentlab.cli import listing, planning
 from descentlab.cli import main as cli
-from descentlab.cli import planning
 from descentlab.config import composing
 from descentlab.config import resolving as configs
 from descentlab.sweeps import running as sweeps
@@ -189,6 +189,18 @@ def test_a_run_whose_process_is_gone_is_marked_with_its_restarts_and_trained_aga
     assert {run.info.status for run in children(option, run_id)} == {"KILLED"}
     (parent,) = find(option)
     assert {run.info.status for run in children(option, parent.run_id)} == {"FINISHED"}
+
+
+def test_list_show_and_status_call_a_run_killed_whose_process_is_gone(option):
+    with tracking.open_tracker(option) as tracker:
+        tracker.begin({"": [tracking.Planned(cell(), configs.check(cell()).digest)]})
+    run_id = gone(option, cell(), sweep=tracker.sweep)
+    assert "killed" in listing.list_runs([], option)
+    assert run_id[:8] in listing.list_runs(["status=killed"], option)
+    assert run_id[:8] not in listing.list_runs(["status=running"], option)
+    assert "is gone" in listing.show([run_id], option)
+    header, row = planning.status([], option).splitlines()[:2]
+    assert row[: header.index("killed") + len("killed")].endswith(" 1")
 
 
 @pytest.mark.parametrize(("ends", "expected"), [("FINISHED", 0), ("FAILED", 1), ("RUNNING", 1)])

@@ -92,6 +92,17 @@ def test_an_unfinished_store_is_made_anew(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.glob("mlflow.db*") if path.suffix != ".lock"] == ["mlflow.db"]
 
 
+def test_a_store_whose_creation_is_interrupted_leaves_no_file(tmp_path, monkeypatch):
+    def interrupted(path):
+        path.write_text("half of it")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stores, "_migrate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        stores.create_store(tmp_path / "mlflow.db")
+    assert [path.name for path in tmp_path.iterdir() if path.suffix != ".lock"] == []
+
+
 def test_artifacts_lie_beside_the_store_whatever_the_working_directory(option, tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")

@@ -20,6 +20,18 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     raise Terminated(signal.Signals(number).name)
 
 
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Ctrl-C at the command line: the second one is answered, so that it cannot break the tidying up."""
+    signal.signal(signal.SIGINT, _answer)
+    raise KeyboardInterrupt
+
+
+def _answer(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    text = b"descentlab: marking open runs as stopped; press Ctrl-C again to leave them open\n"
+    os.write(2, text)  # print is not allowed here while another is under way
+
+
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
     """Let SIGTERM and SIGHUP end the work as Ctrl-C does, unless someone else has a use for them."""
@@ -37,10 +49,24 @@ def terminable() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL)
 
 
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let a second Ctrl-C wait for what the first one ends, and a third one not."""
+    own = threading.current_thread() is threading.main_thread()
+    if own and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+    else:
+        yield
+
+
 def guarded(work: Callable[[], int]) -> int:
     """Run what a command does; bad input becomes one line on standard error and exit status 2."""
     try:
-        with terminable():
+        with terminable(), _interruptible():
             status = work()
         sys.stdout.flush()  # here, where a reader that has left can be borne
         return status

@@ -78,10 +78,14 @@ def create_store(path: Path) -> None:
             for unfinished in path.parent.glob(f"{glob.escape(path.name)}*.new*"):
                 unfinished.unlink(missing_ok=True)
             new = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")  # a killed process's helper may still write
-            _migrate(new)
-            with contextlib.closing(sqlite3.connect(new)) as connection:
-                connection.execute("PRAGMA journal_mode=WAL")
-            new.replace(path)
+            try:
+                _migrate(new)
+                with contextlib.closing(sqlite3.connect(new)) as connection:
+                    connection.execute("PRAGMA journal_mode=WAL")
+                new.replace(path)
+            except BaseException:
+                new.unlink(missing_ok=True)
+                raise
 
 
 def _migrate(path: Path) -> None:

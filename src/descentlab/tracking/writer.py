@@ -69,7 +69,7 @@ class CellWriter:
         try:
             self._write(cell)
         except WorkerGone as error:
-            raise MlflowException("the process that writes beside this one is gone") from error
+            raise MlflowException("the second writing process is gone; rerun the command to continue") from error
 
     def _write(self, cell: TrainedCell) -> None:
         rows = cell.rows(self._store)
