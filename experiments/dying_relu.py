@@ -31,7 +31,7 @@ import pandas as pd
 from numpy import ndarray
 
 from descentlab import figures
-from descentlab.analysis.statistics import Interval, mean_interval, wilson
+from descentlab.analysis.statistics import Interval, mean_interval, metric_bounds, wilson
 from descentlab.analysis.theory import born_dead_probability
 from descentlab.analysis.verdicts import Values
 from descentlab.config import resolving as config
@@ -163,7 +163,9 @@ def dying_table(restarts: pd.DataFrame) -> pd.DataFrame:
         row = {"activation": activation, "rate": rate, "n": len(finite), "diverged": len(arm) - len(finite)}
         row["born_silent"] = arm["born_silent"].mean()
         for name in ("silent", "test/accuracy"):
-            interval = mean_interval(finite[name]) if len(finite) else Interval(np.nan, np.nan, np.nan, 0)
+            interval = Interval(np.nan, np.nan, np.nan, 0)
+            if len(finite):
+                interval = mean_interval(finite[name], bounds=metric_bounds("accuracy"))  # either is a share
             row |= {name: interval.estimate, f"{name}_low": interval.low, f"{name}_high": interval.high}
         layers = [name for name in arm.columns if name.startswith("silent_")]
         rows.append(row | finite[layers].mean().to_dict())

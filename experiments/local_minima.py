@@ -179,11 +179,11 @@ def outcome_table(restarts: pd.DataFrame, simulations: int) -> pd.DataFrame:
         accuracy, loss = finite["test/accuracy"], finite["test/loss"]
         row = {"width": width, "n": len(cell), "diverged": len(cell) - len(finite)}
         for name, found in (
-            ("accuracy", mean_interval(accuracy)),
+            ("accuracy", mean_interval(accuracy, bounds=metric_bounds("accuracy"))),
             ("accuracy_sd", spread_interval(accuracy)),
             ("accuracy_median", quantile_interval(accuracy)),
             ("accuracy_5_percent", quantile_interval(accuracy, 0.05)),
-            ("loss", mean_interval(loss)),
+            ("loss", mean_interval(loss, bounds=metric_bounds("loss"))),
         ):
             row |= _columns(name, found)
         row |= {"accuracy_least": accuracy.min(), "accuracy_most": accuracy.max()}

@@ -33,7 +33,7 @@ import pandas as pd
 from numpy import ndarray
 
 from descentlab import figures
-from descentlab.analysis.statistics import mean_interval, wilson
+from descentlab.analysis.statistics import mean_interval, metric_bounds, wilson
 from descentlab.analysis.verdicts import Values
 from descentlab.config.configuration import Config
 from descentlab.data.loading import Dataset
@@ -169,7 +169,7 @@ def stuck_table(restarts: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for arm, cell in restarts.groupby("arm", sort=False):
         share = wilson(int((cell["stuck_outputs"] > 0).sum()), len(cell))
-        accuracy = mean_interval(cell["test/accuracy"])
+        accuracy = mean_interval(cell["test/accuracy"], bounds=metric_bounds("accuracy"))
         row = {"arm": arm, "n": len(cell), "stuck_outputs": "any", "nets": int((cell["stuck_outputs"] > 0).sum())}
         row |= {"share": share.estimate, "share_low": share.low, "share_high": share.high}
         row |= {"accuracy": accuracy.estimate, "accuracy_low": accuracy.low, "accuracy_high": accuracy.high}

@@ -30,7 +30,7 @@ import pandas as pd
 from numpy import ndarray
 
 from descentlab import figures
-from descentlab.analysis.statistics import Interval, mean_interval
+from descentlab.analysis.statistics import Interval, mean_interval, metric_bounds
 from descentlab.analysis.theory import MeanField
 from descentlab.analysis.verdicts import Values
 from descentlab.nn.activations import tanh
@@ -181,7 +181,11 @@ def relu_table(restarts: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (depth, spread, rate), arm in restarts.groupby(["hidden_layers", "spread", "learning_rate"]):
         finite = arm[arm["diverged_epoch"] < 0]
-        score = mean_interval(finite["test/accuracy"]) if len(finite) else Interval(np.nan, np.nan, np.nan, 0)
+        score = (
+            mean_interval(finite["test/accuracy"], bounds=metric_bounds("accuracy"))
+            if len(finite)
+            else Interval(np.nan, np.nan, np.nan, 0)
+        )
         row = {"hidden_layers": depth, "spread": spread, "rate": rate, "n": len(finite)}
         row |= {"diverged": len(arm) - len(finite), "validation_loss": finite["validation/loss"].mean()}
         rows.append(row | {"accuracy": score.estimate, "accuracy_low": score.low, "accuracy_high": score.high})

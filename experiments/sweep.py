@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 
 from descentlab import figures
-from descentlab.analysis.statistics import Interval, mean_interval, spread_interval
+from descentlab.analysis.statistics import Interval, mean_interval, metric_bounds, spread_interval
 from descentlab.analysis.theory import layer_spreads, propagate
 from descentlab.config import resolving as config
 from descentlab.config.composing import compose
@@ -101,8 +101,8 @@ def grid_table(restarts: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
                 "updates": steps[cell["cell"].iloc[0]],
                 "n": len(finite),
                 "diverged": len(cell) - len(finite),
-                **_columns("test_accuracy", mean_interval(finite["test/accuracy"])),
-                **_columns("test_loss", mean_interval(finite["test/loss"])),
+                **_columns("test_accuracy", mean_interval(finite["test/accuracy"], bounds=metric_bounds("accuracy"))),
+                **_columns("test_loss", mean_interval(finite["test/loss"], bounds=metric_bounds("loss"))),
             }
         )
     return pd.DataFrame(rows)
@@ -141,7 +141,7 @@ def depth_table(curves: pd.DataFrame) -> pd.DataFrame:
                 "after_training": end[layers, arm].mean(),
                 **_columns(
                     "accuracy",
-                    mean_interval(accuracy),
+                    mean_interval(accuracy, bounds=metric_bounds("accuracy")),
                 ),
             }
         )
@@ -173,7 +173,7 @@ def width_table(restarts: pd.DataFrame) -> pd.DataFrame:
                 "width": width,
                 "n": len(finite),
                 "diverged": len(cell) - len(finite),
-                **_columns("test_loss", mean_interval(finite["test/loss"])),
+                **_columns("test_loss", mean_interval(finite["test/loss"], bounds=metric_bounds("loss"))),
                 **_columns("sd_of_test_loss", spread_interval(finite["test/loss"])),
                 "worst_accuracy": finite["test/accuracy"].min(),
                 "mean_accuracy": finite["test/accuracy"].mean(),

@@ -42,7 +42,7 @@ from numpy import ndarray
 
 from descentlab import figures, train
 from descentlab.analysis import theory
-from descentlab.analysis.statistics import equivalence, mean_interval
+from descentlab.analysis.statistics import equivalence, mean_interval, metric_bounds
 from descentlab.config import resolving as config
 from descentlab.config.composing import compose
 from descentlab.nn.activations import ACTIVATIONS
@@ -366,7 +366,7 @@ def training_table(curves: pd.DataFrame, start: pd.Series, end: pd.Series) -> pd
     rows = []
     for (depth, arm), cell in last.groupby(["hidden_layers", "arm"]):
         accuracy = cell[cell["metric"] == "test/accuracy"]["value"].dropna()
-        interval = mean_interval(accuracy)
+        interval = mean_interval(accuracy, bounds=metric_bounds("accuracy"))
         fades = depth > 1
         rows.append(
             {

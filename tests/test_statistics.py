@@ -17,6 +17,7 @@ from descentlab.analysis.statistics import (
     check_family,
     correlation_interval,
     dip_test,
+    equivalence,
     holm,
     interquartile_mean,
     mean_interval,
@@ -74,11 +75,34 @@ def test_a_mean_of_huge_values_does_not_overflow():
     assert mean_intervals([[3e153, 9e153, 6e153]]).sd[0] == pytest.approx(3e153)
 
 
+def test_no_statistic_overflows_or_underflows():
+    generator = np.random.default_rng(12)
+    a, b = generator.lognormal(size=(2, 40))
+    for size in (2.0**1000, 2.0**-600):
+        huge, plain = spread_interval(size * a), spread_interval(a)
+        assert (huge.estimate, *limits(huge)) == pytest.approx(
+            tuple(size * part for part in (plain.estimate, *limits(plain)))
+        )
+        assert correlation_interval(size * a, b / size) == correlation_interval(a, b)
+        assert reliability(size * np.stack([a, b])) == reliability(np.stack([a, b]))
+        huge, plain = equivalence(size * (a - 1), size), equivalence(a - 1, 1.0)
+        assert (huge.p_within, huge.p_beyond) == (plain.p_within, plain.p_beyond)
+        huge, plain = paired_difference(size * a, size * b), paired_difference(a, b)
+        assert huge.p_value == plain.p_value
+        assert huge.difference.estimate == pytest.approx(size * plain.difference.estimate, rel=1e-9)
+        assert (best_of_k(size * a, 5), quantile_interval(size * a).high) == (
+            pytest.approx(size * best_of_k(a, 5)),
+            size * quantile_interval(a).high,
+        )
+    assert spread_interval([-1.5e308, 1.5e308]).estimate == math.inf  # 2.1e308 is beyond the largest float
+
+
 @pytest.mark.parametrize("value", [0.1, 0.3 / 0.7, 1e-300])
 def test_equal_values_have_a_standard_deviation_of_exactly_0(value):
     means = mean_intervals(np.full((1, 7), value))
     assert (means.mean[0], means.sd[0], means.low[0], means.high[0]) == (value, 0.0, value, value)
     assert spread_interval(np.full(7, value)).estimate == 0.0
+    assert equivalence(np.full(7, value), 2.0).mean == Interval(value, value, value, 7)
 
 
 @pytest.mark.parametrize(

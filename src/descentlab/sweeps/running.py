@@ -725,19 +725,15 @@ def _scores(training: Training) -> dict[str, ndarray]:
 
 def _spread(metric: str, values: ndarray) -> list[str]:
     """Values of all restarts (R,) as texts: n, mean, interval, sd, best, worst, diverged."""
-    from descentlab.analysis.statistics import mean_interval
+    from descentlab.analysis.statistics import mean_intervals, metric_bounds
 
     finite = values[np.isfinite(values)]
     n = len(finite)
     lost = str(len(values) - n)
     if not n:
         return ["0", "-", "-", "-", "-", "-", lost]
-    low, high = float(finite.min()), float(finite.max())
-    best, worst = (low, high) if metric.endswith("loss") else (high, low)
-    with np.errstate(over="ignore", invalid="ignore"):  # of restarts on their way to infinity
-        figures = [f"{value:.4g}" for value in (finite.mean(), best, worst)]
-        if n == 1:
-            return ["1", figures[0], "-", "-", figures[1], figures[2], lost]
-        interval, deviation = mean_interval(finite), finite.std(ddof=1)
-    between = f"{interval.low:.4g} to {interval.high:.4g}"
-    return [str(n), figures[0], between, f"{deviation:.2g}", figures[1], figures[2], lost]
+    mean, sd, low, high, _ = (float(part[0]) for part in mean_intervals(finite[None, :], bounds=metric_bounds(metric)))
+    ends = (finite.min(), finite.max()) if metric.endswith("loss") else (finite.max(), finite.min())
+    best, worst = (f"{value:.4g}" for value in ends)
+    between, deviation = (f"{low:.4g} to {high:.4g}", f"{sd:.2g}") if n > 1 else ("-", "-")
+    return [str(n), f"{mean:.4g}", between, deviation, best, worst, lost]

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import bdtr, bdtrc, stdtr
 
-from descentlab.analysis.statistics.intervals import mean_interval, wilson
+from descentlab.analysis.statistics.intervals import mean_intervals, wilson
 from descentlab.analysis.statistics.samples import Better, Interval, finite_sample, sign
 from descentlab.analysis.statistics.signed_rank import signed_rank
 
@@ -105,14 +105,14 @@ def equivalence(values: ArrayLike, margin: float, alpha: float = 0.05) -> Equiva
     if not 0 < margin < math.inf:
         raise ValueError(f"margin={margin}: must be a finite number above 0")
     sample = finite_sample(values, at_least=2)
-    n, mean = sample.size, float(sample.mean())
-    error = float(sample.std(ddof=1)) / math.sqrt(n)
-    if error == 0:
+    n, found = sample.size, mean_intervals(sample[None, :], 1 - 2 * alpha)
+    mean, sd, low, high, _ = (float(part[0]) for part in found)
+    if sd == 0:
         within = float(abs(mean) >= margin)
         return Equivalence(Interval(mean, mean, mean, n), within, float(abs(mean) <= margin))
-    statistics = np.array([-mean - margin, mean - margin, mean + margin, margin - mean]) / error
+    statistics = np.array([-mean - margin, mean - margin, mean + margin, margin - mean]) / (sd / math.sqrt(n))
     not_below, not_above, below, above = stdtr(n - 1, statistics).tolist()
-    return Equivalence(mean_interval(sample, 1 - 2 * alpha), max(not_below, not_above), min(1.0, 2 * min(below, above)))
+    return Equivalence(Interval(mean, low, high, n), max(not_below, not_above), min(1.0, 2 * min(below, above)))
 
 
 def rate_tails(successes: int, n: int, rate: float = 0.5) -> tuple[float, float]:

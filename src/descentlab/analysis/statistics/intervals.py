@@ -8,7 +8,7 @@ from numpy import ndarray
 from numpy.typing import ArrayLike
 from scipy.special import bdtr, ndtri, stdtrit
 
-from descentlab.analysis.statistics.samples import Interval, finite_sample, upper_tail
+from descentlab.analysis.statistics.samples import Interval, finite_sample, scaled, upper_tail
 
 UNBOUNDED = (-math.inf, math.inf)
 METRIC_BOUNDS = {  # last part of a metric's name -> smallest and largest possible value
@@ -129,19 +129,22 @@ def spread_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
         confidence: wanted coverage, between 0 and 1.
     """
     sample, z = finite_sample(values, at_least=2), float(ndtri(upper_tail(confidence)))
-    n, deviation = sample.size, float(sample.std(ddof=1))
-    if np.ptp(sample) == 0:
+    sample, exponent = scaled(sample)
+    n, deviation = sample.size, float(mean_intervals(sample[None, :]).sd[0])
+    if deviation == 0:
         return Interval(0.0, 0.0, 0.0, n)
     if n < 5:
-        return Interval(deviation, 0.0, math.inf, n)
-    cut = int(n / (2 * math.sqrt(n - 4)))
-    centred = (sample - np.sort(sample)[cut : n - cut].mean()) / deviation
-    kurtosis = n * float((centred**4).sum()) / (n - 1) ** 2
-    small = n / (n - z)
-    half = small * z * math.sqrt((kurtosis - (n - 3) / n) / (n - 1))
-    return Interval(
-        deviation, deviation * math.sqrt(small * math.exp(-half)), deviation * math.sqrt(small * math.exp(half)), n
-    )
+        low, high = 0.0, math.inf
+    else:
+        cut = int(n / (2 * math.sqrt(n - 4)))
+        centred = (sample - np.sort(sample)[cut : n - cut].mean()) / deviation
+        kurtosis = n * float((centred**4).sum()) / (n - 1) ** 2
+        small = n / (n - z)
+        half = small * z * math.sqrt((kurtosis - (n - 3) / n) / (n - 1))
+        low, high = (deviation * math.sqrt(small * math.exp(side * half)) for side in (-1, 1))
+    with np.errstate(over="ignore"):  # beyond 1e308 a limit is infinite
+        estimate, low, high = np.ldexp([deviation, low, high], exponent).tolist()
+    return Interval(estimate, low, high, n)
 
 
 def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
@@ -204,7 +207,7 @@ def correlation_interval(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -
     if first.size != second.size:
         raise ValueError(f"{first.size} and {second.size} values: must be one each per restart")
     n = first.size
-    x, y = first - first.mean(), second - second.mean()
+    x, y = (part - part.mean() for part in (scaled(first)[0], scaled(second)[0]))
     if np.ptp(first) == 0 or np.ptp(second) == 0:
         return Interval(math.nan, math.nan, math.nan, n)
     whole = float((x * y).sum() / math.sqrt((x * x).sum() * (y * y).sum()))
@@ -235,7 +238,7 @@ def reliability(scores: ArrayLike) -> float:
     table = np.asarray(scores, dtype=float)
     if table.ndim != 2 or min(table.shape) < 2 or not np.isfinite(table).all():
         raise ValueError(f"scores of shape {table.shape}: must be finite, for two restarts and two samples or more")
-    restarts, samples = table.shape
+    table, (restarts, samples) = scaled(table)[0], table.shape
     means = table.mean(axis=1)
     between = samples * means.var(ddof=1)
     rest = table - means[:, None]

@@ -7,7 +7,7 @@ import numpy as np
 from numpy import ndarray
 from numpy.typing import ArrayLike
 
-from descentlab.analysis.statistics.samples import finite_sample
+from descentlab.analysis.statistics.samples import finite_sample, scaled
 from descentlab.nn.initializers import STATISTICS_STREAM, stream
 
 
@@ -49,7 +49,7 @@ def _uniform_dips(n: int, seed: int, simulations: int) -> ndarray:
 def _dip(sample: ndarray) -> float:
     """Hartigan's algorithm: the modal interval shrinks until no wider gap between minorant and majorant is left."""
     n = sample.size
-    x = np.ldexp(np.sort(sample), -int(np.frexp(np.abs(sample).max())[1]))  # products of distances cannot overflow
+    x = scaled(np.sort(sample))[0]
     points = x.tolist()
     lower, upper = list(range(n)), list(range(1, n + 1))  # the step function left and right of x, in counts
     first, last, dip = 0, n - 1, 1.0

@@ -39,6 +39,19 @@ def finite_sample(values: ArrayLike, at_least: int = 1) -> ndarray:
     return sample
 
 
+def scaled(sample: ndarray) -> tuple[ndarray, int]:
+    """A sample in units of a power of two, in which it lies within -1 to 1 and squares cannot overflow.
+
+    Args:
+        sample: finite, not empty.
+
+    Returns:
+        The sample divided by 2^e, which is exact, and e.
+    """
+    exponent = int(np.frexp(np.abs(sample).max())[1])
+    return np.ldexp(sample, -exponent), exponent
+
+
 def upper_tail(confidence: float) -> float:
     """The probability below the upper limit of a two-sided interval of this confidence, (1 + confidence) / 2."""
     if not 0 < confidence < 1:
