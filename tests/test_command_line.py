@@ -634,3 +634,75 @@ def test_a_command_that_is_told_to_end_before_it_has_opened_anything_says_so(nam
     finally:
         signal.signal(number, before)
     assert capsys.readouterr().err == f"descentlab: stopped ({name}); what had finished is kept\n"
+
+
+# --- streams and surroundings ------------------------------------------------------------------------------------
+
+
+def command(*words, **given):
+    given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **given}
+    return subprocess.run([sys.executable, "-m", "descentlab", *words], text=True, timeout=120, **given)
+
+
+def test_a_command_without_standard_error_does_its_work(store):
+    place = [f"tracking.{key}={store.numbers[key]}" for key in ("uri", "experiment")]
+    done = command("data=xor", "epochs=3", *place, preexec_fn=lambda: os.close(2))
+    assert done.returncode == 0
+    assert "train/loss" in done.stdout
+    assert [run.status for run in find(store, status=None)] == ["FINISHED"]
+
+
+def test_a_full_standard_error_costs_a_run_nothing(run, store):
+    place = [f"tracking.{key}={store.numbers[key]}" for key in ("uri", "experiment")]
+    assert run("data=xor", "epochs=3", *place)[0] == 0
+    with Path("/dev/full").open("w") as full:
+        done = command("data=xor", "epochs=3", *place, stderr=full)  # says that the run is there already
+    assert done.returncode == 0
+    assert "train/loss" in done.stdout
+
+
+@pytest.mark.parametrize("kind", ["full", "closed"])
+def test_standard_output_that_cannot_be_written_is_one_line_and_status_1_and_the_run_is_kept(kind, store):
+    place = [f"tracking.{key}={store.numbers[key]}" for key in ("uri", "experiment")]
+    if kind == "full":
+        with Path("/dev/full").open("w") as full:
+            done = command("data=xor", "epochs=3", *place, stdout=full)
+    else:
+        done = command("data=xor", "epochs=3", *place, preexec_fn=lambda: os.close(1))
+    reason = {"full": "No space left on device", "closed": "Bad file descriptor"}[kind]
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        f"descentlab: error: standard output cannot be written ({reason}); finished runs are kept"
+    )
+    assert len(done.stderr.splitlines()) == 1
+    assert [run.status for run in find(store, status=None)] == ["FINISHED"]
+
+
+def test_a_deleted_working_directory_is_named_as_such(run, tmp_path, monkeypatch):
+    here = Path.cwd()
+    (tmp_path / "gone").mkdir()
+    os.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    try:
+        assert refused(run, *QUICK).startswith("working directory: cannot be used (No such file or directory); change")
+    finally:
+        os.chdir(here)
+
+
+def test_a_user_without_a_home_and_without_an_entry_in_the_list_of_users_gets_one_that_is_not_there(monkeypatch):
+    def nobody(number):
+        raise KeyError(number)
+
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    monkeypatch.setenv("HOME", "to be put back")
+    monkeypatch.delenv("HOME")
+    with pytest.raises(RuntimeError):
+        Path.home()
+    assert interrupts.guarded(lambda: 0 if Path.home() == Path("/nonexistent") else 3) == 0
+
+
+def test_a_store_in_a_folder_that_cannot_be_written_to_is_refused_with_what_to_do(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    line = refused(run, "data=xor", f"tracking.uri={tmp_path}/runs.db")
+    assert line.endswith(f"since {tmp_path} cannot be written to; name another place: tracking.uri=PATH")
+    assert "runs.db.lock" not in [path.name for path in tmp_path.iterdir()]

@@ -6,7 +6,9 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
+from typing import Any, TextIO
 
 from descentlab.values import InputError
 
@@ -29,7 +31,8 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 def _answer(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     text = b"descentlab: marking open runs as stopped; press Ctrl-C again to leave them open\n"
-    os.write(2, text)  # print is not allowed here while another is under way
+    with contextlib.suppress(OSError):
+        os.write(2, text)  # print is not allowed here while another is under way
 
 
 @contextlib.contextmanager
@@ -63,20 +66,105 @@ def _interruptible() -> Iterator[None]:
         yield
 
 
+class OutputLost(Exception):
+    """Standard output cannot be written."""
+
+
+class _Stream:
+    """A stream of text that does something else than raise OSError."""
+
+    def __init__(self, stream: TextIO, lost: Callable[[TextIO, OSError], None]) -> None:
+        self._stream, self._lost = stream, lost
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write as the stream does."""
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            self._lost(self._stream, error)
+            return len(text)
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self._lost(self._stream, error)
+
+
+def _drop(stream: TextIO, error: OSError) -> None:
+    """Let a stream end nowhere from now on; Python flushes it once more as it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _output_lost(stream: TextIO, error: OSError) -> None:
+    _drop(stream, error)
+    if isinstance(error, BrokenPipeError):  # its reader has left
+        raise error
+    raise OutputLost(error.strerror or str(error))
+
+
+def _open_standard_streams() -> None:
+    """Give a process that was started without some of its standard streams a substitute for each.
+
+    Otherwise the next file that it opens would take the stream's number. What goes to a closed standard output is
+    lost, and writing to it an error; a closed standard error loses notes only.
+    """
+    for number, mode in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, mode)  # takes the lowest number that is free
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", closefd=False)
+
+
+def _check_surroundings() -> None:
+    """Refuse a working directory that is gone, and name a home where there is none: libraries ask for both."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise InputError(
+            f"working directory: cannot be used ({error.strerror}); change to another one: cd ~"
+        ) from error
+    try:
+        Path.home()
+    except RuntimeError:  # neither HOME nor an entry in the list of users
+        os.environ["HOME"] = "/nonexistent"
+
+
 def guarded(work: Callable[[], int]) -> int:
-    """Run what a command does; bad input becomes one line on standard error and exit status 2."""
+    """Run what a command does; bad input becomes one line on standard error and exit status 2.
+
+    Standard error may be closed or full: the work goes on. Standard output that cannot be written is status 1.
+    """
+    _open_standard_streams()
+    streams = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = _Stream(sys.stdout, _output_lost), _Stream(sys.stderr, _drop)
     try:
         with terminable(), _interruptible():
+            _check_surroundings()
             status = work()
-        sys.stdout.flush()  # here, where a reader that has left can be borne
+        sys.stdout.flush()  # here, where a reader that has left can be handled
         return status
     except InputError as error:
         print(f"descentlab: error: {error}", file=sys.stderr)
         return 2
+    except OutputLost as error:
+        print(
+            f"descentlab: error: standard output cannot be written ({error}); finished runs are kept", file=sys.stderr
+        )
+        return 1
     except KeyboardInterrupt as error:
         name = str(error)  # of the signal, where it was not Ctrl-C
         print(f"descentlab: stopped{f' ({name})' if name else ''}; what had finished is kept", file=sys.stderr)
         return 128 + getattr(signal, name, signal.SIGINT)
     except BrokenPipeError:  # the reader of our output has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more as it ends
         return 0
+    finally:
+        sys.stdout, sys.stderr = streams

@@ -72,6 +72,9 @@ def create_store(path: Path) -> None:
     """Create a migrated sqlite store in write-ahead mode, whole or not at all: it gets its name at the end."""
     with file_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(path.parent, os.W_OK):
+            valid = f"cannot be made, since {path.parent} cannot be written to; name another place: tracking.uri=PATH"
+            raise refusal("tracking.uri", path, valid)
         with exclusive(path):
             if _is_there(path):  # another process was faster
                 return
