@@ -51,7 +51,7 @@ def resolve(raw: Mapping[str, Any]) -> Config:
     loss = options["loss"].name
     if run["output"] == "auto":
         run["output"] = default_output(loss, task)
-    _refused_as_input(check_pair, loss, run["output"], data.outputs(options["data"]) or 2)
+    _refused_as_input(check_pair, loss, run["output"], data.outputs(options["data"]) or 2, task=task)
     activation = options["activation"]
     last = options["initializer"]
     if last.name == "auto":
@@ -172,5 +172,5 @@ def check(config: Config) -> Dataset:
         if key == "batch_size" and value > rows and value != own[key][1]:
             raise refusal(f"descent.{key}", value, f"must be at most {rows}, the rows of the training split")
     for targets in dataset.targets.values():
-        _refused_as_input(check_pair, config.loss.name, config.output, targets.shape[1], targets)
+        _refused_as_input(check_pair, config.loss.name, config.output, targets.shape[1], targets, dataset.task)
     return dataset
