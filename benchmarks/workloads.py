@@ -23,7 +23,7 @@ from descentlab.nn.activations import ACTIVATIONS
 from descentlab.nn.descent import DESCENTS
 from descentlab.nn.initializers import INITIALIZERS, ORDER_STREAM, default_initializer, stream
 from descentlab.nn.losses import LOSSES
-from descentlab.nn.memory import Parameters
+from descentlab.nn.parameters import Parameters
 from descentlab.nn.recipe import Recipe
 from descentlab.nn.updates import UPDATES
 

@@ -36,8 +36,10 @@ from descentlab.analysis.verdicts import Values
 from descentlab.nn.activations import ACTIVATIONS
 from descentlab.nn.initializers import INITIALIZERS, STATISTICS_STREAM, stream
 from descentlab.nn.losses import LOSSES
-from descentlab.nn.memory import Parameters, input_table, target_table
-from descentlab.nn.network import Network, gradient
+from descentlab.nn.memory import Workspace
+from descentlab.nn.network import Network
+from descentlab.nn.parameters import Parameters, input_table, target_table
+from descentlab.nn.program import gradient
 from descentlab.studies.study import Part, Study, main
 
 ELEMENTS = 8192
@@ -165,7 +167,7 @@ def _gradient(name: str, draw: np.random.Generator, dtype: str) -> Callable[[], 
         theta[0, :, -1] = 0.0
     inputs = input_table(draw.random((SAMPLES, LAYERS[0])), dtype)
     targets = target_table(np.eye(LAYERS[-1])[draw.integers(LAYERS[-1], size=SAMPLES)], dtype)
-    return partial(gradient, network, parameters, inputs, targets, 1.0 / SAMPLES, network.workspace(dtype))
+    return partial(gradient, network, parameters, inputs, targets, 1.0 / SAMPLES, Workspace(network, dtype))
 
 
 def _timed(jobs: dict[Any, Callable[[], object]], draw: np.random.Generator) -> dict[Any, float]:

@@ -40,8 +40,10 @@ from descentlab.config.configuration import Config
 from descentlab.data.loading import Dataset
 from descentlab.nn.activations import identity
 from descentlab.nn.losses import LOSSES
-from descentlab.nn.memory import Parameters, input_table, parameter_count, target_table
-from descentlab.nn.network import Network, gradient
+from descentlab.nn.memory import Workspace
+from descentlab.nn.network import Network
+from descentlab.nn.parameters import Parameters, input_table, parameter_count, target_table
+from descentlab.nn.program import gradient
 from descentlab.nn.recipe import Training
 from descentlab.studies.study import Part, Study, main
 from descentlab.sweeps import judges
@@ -187,7 +189,7 @@ def saxe_table(modes: int) -> pd.DataFrame:
     parameters.flat[...] = 0.0
     parameters.W[0][0], parameters.W[1][0] = np.sqrt(WEAK) * right, np.sqrt(WEAK) * left
     slope = partial(gradient, network, parameters, input_table(x, "float64"), target_table(y, "float64"), 1 / len(x))
-    workspace = network.workspace("float64")
+    workspace = Workspace(network, "float64")
     rows = []
     for update in range(last + 1):
         if update in logged:

@@ -54,8 +54,8 @@ from descentlab.config import resolving as config
 from descentlab.config.composing import compose
 from descentlab.nn.activations import relu
 from descentlab.nn.losses import LOSSES
-from descentlab.nn.memory import Parameters
 from descentlab.nn.network import Network, predict
+from descentlab.nn.parameters import Parameters
 from descentlab.studies.study import Part, Study, main
 
 K = 20  # the best of so many is the standard

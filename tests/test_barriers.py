@@ -6,8 +6,8 @@ from shared import script
 from descentlab.analysis import verdicts
 from descentlab.nn.activations import relu
 from descentlab.nn.losses import LOSSES
-from descentlab.nn.memory import Parameters
 from descentlab.nn.network import Network, predict
+from descentlab.nn.parameters import Parameters
 from descentlab.studies.study import declared_claims
 
 barriers = script("barriers")

@@ -5,8 +5,10 @@ from descentlab.analysis import curvature
 from descentlab.analysis.curvature import Objective
 from descentlab.nn.activations import ACTIVATIONS, Activation, elu, leaky_relu, relu, tanh
 from descentlab.nn.losses import LOSSES
-from descentlab.nn.memory import Parameters, input_table, target_table
-from descentlab.nn.network import Network, gradient, predict
+from descentlab.nn.memory import Workspace
+from descentlab.nn.network import Network, predict
+from descentlab.nn.parameters import Parameters, input_table, target_table
+from descentlab.nn.program import gradient
 
 VARIANTS = {
     **{name: factory() for name, factory in ACTIVATIONS.items()},
@@ -138,7 +140,7 @@ def test_value_and_gradient_are_the_trainers(decay):
     parameters = Parameters(goal.network.layers, theta)
     value, slope = goal.value_and_gradient(theta)
     x, y = input_table(goal.inputs, "float64"), target_table(goal.targets, "float64")
-    expected = gradient(goal.network, parameters, x, y, 1 / len(x), goal.network.workspace("float64")).flat
+    expected = gradient(goal.network, parameters, x, y, 1 / len(x), Workspace(goal.network, "float64")).flat
     np.testing.assert_allclose(slope, expected + decay * theta * parameters.weight_mask, rtol=1e-10, atol=1e-14)
     answers = predict(goal.network, parameters, goal.inputs)
     entropy = -(goal.targets * np.log(answers)).sum(axis=-1).mean(axis=-1)

@@ -7,8 +7,9 @@ from descentlab.nn.activations import ACTIVATIONS, OUTPUTS
 from descentlab.nn.diagnostics import frobenius, measure
 from descentlab.nn.initializers import INITIALIZERS, draw
 from descentlab.nn.losses import LOSSES
-from descentlab.nn.memory import BLOCK_SAMPLES, Parameters, input_table, target_table
+from descentlab.nn.memory import BLOCK_SAMPLES, Workspace
 from descentlab.nn.network import Network
+from descentlab.nn.parameters import Parameters, input_table, target_table
 
 every_dtype = pytest.mark.parametrize("dtype", ["float64", "float32"])
 CASES = [  # task, loss, output, K
@@ -46,7 +47,7 @@ def samples(task, count, n_in, outputs, seed=1):
 
 def measured(net, parameters, splits, task, level="basic", dtype="float64"):
     tables = {name: (input_table(x, dtype), target_table(y, dtype)) for name, (x, y) in splits.items()}
-    return measure(net, parameters, tables, task, level, net.workspace(dtype))
+    return measure(net, parameters, tables, task, level, Workspace(net, dtype))
 
 
 def naive(net, W, b, x, y, task):
@@ -204,7 +205,7 @@ def test_measuring_leaves_parameters_and_data_alone():
     x, y = samples("multiclass", 20, 4, 3)
     tables = {"train": (input_table(x, "float64"), target_table(y, "float64"))}
     kept = [array.copy() for array in (parameters.flat, *tables["train"])]
-    measure(net, parameters, tables, "multiclass", "basic", net.workspace("float64"))
+    measure(net, parameters, tables, "multiclass", "basic", Workspace(net, "float64"))
     for array, before in zip((parameters.flat, *tables["train"]), kept, strict=True):
         np.testing.assert_array_equal(array, before)
 
@@ -256,7 +257,7 @@ def full_of(net, parameters, x, y, rate=0.1):
         return Parameters(mean.layers, -rate * mean.flat)
 
     tables = {"train": (input_table(x, "float64"), target_table(y, "float64"))}
-    return measure(net, parameters, tables, "regression", "full", net.workspace("float64"), gradient_descent)
+    return measure(net, parameters, tables, "regression", "full", Workspace(net, "float64"), gradient_descent)
 
 
 def test_full_diagnostics_of_a_net_worked_by_hand():

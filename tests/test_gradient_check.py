@@ -33,7 +33,9 @@ def test_a_wrong_slope_disagrees_in_every_network_with_a_hidden_layer():
 def test_a_wrong_error_disagrees():
     right = LOSSES["mean_squared_error"]
     form = right.forms["linear"]
-    forms = {"linear": dataclasses.replace(form, error=lambda z, y: 2 * form.error(z, y))}
+    forms = {
+        "linear": dataclasses.replace(form, error=lambda z, y, out=None: np.multiply(2, form.error(z, y), out=out))
+    }
     wrong = dataclasses.replace(right, forms=forms)
     assert isinstance(forms["linear"], Form)
     assert not any(outcome.agrees for outcome in gradient_check.check_gradient(tanh(), wrong, "linear", 2))
@@ -41,7 +43,7 @@ def test_a_wrong_error_disagrees():
 
 def test_an_error_that_is_not_finite_disagrees():
     right = LOSSES["mean_squared_error"]
-    forms = {"linear": dataclasses.replace(right.forms["linear"], error=lambda z, y: np.full_like(z, np.nan))}
+    forms = {"linear": dataclasses.replace(right.forms["linear"], error=lambda z, y, out=None: np.full_like(z, np.nan))}
     wrong = dataclasses.replace(right, forms=forms)
     assert not any(outcome.agrees for outcome in gradient_check.check_gradient(tanh(), wrong, "linear", 2))
 

@@ -30,7 +30,7 @@ def value(loss, output, z, y):
 
 
 def error(loss, output, z, y):
-    return LOSSES[loss].forms[output].error(z.copy(), y.copy())  # may reuse the memory of z
+    return LOSSES[loss].forms[output].error(z.copy(), y.copy())
 
 
 def test_every_meaningful_pair_has_a_form_and_no_other():
@@ -141,6 +141,21 @@ def test_what_the_training_loop_calls_has_the_bits_of_error(loss, output, dtype)
     y = np.eye(3, dtype=dtype)[np.arange(40) % 3]
     with np.errstate(all="ignore"):
         np.testing.assert_array_equal(LOSSES[loss].forms[output].in_loop(z.copy(), y), error(loss, output, z, y))
+
+
+@every_form
+@every_dtype
+def test_error_leaves_z_alone_and_has_the_same_bits_in_a_buffer_or_in_z_itself(loss, output, dtype):
+    form = LOSSES[loss].forms[output]
+    for z in (np.random.default_rng(8).normal(0, 3, (2, 40, 3)).astype(dtype),):
+        for arranged in (z, np.asfortranarray(z)):
+            y, kept = np.eye(3, dtype=dtype)[np.arange(40) % 3], arranged.copy(order="K")
+            new, buffer = form.error(arranged, y), np.empty_like(arranged)
+            np.testing.assert_array_equal(arranged, kept)
+            assert form.error(arranged, y, buffer) is buffer
+            np.testing.assert_array_equal(buffer, new)
+            assert form.error(arranged, y, arranged) is arranged
+            np.testing.assert_array_equal(arranged, new)
 
 
 def test_a_confident_mistake_costs_its_margin():

@@ -6,8 +6,8 @@ import pytest
 from descentlab.analysis import matching
 from descentlab.nn.activations import ACTIVATIONS
 from descentlab.nn.losses import LOSSES
-from descentlab.nn.memory import Parameters
 from descentlab.nn.network import Network, predict
+from descentlab.nn.parameters import Parameters
 
 FLIPPED = {"tanh": 0.0, "softsign": 0.0, "identity": 0.0, "sigmoid": 0.5}  # phi(0)
 RESCALED = ("relu", "leaky_relu", "identity")

@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
+from descentlab.nn import network as textbook
 from descentlab.nn.activations import ACTIVATIONS, OUTPUTS
 from descentlab.nn.initializers import INITIALIZERS, draw
 from descentlab.nn.losses import LOSSES
-from descentlab.nn.memory import BLOCK_SAMPLES, Parameters, input_table, parameter_count, target_table
-from descentlab.nn.network import Network, forward, gradient, predict
+from descentlab.nn.memory import BLOCK_SAMPLES, Workspace
+from descentlab.nn.network import Network, predict
+from descentlab.nn.parameters import Parameters, input_table, parameter_count, target_table
+from descentlab.nn.program import forward, gradient
 
 FORMS = [(loss, output) for loss in LOSSES for output in LOSSES[loss].forms]
 BACKPROP = Path(__file__).parent.parent / "examples" / "backprop.py"
@@ -43,21 +46,30 @@ def samples(loss, count, n_in, outputs, seed=1):
 
 
 def mean_loss(net, parameters, x, y):
-    """The mean loss of every restart, from the forward pass alone."""
-    table = input_table(x, "float64")
-    z = forward(net, parameters, table, net.workspace("float64").trace(len(parameters), len(x)))
-    return net.form.value(z, y).mean(axis=-1)
+    """The mean loss of every restart, from the textbook's forward pass alone."""
+    z, _ = textbook.forward(net, parameters.W, parameters.b, x)
+    return net.form.value(z[-1], y).mean(axis=-1)
+
+
+def assert_textbook(slope, net, parameters, x, y, rtol=1e-11):
+    """The gradient that training computes is that of network.py within rounding."""
+    dW, db = textbook.gradient(net, parameters.W, parameters.b, x, y)
+    for mine, theirs in ((slope.W, dW), (slope.b, db)):
+        for one, other in zip(mine, theirs, strict=True):
+            np.testing.assert_allclose(one, other, rtol=rtol, atol=rtol * max(1e-3, float(np.abs(other).max())))
 
 
 def mean_gradient(net, parameters, x, y):
     dtype = parameters.flat.dtype.name
     tables = input_table(x, dtype), target_table(y, dtype)
-    return gradient(net, parameters, *tables, 1 / len(x), net.workspace(dtype))
+    return gradient(net, parameters, *tables, 1 / len(x), Workspace(net, dtype))
 
 
 def assert_central_differences_agree(net, parameters, x, y, directions=2):
     rng, step = np.random.default_rng(2), 1e-5
-    slope = mean_gradient(net, parameters, x, y).flat
+    slope = mean_gradient(net, parameters, x, y)
+    assert_textbook(slope, net, parameters, x, y)
+    slope = slope.flat
     for _ in range(directions):
         direction = rng.normal(0, 1, slope.shape)
         direction /= np.linalg.norm(direction, axis=1, keepdims=True)
@@ -72,7 +84,7 @@ def assert_central_differences_agree(net, parameters, x, y, directions=2):
 @pytest.mark.parametrize("depth", [1, 2, 3, 4])
 @every_form
 @every_activation
-def test_the_gradient_agrees_with_central_differences(activation, loss, output, depth):
+def test_the_gradient_agrees_with_the_textbooks_and_with_central_differences(activation, loss, output, depth):
     layers = (*(3, 5, 4, 6)[:depth], 3)
     net = network(layers, activation, output, loss)
     parameters = drawn(layers, 3, rule="lecun_normal", bias_spread=0.5)
@@ -86,6 +98,37 @@ def test_the_gradient_of_a_batch_of_many_blocks_agrees_with_central_differences(
     net = network(layers, activation, output, loss)
     parameters = drawn(layers, 2, rule="lecun_normal", bias_spread=0.5)
     assert_central_differences_agree(net, parameters, *samples(loss, 2 * BLOCK_SAMPLES + 1, 3, 2), directions=1)
+
+
+@every_dtype
+@every_activation
+@pytest.mark.parametrize(("layers", "loss", "output"), [
+    ((2, 4, 1), "binary_cross_entropy", "sigmoid"),  # lies restart-last
+    ((5, 9, 3), "categorical_cross_entropy", "softmax"),  # a lone hidden layer
+    ((100, 90, 3), "mean_squared_error", "linear"),  # wide enough for steps within BLAS
+    ((3, 7, 9, 5, 2), "binary_cross_entropy", "softmax"),
+])  # fmt: skip
+def test_every_layout_in_memory_has_the_textbooks_gradient_and_answers(layers, loss, output, activation, dtype):
+    net = network(layers, activation, output, loss)
+    for restarts, count in ((1, 1), (50, 4), (3, 33), (2, BLOCK_SAMPLES + 50)):
+        parameters, (x, y) = drawn(layers, restarts, dtype), samples(loss, count, layers[0], layers[-1])
+        x, y = x.astype(dtype), y.astype(dtype)
+        rtol = 1e-11 if dtype == "float64" else 2e-4
+        assert_textbook(mean_gradient(net, parameters, x, y), net, parameters, x, y, rtol)
+        z = forward(net, parameters, input_table(x, dtype), Workspace(net, dtype).trace(restarts, count))
+        np.testing.assert_allclose(OUTPUTS[output].value(z), predict(net, parameters, x), rtol=rtol, atol=rtol)
+
+
+@every_dtype
+@pytest.mark.parametrize("layers", [(2, 4, 1), (5, 9, 3), (3, 7, 9, 2)])
+def test_predict_gives_a_restart_the_same_bits_in_any_stack(layers, dtype, monkeypatch):
+    net = network(layers, "tanh", "sigmoid", "binary_cross_entropy")
+    parameters, (x, _) = drawn(layers, 9, dtype), samples("binary_cross_entropy", 40, layers[0], layers[-1])
+    together = predict(net, parameters, x)
+    for row in range(9):
+        np.testing.assert_array_equal(predict(net, parameters[row : row + 1], x)[0], together[row])
+    monkeypatch.setattr(textbook, "BLOCK", 1000)  # a few restarts at a time
+    np.testing.assert_array_equal(predict(net, parameters, x), together)
 
 
 @pytest.mark.parametrize("layers", [(1, 1, 1), (1, 1), (4, 1, 1, 1), (2, 9, 1), (1, 2, 3, 1)])
@@ -148,7 +191,7 @@ def test_every_restart_may_have_its_own_samples_and_its_own_scale():
     sets = [samples("categorical_cross_entropy", 5, 3, 2, seed) for seed in range(3)]
     x, y = np.stack([input_table(x, "float64") for x, _ in sets]), np.stack([y for _, y in sets])
     scale = np.array([0.1, 1.0, 3.0])[:, None, None]
-    together = gradient(net, parameters, x, y, scale / 5, net.workspace("float64")).flat
+    together = gradient(net, parameters, x, y, scale / 5, Workspace(net, "float64")).flat
     for row, (x_own, y_own) in enumerate(sets):
         alone = mean_gradient(net, parameters[row : row + 1], x_own, y_own).flat[0]
         np.testing.assert_allclose(together[row], scale[row, 0, 0] * alone, rtol=1e-12)
@@ -161,7 +204,7 @@ def test_the_gradient_leaves_inputs_targets_and_parameters_alone():
         x, y = samples(loss, 300, 3, 2)
         tables = input_table(x, "float64"), target_table(y, "float64")
         kept = [array.copy() for array in (*tables, parameters.flat)]
-        gradient(net, parameters, *tables, 1.0, net.workspace("float64"))
+        gradient(net, parameters, *tables, 1.0, Workspace(net, "float64"))
         for array, before in zip((*tables, parameters.flat), kept, strict=True):
             np.testing.assert_array_equal(array, before)
 
@@ -170,11 +213,11 @@ def test_the_gradient_leaves_inputs_targets_and_parameters_alone():
 def test_the_gradient_does_not_depend_on_what_the_buffers_held_before(activation):
     net = network((3, 4, 5, 2), activation)
     parameters = drawn(net.layers, 2)
-    used = net.workspace("float64")
+    used = Workspace(net, "float64")
     for count in (300, 1, 44, 1, 300):
         x, y = samples("mean_squared_error", count, 3, 2, seed=count)
         tables = input_table(x, "float64"), target_table(y, "float64")
-        fresh = gradient(net, parameters, *tables, 1.0, net.workspace("float64")).flat
+        fresh = gradient(net, parameters, *tables, 1.0, Workspace(net, "float64")).flat
         np.testing.assert_array_equal(gradient(net, parameters, *tables, 1.0, used).flat, fresh)
 
 
@@ -186,7 +229,7 @@ def test_a_restarts_gradient_has_the_same_bits_in_any_company(layers, loss, outp
         layers = (*layers[:-1], 2)
     net = network(layers, "tanh", output, loss)
     parameters = drawn(layers, 7, dtype)
-    workspace = net.workspace(dtype)
+    workspace = Workspace(net, dtype)
     for count in (1, 2, 5, 32, 257):
         x, y = samples(loss, count, layers[0], layers[-1])
         tables = input_table(x, dtype), target_table(y, dtype)
@@ -259,15 +302,15 @@ def test_the_textbook_network_is_short_and_learns_xor(capsys):
 
 @pytest.mark.parametrize("layers", [(4, 2), (4, 5, 2), (4, 5, 3, 2), (4, 3, 3, 3, 1)])
 @pytest.mark.parametrize("activation", ["sigmoid", "tanh", "relu"])
-def test_the_stacked_gradient_is_the_textbook_networks(activation, layers):
-    textbook = runpy.run_path(str(BACKPROP))
+def test_the_stacked_gradient_is_that_of_the_example(activation, layers):
+    single_network = runpy.run_path(str(BACKPROP))
     net = network(layers, activation, "sigmoid", "binary_cross_entropy")
     parameters = drawn(layers, 3, bias_spread=0.5)
     x, y = samples("binary_cross_entropy", 6, layers[0], layers[-1])
     slope = mean_gradient(net, parameters, x, y)
     for row in range(3):
         single = [(W[row], b[row]) for W, b in zip(parameters.W, parameters.b, strict=True)]
-        for layer, (dW, db) in enumerate(textbook["mean_gradient"](single, x, y, activation)):
+        for layer, (dW, db) in enumerate(single_network["mean_gradient"](single, x, y, activation)):
             np.testing.assert_allclose(slope.W[layer][row], dW, rtol=1e-11, atol=1e-14)
             np.testing.assert_allclose(slope.b[layer][row], db, rtol=1e-11, atol=1e-14)
 

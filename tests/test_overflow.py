@@ -8,6 +8,7 @@ from shared import FORMS, classes, every_dtype, recipe, splits
 
 from descentlab.nn.activations import ACTIVATIONS, Activation, elu, leaky_relu
 from descentlab.nn.diagnostics import measure
+from descentlab.nn.memory import Workspace
 from descentlab.nn.trainer import _Run
 
 
@@ -42,7 +43,7 @@ def test_where_a_bound_holds_the_loss_is_finite(activation, dtype):
                 says = run.course.bounds.hold((pattern * 10**middle).astype(dtype))[:, None]
                 low, high = np.where(says, middle, low), np.where(says, high, middle)
             run.parameters.flat[...] = pattern * 10**low
-            workspace = run.course.network.workspace(dtype)
+            workspace = Workspace(run.course.network, dtype)
             metrics = measure(run.course.network, run.parameters, run.course.tables, "multiclass", "none", workspace)
         assert np.isfinite(metrics["train/loss"]).all()
 

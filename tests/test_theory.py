@@ -29,8 +29,10 @@ from descentlab.nn.activations import (
 )
 from descentlab.nn.initializers import INITIALIZERS, draw, normal, notebook, orthogonal, uniform
 from descentlab.nn.losses import LOSSES
-from descentlab.nn.memory import Parameters, input_table
-from descentlab.nn.network import Network, backward, forward, gradient
+from descentlab.nn.memory import Workspace
+from descentlab.nn.network import Network
+from descentlab.nn.parameters import Parameters, input_table
+from descentlab.nn.program import backward, forward, gradient
 
 every_activation = pytest.mark.parametrize("phi", [factory() for factory in ACTIVATIONS.values()], ids=ACTIVATIONS)
 
@@ -358,7 +360,7 @@ def simulate(phi, rule, layers, nets, samples, input_square=1.0, keep_gradients=
     network = Network(tuple(layers), phi, "linear", LOSSES["mean_squared_error"])
     x = generator.standard_normal((samples, layers[0]))
     x *= np.sqrt(input_square * layers[0] / np.square(x).sum(axis=1, keepdims=True))
-    inputs, workspace = input_table(x, "float64"), network.workspace("float64")
+    inputs, workspace = input_table(x, "float64"), Workspace(network, "float64")
     parameters, trace, slopes = (
         Parameters.empty(layers, 1, "float64"),
         workspace.trace(1, samples, kept=True),
@@ -468,7 +470,7 @@ def test_born_dead_probability_is_the_share_of_nets_that_answer_with_zero():
         for weights, biases, (W, b) in zip(parameters.W, parameters.b, draw([rule] * 4, layers, seed), strict=True):
             weights[seed], biases[seed] = W, b
     inputs = input_table(np.array([[1.0, -2.0, 0.5], [-1.0, 2.0, -0.5]]), "float64")
-    dead = forward(network, parameters, inputs, network.workspace("float64").trace(nets, 2))[..., 0] == 0  # (R, 2)
+    dead = forward(network, parameters, inputs, Workspace(network, "float64").trace(nets, 2))[..., 0] == 0  # (R, 2)
     expected = born_dead_probability(layers[1:-1])
     error = np.sqrt(expected * (1 - expected) / nets)  # .009
     assert np.abs(dead.mean(axis=0) - expected).max() < 3 * error
@@ -484,7 +486,7 @@ def test_saxe_s_solution_is_what_gradient_descent_on_a_linear_net_does():
     parameters.flat[...] = 0
     for W in parameters.W:
         W[0] = np.sqrt(start) * np.eye(n)
-    workspace, steps = network.workspace("float64"), np.arange(1, 2001)
+    workspace, steps = Workspace(network, "float64"), np.arange(1, 2001)
     modes = []
     for _ in steps:
         parameters.flat -= rate * gradient(network, parameters, inputs, targets, 1 / len(x), workspace).flat

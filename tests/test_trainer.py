@@ -11,13 +11,15 @@ from threadpoolctl import threadpool_info
 
 from descentlab import train
 from descentlab.nn import memory
+from descentlab.nn import parameters as layout
 from descentlab.nn.activations import ACTIVATIONS
 from descentlab.nn.descent import DESCENTS
 from descentlab.nn.diagnostics import measure
 from descentlab.nn.initializers import INITIALIZERS, ORDER_STREAM, Initializer, stream
 from descentlab.nn.losses import LOSSES
-from descentlab.nn.memory import BLOCK_SAMPLES, Parameters, chunks, input_table, target_table
-from descentlab.nn.network import gradient
+from descentlab.nn.memory import BLOCK_SAMPLES, Workspace, chunks
+from descentlab.nn.parameters import Parameters, input_table, target_table
+from descentlab.nn.program import gradient
 from descentlab.nn.recipe import Recipe, outcomes
 from descentlab.nn.trainer import _Run, iterate, train_recipe
 from descentlab.nn.updates import UPDATES
@@ -71,7 +73,7 @@ def test_every_activation_keeps_the_bits_of_a_lone_run(activation, dtype):
 @every_descent
 @pytest.mark.parametrize("layers", [(5, 7, 1), (5, 3, 2), (5, 1, 2), (5, 2, 3, 2), (5, 2)])
 def test_tiny_networks_keep_the_bits_of_a_lone_run(layers, descent, dtype, monkeypatch):
-    assert memory.tiny(layers)
+    assert layout.tiny(layers)
     data = splits(classes, outputs=2) if layers[-1] == 2 else splits(regression)
     form = {"loss": "categorical_cross_entropy", "output": "softmax"}
     if layers[-1] == 1:
@@ -81,7 +83,7 @@ def test_tiny_networks_keep_the_bits_of_a_lone_run(layers, descent, dtype, monke
     together = assert_restarts_equal_their_lone_runs(dataclasses.replace(stacked, restarts=9), data, (0, 5))
     monkeypatch.setattr(memory, "REDUCED", 0)  # term by term, as stacks of thousands are
     assert_same_bits(train_recipe(dataclasses.replace(stacked, restarts=9), data), 5, lone)
-    monkeypatch.setattr(memory, "TINY", 0)  # matrix by matrix: the same numbers, other last bits
+    monkeypatch.setattr(layout, "TINY", 0)  # matrix by matrix: the same numbers, other last bits
     tolerance = 1e-8 if dtype == "float64" else 2e-3
     general = train_recipe(dataclasses.replace(stacked, restarts=9), data)
     np.testing.assert_allclose(together.final.flat, general.final.flat, rtol=tolerance, atol=tolerance)
@@ -202,7 +204,7 @@ def plain_training(recipe, x, y, seed):
         for start in range(0, len(x), size):
             rows = order[start : start + size]
             tables = input_table(x[rows], "float64"), target_table(y[rows], "float64")
-            slope = gradient(network, theta, *tables, 1 / len(rows), network.workspace("float64")).flat
+            slope = gradient(network, theta, *tables, 1 / len(rows), Workspace(network, "float64")).flat
             g = slope + recipe.weight_decay * mask * theta.flat
             step += 1
             if recipe.update.name == "gradient_descent":
@@ -329,7 +331,7 @@ def test_epoch_zero_is_before_the_first_update():
     tables = {name: (input_table(x, "float64"), target_table(y, "float64")) for name, (x, y) in splits().items()}
     network = stacked.network
     for point, parameters in ((0, training.initial), (-1, training.final)):
-        now = measure(network, parameters, tables, "multiclass", "basic", network.workspace("float64"))
+        now = measure(network, parameters, tables, "multiclass", "basic", Workspace(network, "float64"))
         for name, values in now.items():
             np.testing.assert_array_equal(training.curves[name][point], values, err_msg=name)
 

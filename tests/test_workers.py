@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_info
 
 from descentlab.nn import memory, trainer, workers
 from descentlab.nn.activations import Activation, leaky_relu
+from descentlab.nn.parameters import Parameters
 from descentlab.nn.trainer import iterate, train_recipe
 from descentlab.nn.updates import UPDATES
 
@@ -195,7 +196,7 @@ def test_arrays_arrive_in_their_order_of_memory_and_may_be_written():
 
 def test_parameters_are_sent_without_their_views_and_in_their_order():
     for layers in ((2, 3, 1), (5, 30, 3)):
-        whole = memory.Parameters.empty(layers, 6, "float64")
+        whole = Parameters.empty(layers, 6, "float64")
         whole.flat[...] = np.arange(whole.flat.size).reshape(whole.flat.shape)
         part = whole[2:5]
         assert part.W

@@ -20,8 +20,8 @@ import numpy as np
 from numpy import ndarray
 
 from descentlab.analysis.minima import DENSE_LIMIT, Certificate, certify, extreme_eigenvalues
-from descentlab.nn.memory import Parameters, parameter_count
 from descentlab.nn.network import Network
+from descentlab.nn.parameters import Parameters, parameter_count
 
 BLOCK_NUMBERS = 2_000_000  # activations held at a time, all layers together
 KINK_DISTANCE = 1e-6  # of z from 0, relative to |theta| |a|: nearer than that, a sample stands on the kink
@@ -212,7 +212,7 @@ class Objective:
 
     def _tangents(self, theta: ndarray) -> Iterator[ndarray]:
         parameters, decayed = self._see(theta[None]), self.weight_decay > 0
-        ends = self._phi.value(np.array([-2.0, -1.0, 1.0, 2.0]), np.empty(4))
+        ends = self._phi(np.array([-2.0, -1.0, 1.0, 2.0]))
         homogeneous = ends[0] == 2 * ends[1] and ends[3] == 2 * ends[2]
         linear = homogeneous and ends[0] == -ends[3]
         zs, activations = self._forward(parameters, self.inputs)
@@ -266,7 +266,7 @@ class Objective:
             yield self.inputs[start : start + step], self.targets[start : start + step]
 
     def _slope(self, z: ndarray, a: ndarray) -> ndarray:
-        return self._phi.slope(z, a, np.empty(z.shape, dtype=bool if self._phi.slope_is_mask else z.dtype))
+        return self._phi.derivative(z, a)
 
     def _forward(self, parameters: Parameters, x: ndarray) -> tuple[list[ndarray], list[ndarray]]:
         """Z of all layers, and what each layer is fed: x, then a of the hidden layers; (R, B, n), x (B, n_0)."""
@@ -274,7 +274,7 @@ class Objective:
         activations = [x]
         for weights, biases in zip(parameters.W, parameters.b, strict=True):
             if zs:
-                activations.append(self._phi.value(zs[-1], np.empty_like(zs[-1])))
+                activations.append(self._phi(zs[-1]))
             zs.append(activations[-1] @ weights.mT + biases[:, None])
         return zs, activations
 

@@ -30,8 +30,10 @@ from scipy.optimize import linear_sum_assignment
 from descentlab.nn.activations import Activation
 from descentlab.nn.blas import BlasLimit
 from descentlab.nn.initializers import STATISTICS_STREAM, stream
-from descentlab.nn.memory import Parameters, chunks, input_table, target_table
-from descentlab.nn.network import Network, forward
+from descentlab.nn.memory import Workspace, chunks
+from descentlab.nn.network import Network
+from descentlab.nn.parameters import Parameters, input_table, target_table
+from descentlab.nn.program import forward
 
 ROUNDING = 1e-13  # of the logarithm of a scale: nearer to balance than this is balanced
 SWEEPS = 1000  # over the layers, for what converges long before
@@ -243,7 +245,7 @@ def _losses(
 
     def measure(part: slice) -> None:
         parameters = Parameters(network.layers, build(np.arange(part.start, part.stop)))
-        workspace = network.workspace("float64")
+        workspace = Workspace(network, "float64")
         for start, stop in workspace.blocks(len(x)):
             trace = workspace.trace(len(parameters), stop - start)
             z = forward(network, parameters, x[start:stop], trace)
@@ -259,7 +261,7 @@ def _losses(
 
 def _values(phi: Activation) -> ndarray:
     z = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
-    return phi.value(z, np.empty_like(z))
+    return phi(z)
 
 
 def _flips(phi: Activation) -> bool:

@@ -88,8 +88,8 @@ def moments(activation: Activation, q: float) -> Moments:
 
 def _evaluate(activation: Activation, z: ndarray) -> tuple[ndarray, ndarray]:
     """phi(z) and phi'(z) as new float64 arrays; z is left alone."""
-    value = activation.value(z, np.empty_like(z))
-    slope = activation.slope(z, value, np.empty_like(z, dtype=bool if activation.slope_is_mask else z.dtype))
+    value = activation(z)
+    slope = activation.derivative(z, value)
     return value, slope.astype(z.dtype)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from descentlab.cli.output import filesize, many, table, when
 from descentlab.config import resolving as configuration
 from descentlab.config.configuration import Config
-from descentlab.nn.memory import parameter_count
+from descentlab.nn.parameters import parameter_count
 from descentlab.nn.recipe import Recipe
 from descentlab.nn.trainer import train_recipe
 from descentlab.sweeps import running as sweeps

@@ -69,6 +69,14 @@ class Activation(Named):
         """What the training loop calls for phi(z)."""
         return self.quick_value or self.value
 
+    def __call__(self, z: ndarray) -> ndarray:
+        """phi(z), a new array."""
+        return self.value(z, np.empty_like(z))
+
+    def derivative(self, z: ndarray, a: ndarray) -> ndarray:
+        """phi'(z) for a = phi(z): a new array, bool where the slope is a mask."""
+        return self.slope(z, a, np.empty_like(z, dtype=bool if self.slope_is_mask else z.dtype))
+
     @property
     def smooth(self) -> bool:
         """Whether phi'' is continuous, so that second derivatives mean something everywhere and not almost so."""
@@ -347,14 +355,15 @@ class Output(Named):
     Attributes:
         name: its key in OUTPUTS.
         value: `value(z) -> a`, shape (..., K).
-        pullback: `pullback(a, g) -> dC/dz` for g = dC/da, both (..., K): the Jacobian's transpose times g.
+        pullback: `pullback(a, g, out=None) -> dC/dz` for g = dC/da, both (..., K): the Jacobian's transpose times g, in
+            `out` where that is given, which may be any of the two.
         pullback_derivative: `pullback_derivative(a, g, da)`, how pullback(a, g) changes along da with g held fixed.
         numerics: as an Activation's; it covers the losses over this output too.
     """
 
     name: str
     value: Callable[[ndarray], ndarray]
-    pullback: Callable[[ndarray, ndarray], ndarray]
+    pullback: Callable[..., ndarray]
     pullback_derivative: Callable[[ndarray, ndarray, ndarray], ndarray]
     numerics: tuple[int, int] = (1, 1)
 
@@ -367,8 +376,16 @@ def softmax(z: ndarray) -> ndarray:
     return a
 
 
-def _softmax_pullback(a: ndarray, g: ndarray) -> ndarray:
-    return a * (g - (a * g).sum(axis=-1, keepdims=True))
+def _linear_pullback(a: ndarray, g: ndarray, out: ndarray | None = None) -> ndarray:
+    return np.positive(g, out=out)
+
+
+def _sigmoid_pullback(a: ndarray, g: ndarray, out: ndarray | None = None) -> ndarray:
+    return np.multiply(g * a, 1.0 - a, out=out)
+
+
+def _softmax_pullback(a: ndarray, g: ndarray, out: ndarray | None = None) -> ndarray:
+    return np.multiply(a, g - (a * g).sum(axis=-1, keepdims=True), out=out)
 
 
 def _softmax_pullback_derivative(a: ndarray, g: ndarray, da: ndarray) -> ndarray:
@@ -377,11 +394,11 @@ def _softmax_pullback_derivative(a: ndarray, g: ndarray, da: ndarray) -> ndarray
 
 OUTPUTS: dict[str, Output] = table(
     "output",
-    Output("linear", lambda z: z, lambda a, g: g, lambda a, g, da: np.zeros_like(da)),
+    Output("linear", lambda z: z, _linear_pullback, lambda a, g, da: np.zeros_like(da)),
     Output(
         "sigmoid",
         lambda z: logistic(z, np.empty_like(z)),
-        lambda a, g: g * a * (1.0 - a),
+        _sigmoid_pullback,
         lambda a, g, da: g * (1.0 - 2.0 * a) * da,
         numerics=(1, 2),
     ),

@@ -35,9 +35,11 @@ import numpy as np
 from numpy import ndarray
 
 from descentlab.nn.activations import OUTPUTS, Activation
-from descentlab.nn.memory import BLOCK_SAMPLES, Parameters, Trace, Workspace
+from descentlab.nn.memory import BLOCK_SAMPLES, Trace, Workspace
 from descentlab.nn.metrics import metrics_of
-from descentlab.nn.network import Network, backward, forward
+from descentlab.nn.network import Network
+from descentlab.nn.parameters import Parameters
+from descentlab.nn.program import backward, forward
 
 LEVELS = ("basic", "full", "none")
 SATURATED = 0.05  # of the largest |phi'|: sigmoid beyond |z| = 4.4, tanh beyond 2.2
@@ -109,7 +111,7 @@ def _measure_split(
         loss += _sum(network.form.value(z, y))
         sums = [known + _sum(score.part(z, y, output).mT) for known, score in zip(sums, scores, strict=True)]
         if norms is not None:
-            delta = network.form.error(z, y)
+            delta = network.form.error(z, y, z)
             part = workspace.gradient(restarts, "block") if start else total
             backward(network, parameters, x, trace, delta, part)
             if start:
@@ -204,9 +206,7 @@ def _of_gradient(
 def _steepest(activation: Activation) -> float:
     """The largest |phi'|, on a grid that holds 0 and both sides of it."""
     z = np.arange(-1280, 1281) / 128.0
-    value = activation.value(z, np.empty_like(z))
-    slope = activation.slope(z, value, np.empty_like(z, dtype=bool if activation.slope_is_mask else z.dtype))
-    return float(np.abs(slope.astype(np.float64)).max())
+    return float(np.abs(activation.derivative(z, activation(z)).astype(np.float64)).max())
 
 
 def _effective_rank(gram: ndarray) -> ndarray:

@@ -12,8 +12,10 @@ from numpy import ndarray
 from descentlab.nn.activations import Activation
 from descentlab.nn.initializers import INITIALIZERS, draw
 from descentlab.nn.losses import Loss
-from descentlab.nn.memory import Parameters, input_table, target_table
-from descentlab.nn.network import Network, forward, gradient
+from descentlab.nn.memory import Workspace
+from descentlab.nn.network import Network, forward
+from descentlab.nn.parameters import Parameters, input_table, target_table
+from descentlab.nn.program import gradient
 
 DEPTHS = (1, 2, 3, 4)
 SAMPLES, OUTPUTS, RESTARTS = 7, 3, 3
@@ -46,9 +48,8 @@ class Comparison:
 def check_slope(activation: Activation) -> Iterator[Comparison]:
     """Compare an activation's slope with differences of its value, on both sides of 0 and far out."""
     z = np.array([-30.0, -5.3, -1.7, -0.4, -0.01, 0.01, 0.4, 1.7, 5.3, 30.0])
-    a = activation.value(z, np.empty_like(z))
-    slope = activation.slope(z, a, np.empty(z.shape, dtype=bool if activation.slope_is_mask else float)).astype(float)
-    above, below = (activation.value(z + side * STEP, np.empty_like(z)) for side in (1, -1))
+    slope = activation.derivative(z, activation(z)).astype(float)
+    above, below = activation(z + STEP), activation(z - STEP)
     difference = (above - below) / (2 * STEP)
     for point, derived, measured in zip(z.tolist(), slope.tolist(), difference.tolist(), strict=True):
         # rounding of the value, divided by the step, is no disagreement
@@ -58,7 +59,7 @@ def check_slope(activation: Activation) -> Iterator[Comparison]:
 
 
 def check_gradient(activation: Activation, loss: Loss, output: str, depth: int) -> Iterator[Comparison]:
-    """Compare the gradient of small networks with differences of their loss along random directions.
+    """Compare the gradient that training computes with differences of the textbook's loss along random directions.
 
     Args:
         activation: of the hidden layers.
@@ -70,7 +71,7 @@ def check_gradient(activation: Activation, loss: Loss, output: str, depth: int) 
     network = Network(layers, activation, output, loss)
     parameters = _drawn(layers)
     x, y = _samples(loss, layers[0])
-    slope = gradient(network, parameters, x, y, 1 / SAMPLES, network.workspace("float64")).flat.copy()
+    slope = gradient(network, parameters, x, y, 1 / SAMPLES, Workspace(network, "float64")).flat.copy()
     direction = np.random.default_rng(2).normal(0, 1, slope.shape)
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
     ahead, behind = (
@@ -111,5 +112,5 @@ def _samples(loss: Loss, inputs: int) -> tuple[ndarray, ndarray]:
 
 
 def _mean_loss(network: Network, parameters: Parameters, x: ndarray, y: ndarray) -> ndarray:
-    trace = network.workspace("float64").trace(len(parameters), len(x))
-    return network.form.value(forward(network, parameters, x, trace), y).mean(axis=-1)
+    z, _ = forward(network, parameters.W, parameters.b, x[:, :-1])
+    return network.form.value(z[-1], y).mean(axis=-1)

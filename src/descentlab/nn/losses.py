@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy import ndarray
 
-from descentlab.nn.activations import OUTPUTS, Output, logistic, quick_logistic
+from descentlab.nn.activations import OUTPUTS, Output, quick_logistic
 from descentlab.nn.registry import Named, table
 
 # What targets (N, K) mean. multilabel: several columns of 0 and 1, any number of them 1 in a row.
@@ -30,18 +30,19 @@ class Form:
 
     Attributes:
         value: `value(z, y) -> (...)`, each sample's loss, for z and y of shape (..., K).
-        error: `error(z, y) -> (..., K)`, each sample's dC_i/dz; may reuse the memory of z.
+        error: `error(z, y, out=None) -> (..., K)`, each sample's dC_i/dz, in `out` where that is given; `out` may be z,
+            which is left alone otherwise.
         error_derivative: `error_derivative(z, y, dz) -> (..., K)`, (d^2 C_i / dz^2) dz; z is left alone.
         quick_error: `error`, bit for bit, for a caller that ignores floating-point errors itself.
     """
 
     value: Callable[[ndarray, ndarray], ndarray]
-    error: Callable[[ndarray, ndarray], ndarray]
+    error: Callable[..., ndarray]
     error_derivative: Callable[[ndarray, ndarray, ndarray], ndarray]
-    quick_error: Callable[[ndarray, ndarray], ndarray] | None = None
+    quick_error: Callable[..., ndarray] | None = None
 
     @property
-    def in_loop(self) -> Callable[[ndarray, ndarray], ndarray]:
+    def in_loop(self) -> Callable[..., ndarray]:
         """What the training loop calls for the error."""
         return self.quick_error or self.error
 
@@ -61,9 +62,9 @@ def _squared_error(output: Output) -> Form:
         difference = output.value(z) - y
         return 0.5 * np.square(difference).mean(axis=-1)
 
-    def error(z: ndarray, y: ndarray) -> ndarray:
+    def error(z: ndarray, y: ndarray, out: ndarray | None = None) -> ndarray:
         a = output.value(z)
-        return output.pullback(a, (a - y) / z.shape[-1])
+        return output.pullback(a, (a - y) / z.shape[-1], out)
 
     def error_derivative(z: ndarray, y: ndarray, dz: ndarray) -> ndarray:
         a = output.value(z)
@@ -78,12 +79,14 @@ def _binary_value(z: ndarray, y: ndarray) -> ndarray:
     return (np.maximum(z, 0.0) - y * z + np.log1p(np.exp(-np.abs(z)))).sum(axis=-1)
 
 
-def _binary_error(z: ndarray, y: ndarray) -> ndarray:
-    return np.subtract(logistic(z, z), y, z)
+def _binary_error(z: ndarray, y: ndarray, out: ndarray | None = None) -> ndarray:
+    with np.errstate(over="ignore"):
+        return _quick_binary_error(z, y, out)
 
 
-def _quick_binary_error(z: ndarray, y: ndarray) -> ndarray:
-    return np.subtract(quick_logistic(z, z), y, z)
+def _quick_binary_error(z: ndarray, y: ndarray, out: ndarray | None = None) -> ndarray:
+    a = quick_logistic(z, np.empty_like(z) if out is None else out)
+    return np.subtract(a, y, a)
 
 
 def _binary_error_derivative(z: ndarray, y: ndarray, dz: ndarray) -> ndarray:
@@ -106,12 +109,11 @@ def _binary_over_softmax_value(z: ndarray, y: ndarray) -> ndarray:
     return (whole - y * z - (1.0 - y) * _log_sum_exp_without(z)).sum(axis=-1)
 
 
-def _binary_over_softmax_error(z: ndarray, y: ndarray) -> ndarray:
+def _binary_over_softmax_error(z: ndarray, y: ndarray, out: ndarray | None = None) -> ndarray:
     # d/dz_m of -log(1 - a_j) is a_m - share_jm: bounded, unlike 1 / (1 - a_j)
     delta = z.shape[-1] * OUTPUTS["softmax"].value(z)
     delta -= y
-    delta -= ((1.0 - y)[..., None] * _softmax_without(z)).sum(axis=-2)
-    return delta
+    return np.subtract(delta, ((1.0 - y)[..., None] * _softmax_without(z)).sum(axis=-2), out=out)
 
 
 def _softmax_without(z: ndarray) -> ndarray:
@@ -142,13 +144,13 @@ def _categorical_value(z: ndarray, y: ndarray) -> ndarray:
     return (y * (log_sum - shifted)).sum(axis=-1)
 
 
-def _categorical_error(z: ndarray, y: ndarray) -> ndarray:
-    # in place: this is the inner loop of the commonest configuration
-    z -= np.maximum.reduce(z, axis=-1, keepdims=True)
-    np.exp(z, out=z)
-    z *= 1.0 / np.add.reduce(z, axis=-1, keepdims=True)
-    z -= y
-    return z
+def _categorical_error(z: ndarray, y: ndarray, out: ndarray | None = None) -> ndarray:
+    # without further arrays: this is the inner loop of the commonest configuration
+    out = np.subtract(z, np.maximum.reduce(z, axis=-1, keepdims=True), out=out)
+    np.exp(out, out=out)
+    out *= 1.0 / np.add.reduce(out, axis=-1, keepdims=True)
+    out -= y
+    return out
 
 
 def _categorical_error_derivative(z: ndarray, y: ndarray, dz: ndarray) -> ndarray:

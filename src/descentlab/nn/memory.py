@@ -1,20 +1,17 @@
-"""How the arrays of R networks lie in memory: parameters, buffers, blocks of samples, chunks of restarts.
+"""The buffers of a training step in memory, blocks of samples and chunks of restarts.
 
-The mathematics in `network` is written for logical shapes, (R, B, n) and (R, n_out, n_in + 1). This file alone decides
+`program` is written for logical shapes, (R, B, n) and (R, n_out, n_in + 1). This file and `parameters` alone decide
 what lies beside what. Every choice follows from layer sizes, batch size and dtype, never from R, because another
-order of summation means other last bits, and a restart must not depend on the company it is trained in.
+order of summation means other last bits, and a restart must not depend on the stack it is trained in.
 
-* All parameters of a restart are one row, so that an update rule is one operation on one array.
-* Biases are a last column of the weights and inputs carry a column of ones: no separate add, no separate row sum.
-* The first layer's weights are stored (in, out), because its inputs are batch-major; all others (out, in). z and a
-  are feature-major, (n, B) in memory, but for a lone hidden layer, which stands between the two. This keeps products
-  out of BLAS's slow A B^T form.
-* Tiny networks lie restart-last, (P, R), and all R matrices are multiplied at once.
+* z and a are feature-major, (n, B) in memory, but for a lone hidden layer, which stands between the batch-major inputs
+  and the rest. With the layout of the weights this keeps products out of BLAS's slow A B^T form.
+* Tiny networks lie restart-last, (n, B, R), and all R matrices are multiplied at once.
 * z of the output layer is (K, R, B) in memory, so that reductions over the K outputs add whole rows of restarts.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property, lru_cache, partial
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
 from itertools import pairwise
 from typing import Literal
 
@@ -22,104 +19,17 @@ import numpy as np
 from numpy import ndarray
 
 from descentlab.nn.activations import Activation
+from descentlab.nn.network import Network
+from descentlab.nn.parameters import Parameters, parameter_count, tiny
 
 BLOCK_SAMPLES = 448  # samples a block: larger blocks fall out of the cache, smaller ones pay more calls
 CHUNK_BYTES = 1_500_000  # parameters, gradients and buffers of the restarts that are trained together
 WIDE = 8000  # parameters from which a gradient beside them costs more than one call of BLAS per restart and layer
-TINY = 64  # parameters up to which whole stacks are multiplied number by number: a call per matrix costs more
 REDUCED = 10_000  # numbers in a result up to which tiny products are formed at once and then added up
 FEW = 5  # terms that are added up sooner one by one than by a reduction
 THREAD_WORK = 250_000  # multiplications a step that a thread must be given: below, threads only wait for Python's lock
 
 Call = Callable[[], object]  # an operation on given arrays, bound once and then done in every step: views cost time
-
-
-class Parameters:
-    """The parameters of R networks: one array, seen layer by layer.
-
-    Attributes:
-        layers: the sizes n_0 .. n_L.
-        flat: (R, P), all parameters of a restart in one row.
-        theta: per layer (R, n_out, n_in + 1), views into flat; the last column is the bias.
-    """
-
-    def __init__(self, layers: Sequence[int], flat: ndarray) -> None:
-        """See `flat` (R, P) as the parameters of networks with these layer sizes; nothing is copied."""
-        self.layers = tuple(layers)
-        self.flat = flat
-        self.theta: list[ndarray] = []
-        start = 0
-        for layer, (n_in, n_out) in enumerate(pairwise(layers)):
-            part = flat[:, start : start + (n_in + 1) * n_out]
-            start += (n_in + 1) * n_out
-            if layer:
-                self.theta.append(part.reshape(-1, n_out, n_in + 1))
-            else:  # its inputs are batch-major
-                self.theta.append(part.reshape(-1, n_in + 1, n_out).mT)
-
-    @classmethod
-    def empty(cls, layers: Sequence[int], restarts: int, dtype: str) -> "Parameters":
-        """Parameters of R networks, not yet set."""
-        return cls(layers, np.empty((restarts, parameter_count(layers)), dtype, order="F" if tiny(layers) else "C"))
-
-    @classmethod
-    def stacked(cls, arrays: Mapping[str, ndarray]) -> "Parameters":
-        """The parameters of R networks, float64, from copies of their W1, b1, W2, ...: (R, n_out, n_in), (R, n_out)."""
-        weights = [arrays[f"W{layer}"] for layer in range(1, 1 + sum(name.startswith("W") for name in arrays))]
-        sizes = [weights[0].shape[-1], *(layer.shape[-2] for layer in weights)]
-        parameters = cls.empty(sizes, len(weights[0]), "float64")
-        for layer, (into, bias) in enumerate(zip(parameters.W, parameters.b, strict=True)):
-            into[...], bias[...] = weights[layer], arrays[f"b{layer + 1}"]
-        return parameters
-
-    @cached_property
-    def W(self) -> list[ndarray]:
-        """Weights per layer, (R, n_out, n_in), views."""
-        return [theta[..., :-1] for theta in self.theta]
-
-    @property
-    def b(self) -> list[ndarray]:
-        """Biases per layer, (R, n_out), views."""
-        return [theta[..., -1] for theta in self.theta]
-
-    def __len__(self) -> int:
-        """R, the number of networks."""
-        return len(self.flat)
-
-    def __getitem__(self, rows: slice | ndarray) -> "Parameters":
-        """The same networks restricted to some restarts: a view for a slice, a copy for an index array."""
-        return Parameters(self.layers, self.flat[rows])
-
-    def __reduce__(self) -> tuple[type, tuple[tuple[int, ...], ndarray]]:
-        """Pickled without the views, in the same order of memory."""
-        return Parameters, (self.layers, self.flat if self.flat.flags.forc else self.flat.copy(order="K"))
-
-    def copy(self) -> "Parameters":
-        """An independent copy."""
-        return Parameters(self.layers, self.flat.copy())
-
-    @cached_property
-    def theta_T(self) -> list[ndarray]:
-        """Each theta[l] transposed, (R, n_in + 1, n_out), views."""
-        return [theta.mT for theta in self.theta]
-
-    @cached_property
-    def weight_mask(self) -> ndarray:
-        """(P,), 1 where a parameter is a weight and 0 where it is a bias."""
-        mask = Parameters(self.layers, np.ones((1, self.flat.shape[1]), dtype=self.flat.dtype))
-        for bias in mask.b:
-            bias[...] = 0
-        return mask.flat[0]
-
-
-def parameter_count(layers: Sequence[int]) -> int:
-    """P, weights and biases of one network with these layer sizes."""
-    return sum((n_in + 1) * n_out for n_in, n_out in pairwise(layers))
-
-
-def tiny(layers: Sequence[int]) -> bool:
-    """Whether networks of this shape lie restart-last; three outputs would add up in an order that R decides."""
-    return parameter_count(layers) <= TINY and layers[-1] <= 2
 
 
 def product(a: ndarray, b: ndarray, out: ndarray) -> list[Call]:
@@ -153,18 +63,6 @@ def product_number_by_number(a: ndarray, b: ndarray, out: ndarray) -> list[Call]
     for x, y in zip(left[1:], right[1:], strict=True):
         calls += [partial(np.multiply, x, y, term), partial(np.add, total, term, total)]
     return calls
-
-
-def input_table(inputs: ndarray, dtype: str) -> ndarray:
-    """Inputs (N, n_0) as a table (N, n_0 + 1) whose last column of ones carries the first layer's biases."""
-    table = np.ones((inputs.shape[0], inputs.shape[1] + 1), dtype=dtype)
-    table[:, :-1] = inputs
-    return table
-
-
-def target_table(targets: ndarray, dtype: str) -> ndarray:
-    """Targets (N, K) in the memory order of the output layer."""
-    return np.asfortranarray(targets, dtype=dtype)
 
 
 def chunks(
@@ -293,10 +191,10 @@ class Trace:
 class Workspace:
     """All buffers that one thread needs to train or measure networks of one shape; allocated once, then reused."""
 
-    def __init__(self, layers: Sequence[int], activation: Activation, dtype: str) -> None:
+    def __init__(self, network: Network, dtype: str) -> None:
         """Make an empty workspace; buffers appear when first asked for."""
-        self.layers = tuple(layers)
-        self.activation = activation
+        self.layers = network.layers
+        self.activation = network.activation
         self.dtype = dtype
         self._traces: dict[tuple[int, int, bool], Trace] = {}
         self._gradients: dict[tuple[str, int], Parameters] = {}

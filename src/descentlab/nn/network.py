@@ -1,32 +1,32 @@
-"""R networks of one shape as one set of arrays: forward pass, backward pass, gradient.
+"""R networks of one shape: forward, backward and gradient, as in the textbook.
 
-The alphabet, for this package:
+The alphabet of this package:
     R restarts (networks that differ in their seed, or in their learning rate), B samples in the batch, N in a split,
-    L layers not counting the input, n_in and n_out the sizes on either side of a layer, K = n_L outputs, P parameters.
-    theta[l] is layer l's weights W[l] with its biases b[l] as one more column; z[l] = theta[l] (a[l-1], 1),
-    a[l] = phi(z[l]), a[0] = x; delta[l] = dC/dz[l].
+    L layers not counting the input, n_in and n_out the sizes on either side of a layer, K = n_L outputs, P parameters;
+    W[l] (R, n_out, n_in) and b[l] (R, n_out); z[l] and a[l] (R, B, n_l); delta[l] = dC_i/dz[l] for each sample i.
 
-Shapes are the textbook's, (R, B, n) for activations and (R, n_out, n_in + 1) for theta[l]. Some of these arrays lie
-transposed in memory, which `memory` decides and nothing here depends on.
+For each restart a[0] = x, z[l] = W[l] a[l-1] + b[l], a[l] = phi(z[l]), and by the chain rule
+delta[l-1] = (W[l]^T delta[l]) * phi'(z[l-1]), dC/dW[l] = mean_i delta[l] a[l-1]^T, dC/db[l] = mean_i delta[l].
+examples/backprop.py is the same for one network and one sample at a time. Training runs `program`, the same mathematics
+on fixed buffers; `predict` and `descentlab check` run this file, and the tests hold `program` to it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from numpy import ndarray
 
 from descentlab.nn.activations import OUTPUTS, Activation
 from descentlab.nn.losses import Form, Loss
-from descentlab.nn.memory import Call, Parameters, Trace, Workspace, input_table, subtract_product
+from descentlab.nn.parameters import Parameters
 
-Error = Callable[[ndarray, ndarray], ndarray]
+BLOCK = 2**22  # numbers of a layer that `predict` computes at once
 
 
 @dataclass(frozen=True)
 class Network:
-    """The shape and functions of a network, without its parameters."""
+    """The shape n_0 .. n_L and the functions of a network, without its parameters."""
 
     layers: tuple[int, ...]
     activation: Activation
@@ -38,160 +38,40 @@ class Network:
         """The loss as it stands over this output function."""
         return self.loss.forms[self.output]
 
-    def workspace(self, dtype: str) -> Workspace:
-        """Buffers for this shape."""
-        return Workspace(self.layers, self.activation, dtype)
+
+Layers = Sequence[ndarray]  # an array per layer, the first layer's first
 
 
-def forward(network: Network, parameters: Parameters, inputs: ndarray, trace: Trace) -> ndarray:
-    """Run the networks over a batch and leave z[l] and a[l] of the hidden layers in the trace.
-
-    Args:
-        network: shape and functions.
-        parameters: of R networks.
-        inputs: (B, n_0 + 1) shared, or (R, B, n_0 + 1); the last column is 1.
-        trace: buffers for R restarts and B samples.
-
-    Returns:
-        z of the output layer, (R, B, K), a buffer of the trace.
-    """
-    for call in _forward(network, parameters, inputs, trace, network.activation.value):
-        call()
-    return trace.z_output
+def forward(network: Network, W: Layers, b: Layers, x: ndarray) -> tuple[list[ndarray], list[ndarray]]:
+    """z[1] .. z[L] and a[0] .. a[L] for inputs x (B, n_0) or (R, B, n_0)."""
+    z, a = [], [x]
+    for weights, biases in zip(W, b, strict=True):
+        z.append(a[-1] @ weights.mT + biases[:, None, :])  # (R, B, n_out)
+        a.append(network.activation(z[-1]) if len(z) < len(W) else OUTPUTS[network.output].value(z[-1]))
+    return z, a
 
 
-def _forward(
-    network: Network, parameters: Parameters, inputs: ndarray, trace: Trace, phi: Callable[[ndarray, ndarray], ndarray]
-) -> Iterator[Call]:
-    a = inputs
-    for layer, (z, value, *_) in enumerate(trace.elements):
-        yield from trace.product(a, parameters.theta_T[layer], trace.z_units[layer])  # (R, B, n_l)
-        yield partial(phi, z, value)
-        if trace.ones:
-            yield partial(trace.ones[layer].fill, 1.0)
-        a = trace.a[layer]
-    yield from trace.product(a, parameters.theta_T[-1], trace.z_output)  # (R, B, K)
+def backward(network: Network, W: Layers, z: Layers, a: Layers, y: ndarray) -> list[ndarray]:
+    """delta[1] .. delta[L], each (R, B, n_l), for targets y (B, K) or (R, B, K)."""
+    delta = [network.form.error(z[-1], y)]
+    for layer in reversed(range(1, len(W))):
+        delta.insert(0, (delta[0] @ W[layer]) * network.activation.derivative(z[layer - 1], a[layer]))
+    return delta
 
 
-def backward(
-    network: Network, parameters: Parameters, inputs: ndarray, trace: Trace, delta: ndarray, gradient: Parameters
-) -> None:
-    """Propagate the output error back; leave delta[l] of the hidden layers in the trace.
-
-    Args:
-        network: shape and functions.
-        parameters: of R networks.
-        inputs: as given to `forward`.
-        trace: as left by `forward`.
-        delta: (R, B, K), the error at the output.
-        gradient: receives sum over samples of delta[l] (a[l-1], 1)^T for every layer.
-    """
-    for call in _backward(network, parameters, inputs, trace, delta, gradient):
-        call()
-
-
-def _backward(
-    network: Network,
-    parameters: Parameters,
-    inputs: ndarray,
-    trace: Trace,
-    delta: ndarray,
-    gradient: Parameters | None,
-) -> Iterator[Call]:
-    """As `backward`; with no gradient its sum is subtracted from the parameters."""
-    for layer in reversed(range(len(parameters.theta))):
-        a = trace.a[layer - 1] if layer else inputs  # (R, B, n_in + 1)
-        if layer:  # before W moves
-            yield from trace.product(delta, parameters.W[layer], trace.delta_units[layer - 1])  # (R, B, n_in)
-        if gradient is None:
-            yield from subtract_product(parameters.theta[layer], delta, a)
-        else:
-            yield from trace.outer(layer, delta, a, gradient.theta[layer])
-        if layer:
-            z, value, back, slope = trace.elements[layer - 1]
-            yield partial(network.activation.slope, z, value, slope)
-            yield partial(np.multiply, back, slope, back)
-            delta = trace.delta_units[layer - 1]
-
-
-def gradient(
-    network: Network,
-    parameters: Parameters,
-    inputs: ndarray,
-    targets: ndarray,
-    scale: float | ndarray,
-    workspace: Workspace,
-) -> Parameters:
-    """The gradient of scale * sum_i C_i over a batch, summed over blocks of samples that fit the cache.
-
-    Args:
-        network: shape and functions.
-        parameters: of R networks.
-        inputs: (B, n_0 + 1) shared, or (R, B, n_0 + 1); the last column is 1.
-        targets: (B, K) shared, or (R, B, K).
-        scale: a number, or (R, 1, 1) for one per restart; 1/B gives the mean gradient.
-        workspace: the buffers.
-
-    Returns:
-        The gradient in the shape of the parameters; a buffer of the workspace, good until the next call.
-    """
-    with np.errstate(over="ignore"):
-        for call in gradient_calls(network, parameters, inputs, targets, scale, workspace):
-            call()
-    return workspace.gradient(len(parameters))
-
-
-def gradient_calls(
-    network: Network,
-    parameters: Parameters,
-    inputs: ndarray,
-    targets: ndarray,
-    scale: float | ndarray,
-    workspace: Workspace,
-    subtracted: bool = False,
-) -> list[Call]:
-    """What `gradient` does, for the same arrays again and again: a small network's step is mostly Python's.
-
-    Args:
-        network: and all that follows as given to `gradient`; what the arrays hold may change from call to call.
-        parameters: of R networks.
-        inputs: of a batch.
-        targets: of a batch.
-        scale: of the gradient.
-        workspace: the buffers.
-        subtracted: subtract the gradient from the parameters, layer by layer, with no room for it; in one block only.
-
-    Returns:
-        Calls that leave the gradient in `workspace.gradient(R)`. They may overflow where the result is right.
-    """
-    restarts = len(parameters)
-    total = workspace.gradient(restarts)
-    calls: list[Call] = []
-    for start, stop in workspace.blocks(inputs.shape[-2]):
-        x, y = inputs[..., start:stop, :], targets[..., start:stop, :]
-        trace = workspace.trace(restarts, stop - start)
-        part = workspace.gradient(restarts, "block") if start else total
-        calls += _forward(network, parameters, x, trace, network.activation.in_loop)
-        calls.append(partial(_scaled_error, network.form.in_loop, trace.z_output, y, scale))
-        calls += _backward(network, parameters, x, trace, trace.z_output, None if subtracted else part)
-        if start:
-            calls.append(partial(np.add, total.flat, part.flat, total.flat))
-    return calls
-
-
-def _scaled_error(error: Error, z: ndarray, y: ndarray, scale: float | ndarray) -> None:
-    """Replace z of the output layer by scale * dC/dz."""
-    np.multiply(error(z, y), scale, z)
+def gradient(network: Network, W: Layers, b: Layers, x: ndarray, y: ndarray) -> tuple[list[ndarray], list[ndarray]]:
+    """dC/dW[l] (R, n_out, n_in) and dC/db[l] (R, n_out) of the mean loss C over the batch."""
+    z, a = forward(network, W, b, x)
+    delta = backward(network, W, z, a, y)
+    return [d.mT @ a[layer] / x.shape[-2] for layer, d in enumerate(delta)], [d.mean(axis=-2) for d in delta]
 
 
 def predict(network: Network, parameters: Parameters, inputs: ndarray) -> ndarray:
-    """What the networks answer to inputs (N, n_0), without the column of ones: (R, N, K)."""
-    dtype = parameters.flat.dtype.name
-    workspace = network.workspace(dtype)
-    table = input_table(inputs, dtype)
-    answers = np.empty((len(parameters), len(table), network.layers[-1]), dtype=dtype)
-    for start, stop in workspace.blocks(len(table)):
-        trace = workspace.trace(len(parameters), stop - start)
-        z = forward(network, parameters, table[start:stop], trace)
-        answers[:, start:stop] = OUTPUTS[network.output].value(z)
-    return answers
+    """The answers of R networks to inputs (N, n_0): (R, N, K)."""
+    x = np.asarray(inputs, parameters.flat.dtype)
+    restarts = max(1, BLOCK // (len(x) * max(network.layers)))
+    answers = []
+    for start in range(0, len(parameters), restarts):
+        one = parameters[start : start + restarts]  # contiguous, or BLAS would add up in an order that R decides
+        answers.append(forward(network, [np.ascontiguousarray(W) for W in one.W], one.b, x)[1][-1])
+    return np.concatenate(answers)

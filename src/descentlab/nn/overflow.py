@@ -63,7 +63,7 @@ def _size(layers: Sequence[int], activation: Activation, start: float, limit: fl
     for layer, n_in in enumerate(layers[:-1]):
         if layer:
             z = shares * reach
-            reach = 2.0 * np.abs(activation.value(z, np.empty_like(z))).max(axis=0)  # 2: for what lies between
+            reach = 2.0 * np.abs(activation(z)).max(axis=0)  # 2: for what lies between
             worst = np.maximum(worst, reach)
         reach = sizes * (n_in + 1) * np.maximum(reach, 1.0)
         worst = np.maximum(worst, reach)
@@ -76,7 +76,7 @@ def _norm(layers: Sequence[int], activation: Activation, start: float, most: flo
         return 0.0
     t = np.geomspace(1e-4, most, 2 + int(np.log(most / 1e-4) / np.log(GRID)))
     z = np.r_[0.0, t, -t].astype(dtype)
-    value = activation.value(z, np.empty_like(z)).astype(np.float64)
+    value = activation(z).astype(np.float64)
     steepest = float((np.abs(value[1:] - value[0]) / np.r_[t, t]).max())
     factor = GRID * max(steepest, 1.0)  # 1: the output layer has no activation; GRID: for what lies between
     constant = abs(float(value[0])) * np.sqrt(max(layers[1:-1], default=0)) + 1.0

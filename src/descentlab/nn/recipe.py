@@ -15,8 +15,8 @@ from descentlab.nn.descent import Descent
 from descentlab.nn.diagnostics import LEVELS
 from descentlab.nn.initializers import Initializer
 from descentlab.nn.losses import TASKS, Loss, check_pair
-from descentlab.nn.memory import Parameters
 from descentlab.nn.network import Network, predict
+from descentlab.nn.parameters import Parameters
 from descentlab.nn.updates import Update
 
 Splits = Mapping[str, tuple[ndarray, ndarray]]  # "train", "validation", "test" -> inputs (N, n_0), targets (N, K)

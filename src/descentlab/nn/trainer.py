@@ -23,19 +23,10 @@ from descentlab.nn import checkpoints
 from descentlab.nn.blas import BlasLimit
 from descentlab.nn.diagnostics import Tables, measure
 from descentlab.nn.initializers import ORDER_STREAM, draw, stream
-from descentlab.nn.memory import (
-    THREAD_WORK,
-    Call,
-    Parameters,
-    Workspace,
-    chunks,
-    input_table,
-    parameter_count,
-    subtracts_in_place,
-    target_table,
-)
-from descentlab.nn.network import gradient_calls
+from descentlab.nn.memory import THREAD_WORK, Call, Workspace, chunks, subtracts_in_place
 from descentlab.nn.overflow import Bounds
+from descentlab.nn.parameters import Parameters, input_table, parameter_count, target_table
+from descentlab.nn.program import gradient_calls
 from descentlab.nn.recipe import Recipe, Record, Splits, Training, check
 from descentlab.nn.updates import State, subtract
 from descentlab.nn.workers import NotSent, holding, warm
@@ -276,8 +267,8 @@ class _Run:
         """(32,) bytes, which differ where anything does that the bits follow from: functions by what they compute."""
         recipe, activation, update = self.recipe, self.recipe.activation, self.recipe.update
         z = np.linspace(-5.0, 5.0, 101, dtype=recipe.dtype)
-        a = activation.value(z, np.empty_like(z))
-        slope = activation.slope(z, a, np.empty_like(z, dtype="bool" if activation.slope_is_mask else None))
+        a = activation(z)
+        slope = activation.derivative(z, a)
         moved = np.stack([z, z])
         state = update.init(moved)
         for step in (1, 2, 3):
@@ -410,7 +401,7 @@ def _threads(course: _Course, stack: list[_Chunk], count: int, told: Callable[[i
     """Threads, which take the chunks as they come."""
     workspaces: queue.SimpleQueue[Workspace] = queue.SimpleQueue()
     for _ in range(count):
-        workspaces.put(course.network.workspace(course.recipe.dtype))
+        workspaces.put(Workspace(course.network, course.recipe.dtype))
 
     def advance_one(chunk: _Chunk, first: int, last: int, logged: bool) -> _Advance:
         workspace = workspaces.get()
@@ -453,7 +444,7 @@ class _Share:
 
     @functools.cached_property
     def _workspace(self) -> Workspace:
-        return self._course.network.workspace(self._course.recipe.dtype)
+        return Workspace(self._course.network, self._course.recipe.dtype)
 
     def advance(self, first: int, last: int, logged: bool, tell: Callable[[int], None] | None = None) -> list[_Advance]:
         return [self._course.advance(chunk, first, last, logged, self._workspace, tell) for chunk in self._chunks]

@@ -25,7 +25,7 @@ from descentlab.config import resolving as configuration
 from descentlab.config.configuration import Config
 from descentlab.config.options import LAUNCHER
 from descentlab.nn import checkpoints
-from descentlab.nn.memory import parameter_count
+from descentlab.nn.parameters import parameter_count
 from descentlab.nn.recipe import Recipe, Record, Splits, Training
 from descentlab.nn.trainer import iterate
 from descentlab.sweeps import launchers

@@ -14,7 +14,7 @@ from descentlab.tracking.tables import curve_table, ranking, restart_table
 if TYPE_CHECKING:
     import pandas as pd
 
-    from descentlab.nn.memory import Parameters
+    from descentlab.nn.parameters import Parameters
     from descentlab.nn.recipe import Recipe, Training
 
 
@@ -82,7 +82,7 @@ def read_training(
 
 def _parameters(stored: Mapping[str, ndarray], recipe: "Recipe", seeds: ndarray) -> "Parameters":
     """Parameters of some restarts (R); NaN where they were not kept."""
-    from descentlab.nn.memory import Parameters, parameter_count
+    from descentlab.nn.parameters import Parameters, parameter_count
 
     count = parameter_count(recipe.layers)
     parameters = Parameters(recipe.layers, np.full((len(seeds), count), np.nan, dtype=recipe.dtype))
@@ -141,7 +141,7 @@ def joined(recipe: "Recipe", trainings: "Sequence[Training]") -> "Training":
     Raises:
         ValueError: if they did not log the same metrics at the same epochs.
     """
-    from descentlab.nn.memory import Parameters
+    from descentlab.nn.parameters import Parameters
 
     first = trainings[0]
     for other in trainings:
