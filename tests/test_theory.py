@@ -7,7 +7,6 @@ from descentlab.analysis import theory
 from descentlab.analysis.theory import (
     MeanField,
     born_dead_probability,
-    critical_point,
     layer_spreads,
     moments,
     propagate,
@@ -158,33 +157,7 @@ def test_sigmoid_loses_a_factor_of_4_88_per_layer_with_unit_normal_biases():
 
 
 def test_tanh_is_critical_at_the_published_spread():
-    assert critical_point(tanh(), 0.05).sw2 == pytest.approx(1.761, abs=5e-4)
     assert MeanField(tanh(), 1.761, 0.05).fixed_point().chi == pytest.approx(1.0, abs=5e-5)
-
-
-@pytest.mark.parametrize("phi", [tanh(), softsign(), sigmoid(), selu(), ERF], ids=lambda phi: phi.name)
-@pytest.mark.parametrize("sb2", [0.001, 0.05, 1.0])
-def test_on_the_critical_line_the_length_settles_where_chi_is_one(phi, sb2):
-    point = critical_point(phi, sb2)
-    critical, ordered, chaotic = (MeanField(phi, point.sw2 * factor, sb2) for factor in (1.0, 0.97, 1.03))
-    q = critical.settled_length(2 * point.q)
-    assert (q, critical.chi(q)) == pytest.approx((point.q, 1.0), rel=1e-8)
-    assert critical.length_slope(q) == pytest.approx(point.length_slope, rel=1e-8)
-    assert point.length_slope < 1
-    assert ordered.chi(ordered.settled_length()) < 1 < chaotic.chi(chaotic.settled_length())
-
-
-def test_without_biases_the_critical_line_ends_where_the_linear_part_keeps_the_length():
-    assert critical_point(tanh(), 0.0) == (1.0, 0.0, 1.0)
-    assert critical_point(identity(), 0.0).sw2 == 1.0
-    assert critical_point(relu(), 0.0).sw2 == 2.0
-    assert critical_point(leaky_relu(0.5), 0.0).sw2 == pytest.approx(1.6)
-
-
-def test_a_critical_point_says_when_no_network_settles_there_or_when_there_is_none():
-    assert critical_point(gelu(), 0.05).length_slope > 1
-    assert np.isnan(critical_point(softplus(), 0.05).sw2)
-    assert critical_point(relu(), 0.05)[:2] == (2.0, np.inf)  # chi = 1 in every layer while the length grows
 
 
 def test_the_relu_length_map_is_marginal_at_he_and_has_no_isolated_fixed_point():
@@ -266,8 +239,7 @@ def test_in_the_chaotic_phase_correlations_settle_at_c_over_the_correlation_dept
 
 
 def test_correlation_falls_off_one_continuously_behind_the_critical_line():
-    critical = critical_point(tanh(), 0.05).sw2
-    c = [MeanField(tanh(), critical * factor, 0.05).fixed_point().c for factor in (0.999, 1.001, 1.1)]
+    c = [MeanField(tanh(), 1.76095 * factor, 0.05).fixed_point().c for factor in (0.999, 1.001, 1.1)]
     assert c == sorted(c, reverse=True)
     assert c[0] == 1.0
     assert 0.995 < c[1] < 1

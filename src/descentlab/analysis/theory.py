@@ -314,51 +314,6 @@ def _depth(slope: float) -> float:
     return float(-1.0 / np.log(slope)) if slope > 0.0 else 0.0
 
 
-class CriticalPoint(NamedTuple):
-    """A point of the critical line.
-
-    Attributes:
-        sw2: where chi = 1 at the fixed point q.
-        q: that fixed point.
-        length_slope: dq'/dq there; above 1 (GELU and SiLU with small sb2) no network settles at q.
-    """
-
-    sw2: float
-    q: float
-    length_slope: float
-
-
-def critical_point(activation: Activation, sb2: float) -> CriticalPoint:
-    """The spread between order and chaos: the sw2 for which chi = 1 at the fixed point of the length.
-
-    Followed along q, on which both depend in closed form: sw2 = 1 / E[phi'^2] and sb2 = q - sw2 E[phi^2] (Hayou,
-    Doucet & Rousseau 2019). Where phi is linear on either side of 0, chi = 1 at one sw2 for every q and sb2: q is
-    NaN (any) for sb2 = 0 and infinite above.
-
-    Args:
-        activation: phi.
-        sb2: variance of a bias, at or above 0.
-
-    Returns:
-        The point of the smallest q, NaN throughout where there is none (softplus).
-    """
-    if _ray_slopes(activation) is not None:
-        half = moments(activation, 1.0).slope
-        return CriticalPoint(1.0 / half if half else np.nan, np.inf if sb2 else np.nan, 1.0 if half else np.nan)
-
-    def surplus(q: float) -> float:
-        at = moments(activation, q)
-        return q - at.square / at.slope - sb2
-
-    lengths = [0.0, *np.geomspace(1e-5, 1e8, 53).tolist()]
-    for short, long in pairwise(lengths):
-        if surplus(short) <= 0.0 < surplus(long):
-            q = float(brentq(surplus, short, long, xtol=1e-15, rtol=ROUNDING)) if surplus(short) else short
-            at = moments(activation, q)
-            return CriticalPoint(1.0 / at.slope, q, at.growth / at.slope)
-    return CriticalPoint(np.nan, np.nan, np.nan)
-
-
 class Spread(NamedTuple):
     """How widely a layer is drawn: sw2 = n_in Var(weight) and sb2 = Var(bias)."""
 
