@@ -3,9 +3,9 @@ import pytest
 from scipy.integrate import quad
 from scipy.special import erf
 
-from descentlab.analysis import theory
 from descentlab.analysis.theory import (
     MeanField,
+    averages,
     born_dead_probability,
     layer_spreads,
     moments,
@@ -80,7 +80,7 @@ def test_chi_of_piecewise_linear_functions_is_the_closed_form_at_any_length(sw2,
 
 
 def test_a_new_function_that_is_linear_on_either_side_of_zero_gets_closed_forms_unasked(monkeypatch):
-    monkeypatch.setattr(theory, "_integral", None)
+    monkeypatch.setattr(averages, "_integral", None)
     assert moments(MAGNITUDE, 3.0) == (3.0, 1.0, 1.0)
     assert MeanField(MAGNITUDE, 1.0).correlation(0.0, 1.0) == pytest.approx(2 / np.pi)  # E|g1| E|g2|
 
@@ -109,7 +109,7 @@ def test_quadrature_gets_the_kink_right_where_gauss_hermite_does_not(monkeypatch
     nodes, weights = np.polynomial.hermite_e.hermegauss(31)
     assert abs((nodes > 0) @ weights / weights.sum() - 0.5) > 0.05
     phi = relu()
-    monkeypatch.setattr(theory, "_ray_slopes", lambda activation: None)
+    monkeypatch.setattr(averages, "homogeneous_slopes", lambda activation: None)
     assert moments(phi, 1.7).slope == pytest.approx(0.5, rel=1e-12)
     assert moments(phi, 1.7).square == pytest.approx(0.85, rel=1e-12)
 
@@ -133,7 +133,7 @@ def test_correlation_map_of_erf_is_the_arcsine_kernel(q, c):  # Williams 1997
 def test_closed_form_of_the_correlation_map_is_what_quadrature_finds(c, monkeypatch):
     exact = [(f.correlation(c, 1.3), f.correlation_slope(c, 1.3)) for f in (MeanField(leaky_relu(0.2), 1.5, 0.1),)]
     phi = leaky_relu(0.2)
-    monkeypatch.setattr(theory, "_ray_slopes", lambda activation: None)
+    monkeypatch.setattr(averages, "homogeneous_slopes", lambda activation: None)
     field = MeanField(phi, 1.5, 0.1)
     np.testing.assert_allclose([(field.correlation(c, 1.3), field.correlation_slope(c, 1.3))], exact, rtol=1e-10)
 

@@ -1,0 +1,115 @@
+"""Mean field at finite depth: the spread that rules give to layers, and what it does layer by layer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+from numpy import ndarray
+
+from descentlab.analysis.theory.averages import moments
+from descentlab.nn.activations import Activation
+from descentlab.nn.initializers import Initializer
+
+
+class Spread(NamedTuple):
+    """How widely a layer is drawn: sw2 = n_in Var(weight) and sb2 = Var(bias)."""
+
+    sw2: float
+    sb2: float
+
+
+class _UnitDraws:
+    """A generator whose draws have mean square 1 exactly: what a rule makes of them is its spread, not an estimate."""
+
+    def __init__(self) -> None:
+        self._generator = np.random.default_rng(0)
+
+    def standard_normal(self, size: tuple[int, ...]) -> ndarray:
+        values = self._generator.standard_normal(size)
+        return values / np.sqrt(np.square(values).mean())
+
+    def uniform(self, low: float, high: float, size: tuple[int, ...]) -> ndarray:
+        values = self._generator.uniform(-1.0, 1.0, size)
+        return 0.5 * (low + high) + (high - low) * values / np.sqrt(12.0 * np.square(values).mean())
+
+
+@lru_cache(maxsize=1000)
+def spread(initializer: Initializer, n_in: int, n_out: int) -> Spread:
+    """The spread a rule gives to a layer, read off the rule itself.
+
+    Args:
+        initializer: any rule of nn.initializers.
+        n_in: inputs of the layer.
+        n_out: its units.
+    """
+    if initializer.legacy_draw:  # the notebook's own order of draws, N(0, 1 / n_out) for weights and biases
+        return Spread(n_in / n_out, 1.0 / n_out)
+    weights = initializer.weights(_UnitDraws(), n_out, n_in)
+    return Spread(n_in * float(np.square(weights).mean()), initializer.bias_spread**2)
+
+
+def layer_spreads(initializers: Sequence[Initializer], layers: Sequence[int]) -> list[Spread]:
+    """The spread of every layer: one rule per layer, sizes n_0 .. n_L."""
+    return [spread(rule, n_in, n_out) for rule, (n_in, n_out) in zip(initializers, pairwise(layers), strict=True)]
+
+
+@dataclass(frozen=True)
+class Propagation:
+    """A mean field at finite depth, layer by layer; layer 1 touches the input.
+
+    Attributes:
+        length: (L,), q of layers 1 .. L.
+        chi: (L - 1,), E|delta[l]|^2 / E|delta[l+1]|^2 for l = 1 .. L - 1.
+        input_square: (L,), mean square of a unit of a[l-1], the input of layers 1 .. L.
+    """
+
+    length: ndarray
+    chi: ndarray
+    input_square: ndarray
+
+    @property
+    def decades_lost(self) -> ndarray:
+        """-1/2 log10 chi, decades of |delta| lost on the way from layer l + 1 to layer l: (L - 1,)."""
+        with np.errstate(divide="ignore"):
+            return -0.5 * np.log10(self.chi)
+
+    @property
+    def log10_delta(self) -> ndarray:
+        """log10 of the root mean square of |delta[l]| / |delta[L]|: (L,), 0 in the output layer."""
+        return np.append(-np.cumsum(self.decades_lost[::-1])[::-1], 0.0)
+
+    def log10_gradient(self, layers: Sequence[int]) -> ndarray:
+        """log10 of the root mean square of one sample's |dC/dW[l]| / |delta[L]|, Frobenius norm: (L,).
+
+        dC/dW[l] is the outer product of delta[l] and a[l-1], so that activations which shrink with depth can hide a
+        delta that vanishes.
+
+        Args:
+            layers: the sizes n_0 .. n_L.
+        """
+        with np.errstate(divide="ignore"):
+            return self.log10_delta + 0.5 * np.log10(np.asarray(layers[:-1]) * self.input_square)
+
+
+def propagate(activation: Activation, spreads: Sequence[tuple[float, float]], input_square: float) -> Propagation:
+    """Follow length and slope from an actual input through every layer, far from any fixed point or not.
+
+    Where length_slope > 1 differences in length grow from layer to layer, and finite width shows: under He's spread
+    at depth 20, GELU nets of width 200 miss the mean field by .013 decade per layer, those of width 1000 by none.
+
+    Args:
+        activation: of the hidden layers; what the output layer does to delta[L] is left to the loss.
+        spreads: (sw2, sb2) of layers 1 .. L, as `layer_spreads` gives them.
+        input_square: |x|^2 / n_0 of the input.
+    """
+    squares, lengths, chi = [float(input_square)], list[float](), list[float]()
+    for layer, (sw2, sb2) in enumerate(spreads):
+        if layer:
+            at = moments(activation, lengths[-1])
+            squares.append(at.square)
+            chi.append(sw2 * at.slope)
+        lengths.append(sw2 * squares[-1] + sb2)
+    return Propagation(np.array(lengths), np.array(chi), np.array(squares))
