@@ -29,7 +29,7 @@ fault: .venv/.ready-dev ## the long tests of what breaks: damaged files, malform
 ui: .venv/.ready ## serve the tracked runs in the MLflow UI, to this machine only
 	$(python) -m descentlab ui $(ARGS)
 
-server: .venv/.ready-server ## serve a shared store on PostgreSQL, to this machine only: docs/scale.md
+server: .venv/.ready-server ## serve a shared store, to this machine only: docs/scale.md
 	$(python) -m descentlab server $(ARGS)
 
 run: .venv/.ready ## a single run: make run ARGS="activation=tanh restarts=20"

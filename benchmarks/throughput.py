@@ -6,9 +6,10 @@
 A restart is what a sweep keeps of one: a nested run with its params and curves of 6 metrics at 20 epochs. *ours* keeps
 a cell of them through the tracker, tables, weights and figures included; *plain loop* is what one would write with
 MLflow's public client: a run, one log_batch of its params and curves, its end. Writers are processes of their own, each
-with one cell of as many restarts however many there are, all into one experiment. Stores are fresh; PostgreSQL and the
-server are started here, and left out where they are not installed. What tracking adds to training is measured on the
-grid of experiments/sweep.py, each of whose cells is written while the next one trains.
+with one cell of as many restarts however many there are, all into one experiment. Stores are fresh; the
+PostgreSQL database is the empty one that DESCENTLAB_DATABASE names; it and the server are left out where none is named.
+What tracking adds to training is measured on the grid of experiments/sweep.py, each of whose cells is written while the
+next one trains.
 """
 
 import argparse
@@ -19,7 +20,6 @@ import os
 import platform
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -30,7 +30,7 @@ from descentlab import tracking
 from descentlab.config import composing
 from descentlab.config import resolving as configs
 from descentlab.tracking import params, results, servers
-from descentlab.values import InputError, Option
+from descentlab.values import Option
 
 POINTS, SCORES = 20, ("train/loss", "train/accuracy", "validation/loss", "validation/accuracy", "test/loss",
                       "test/accuracy")  # fmt: skip
@@ -178,16 +178,12 @@ def stores(folder: Path):
     """Options by the store's name, each fresh."""
     found = {"SQLite": Option("local", {"uri": str(folder / "rates.db"), "experiment": "rates", "children": "all"})}
     with contextlib.ExitStack() as stack:
-        try:
-            shared = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="descentlab-bench-")))
-            shared.chmod(0o755)
-            servers.check_driver()
-            uri = stack.enter_context(servers.postgres(shared))
+        if uri := os.environ.get("DESCENTLAB_DATABASE"):
             found["PostgreSQL"] = Option("local", {"uri": uri, "experiment": "rates direct", "children": "all"})
-            served = stack.enter_context(servers.shared_store(shared, database=uri))
+            served = stack.enter_context(servers.shared_store(folder / "shared", database=uri))
             found["server"] = Option("server", {"uri": served.address, "experiment": "rates", "children": "all"})
-        except InputError as error:
-            print(f"left out: {error}", file=sys.stderr)
+        else:
+            print("left out: PostgreSQL and a server over it; name an empty database in DESCENTLAB_DATABASE")
         yield found
 
 

@@ -1,7 +1,7 @@
-import contextlib
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -62,47 +62,48 @@ def store(empty_store, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def database(tmp_path_factory):
-    """A folder with a running PostgreSQL, and the address of its database."""
+def database():
+    """The address of an empty database of a PostgreSQL that runs for these tests; root runs it as the user postgres."""
     pytest.importorskip("psycopg", reason="PostgreSQL's driver is not installed: pip install 'descentlab[server]'")
-    from descentlab.tracking import servers
-    from descentlab.values import InputError
-
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parts[-2]))
+    if not programs:
+        pytest.skip("no PostgreSQL on this machine (Debian: apt-get install postgresql)")
     folder = Path(tempfile.mkdtemp(prefix="descentlab-tests-"))  # the user postgres cannot enter pytest's folders
-    folder.chmod(0o755)
+    user = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
+    if user:
+        shutil.chown(folder, "postgres", "postgres")
+
+    def run(program, *words):
+        words = [programs[-1] / program, "-D", folder / "data", *words]
+        subprocess.run(words, check=True, cwd=folder, stdout=subprocess.DEVNULL, **user)
+
+    run("initdb", "-U", "postgres", "-E", "UTF8", "--no-locale", "-A", "trust")
+    run("pg_ctl", "start", "-w", "-l", folder / "log", "-o", f"-k {folder} -c listen_addresses=''")
     try:
-        with contextlib.ExitStack() as stack:
-            try:
-                uri = stack.enter_context(servers.postgres(folder))
-            except InputError as error:
-                if "needs PostgreSQL" in str(error) or "no user postgres" in str(error):
-                    pytest.skip(str(error))
-                raise
-            yield folder, uri
+        yield f"postgresql://postgres@/postgres?host={folder}"
     finally:
+        run("pg_ctl", "stop", "-m", "immediate")
         shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
-def postgres_uri(database):
+def postgres_uri(database, tmp_path_factory):
     """The address of a real PostgreSQL database with MLflow's tables, of this process's tests."""
     from descentlab.tracking import store
     from descentlab.values import Option
 
-    _, uri = database
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "home", lambda: database[0] / "clone")
-        store.open_store(Option("local", {"uri": uri, "experiment": "made by the fixture"}))
-    return uri
+        patch.setattr("descentlab.tracking.locations.home", lambda: tmp_path_factory.mktemp("clone"))
+        store.open_store(Option("local", {"uri": database, "experiment": "made by the fixture"}))
+    return database
 
 
 @pytest.fixture(scope="session")
-def server_uri(database, postgres_uri):
+def server_uri(postgres_uri, tmp_path_factory):
     """The address of a real MLflow server over that database; give each test an experiment of its own."""
     from descentlab.tracking import servers
 
-    folder, _ = database
-    with servers.shared_store(folder, database=postgres_uri) as served:
+    with servers.shared_store(tmp_path_factory.mktemp("shared"), database=postgres_uri) as served:
         yield served.address
 
 

@@ -1,11 +1,12 @@
-"""A shared store: PostgreSQL, MLflow's server over it, and passwords that stay where they belong."""
+"""A shared store: MLflow's server over SQLite or PostgreSQL, and passwords that stay where they belong."""
 
 import os
 import re
-import shutil
 import signal
+import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 
@@ -79,7 +80,7 @@ def test_first_users_of_an_empty_database_at_once_do_not_collide(postgres_uri):
 
     with psycopg.connect(postgres_uri, autocommit=True) as connection:
         connection.execute("CREATE DATABASE fresh")
-    uri = postgres_uri.replace("/mlflow?", "/fresh?")
+    uri = postgres_uri.replace("/postgres?", "/fresh?")
     with pytest.raises(InputError, match="there is no store yet"):
         tracking.find(option(uri, "x"))
     code = (
@@ -96,7 +97,7 @@ def test_a_database_of_something_else_is_left_alone(postgres_uri):
 
     with psycopg.connect(postgres_uri, autocommit=True) as connection:
         connection.execute("CREATE DATABASE other")
-    uri = postgres_uri.replace("/mlflow?", "/other?")
+    uri = postgres_uri.replace("/postgres?", "/other?")
     with psycopg.connect(uri, autocommit=True) as connection:
         connection.execute("CREATE TABLE books (title text)")
     with pytest.raises(InputError, match="is a database, but not one of MLflow's"):
@@ -186,28 +187,60 @@ def test_messages_leave_passwords_out(text):
 
 
 @pytest.mark.slow
-def test_the_command_serves_until_ctrl_c_and_its_runs_stay(database, tmp_path):
-    folder = database[0].parent / f"{database[0].name}-command"
-    port = servers._free_port(None)
+def test_the_command_serves_until_ctrl_c_and_its_runs_stay(tmp_path):
+    folder, port = tmp_path / "server", servers._free_port(None)
     words = [sys.executable, "-m", "descentlab", "server", f"port={port}", f"folder={folder}"]
-    try:
-        with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-            said = []
-            while not said or (said[-1] and not said[-1].startswith("Ctrl-C")):
-                said.append(process.stdout.readline())
-            assert f"tracking.uri=http://127.0.0.1:{port} " in "".join(said), process.stderr.read()
-            with pytest.raises(InputError, match="is being served already"), servers.postgres(folder):
-                pass
-            keep(option(f"http://127.0.0.1:{port}", "stays"), cell())
-            process.send_signal(signal.SIGINT)
-            assert process.communicate(timeout=60) == ("", "")
-        assert process.returncode == 0
-        with servers.postgres(folder) as uri:
-            client = stores.open_store(option(uri, "elsewhere")).client
-            found = client.get_experiment_by_name("stays")
-            assert len(client.search_runs([found.experiment_id], "tags.level = 'cell'")) == 1
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        said = []
+        while not said or (said[-1] and not said[-1].startswith("Ctrl-C")):
+            said.append(process.stdout.readline())
+        assert f"tracking.uri=http://127.0.0.1:{port} " in "".join(said), process.stderr.read()
+        keep(option(f"http://127.0.0.1:{port}", "stays"), cell())
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=60) == ("", "")
+    assert process.returncode == 0
+    client = stores.open_store(option(str(folder / "mlflow.db"), "elsewhere")).client
+    found = client.get_experiment_by_name("stays")
+    assert len(client.search_runs([found.experiment_id], "tags.level = 'cell'")) == 1
+
+
+def test_a_folder_with_an_earlier_versions_database_is_not_served_as_an_empty_store(tmp_path):
+    (tmp_path / "postgres").mkdir()
+    with pytest.raises(InputError, match=r"DESCENTLAB_DATABASE"), servers.shared_store(tmp_path):
+        pass
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+@pytest.mark.slow
+def test_a_server_ends_at_once_though_a_request_is_open(store):
+    with servers.mlflow_server(store.numbers["uri"]) as served:
+        port = int(served.address.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port)) as connection:
+            request = (
+                f"POST /api/2.0/mlflow/runs/search HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: 9\r\n\r\n{{"
+            )
+            connection.sendall(request.encode())
+            time.sleep(0.5)
+            servers._end(served._process)
+            assert (
+                served._process.returncode != -signal.SIGKILL
+            )  # it ended of itself, and was not waited for and killed
+
+
+def test_a_signal_ends_the_wait_even_if_it_does_not_interrupt_it():
+    code = """if True:
+        import signal, threading, time
+        from descentlab.interrupts import terminable
+        from descentlab.tracking import serving
+        def late():  # a signal to another thread leaves the main thread's system call undisturbed
+            time.sleep(0.5)
+            signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+        threading.Thread(target=late).start()
+        with terminable():
+            serving.wait()
+    """
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert "Terminated: SIGTERM" in ended.stderr
 
 
 @pytest.mark.parametrize(
@@ -230,14 +263,10 @@ def test_a_database_address_of_another_kind_is_refused_without_its_password():
     assert answer.stderr == "descentlab: error: DESCENTLAB_DATABASE=mysql://host/db: must start with postgresql://\n"
 
 
-def test_without_postgresql_the_command_says_what_to_install(monkeypatch, tmp_path):
-    monkeypatch.setattr(servers.shutil, "which", lambda name: None)
-    monkeypatch.setattr(servers.Path, "glob", lambda path, pattern: iter(()))
-    with pytest.raises(InputError, match=r"needs PostgreSQL .*apt-get install postgresql"), servers.postgres(tmp_path):
-        pass
-
-
 def test_without_its_driver_the_command_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setattr(servers, "_has_module", lambda name: False)
-    with pytest.raises(InputError, match=r"pip install 'descentlab\[server\]'"), servers.shared_store(tmp_path):
+    with (
+        pytest.raises(InputError, match=r"pip install 'descentlab\[server\]'"),
+        servers.shared_store(tmp_path, database="postgresql:///x"),
+    ):
         pass

@@ -21,10 +21,6 @@ FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
     " --disable-component-update --disable-sync"
 ).split()
-QUIET = """
-localStorage.setItem("mlflow.assistant.fab.autoOpenedOnFirstLoad_v1", "true");
-localStorage.setItem("mlflow.assistant.panelOpen_v1", "false");
-"""
 PATIENCE = 90_000  # milliseconds; a busy machine takes its time
 pytestmark = pytest.mark.browser
 
@@ -85,7 +81,6 @@ def look(browser, served, request, tmp_path):
     """Open a printed address, by the beginning of its description; what it shows is kept as a picture."""
     page = browser.new_page(viewport={"width": 1600, "height": 1000})
     page.set_default_timeout(PATIENCE)
-    page.add_init_script(QUIET)
 
     def open_page(description, selector):
         (address,) = (address for known, address in served.items() if known.startswith(description))
@@ -129,6 +124,15 @@ def test_the_last_sweeps_table_has_its_cells_with_axes_and_results(look):
     shown = {header.strip() for header in headers}
     assert {"activation", "learning_rate", "test/accuracy", "test/accuracy_ci_low"} <= shown
     assert "searchFilter=tags.level" in page.url
+    assert "route is closed" not in page.inner_text("body")
+
+
+def test_an_experiments_plain_address_shows_its_training_runs_and_no_panel_of_the_assistant(look):
+    page = look("last sweep: table of 4", ".ag-row a")
+    page.goto(re.sub("/runs.*", "", page.url))
+    page.wait_for_selector(".ag-row a")
+    assert "workflowType=machine_learning" in page.url
+    assert page.evaluate("localStorage.getItem('mlflow.assistant.panelOpen_v1')") == "false"
 
 
 def test_the_last_sweeps_charts_are_filled(look):

@@ -1,17 +1,15 @@
-"""MLflow's server and PostgreSQL as processes of this one: reached from this machine only, ended with it.
+"""Web servers over a store as processes of this one: reached from this machine only, ended with it.
 
 A shared store is a folder:
 
-    postgres/, postgres.log    the database cluster and what it says
+    mlflow.db                  the runs, unless a PostgreSQL database is named
     artifacts/                 tables, weights and figures of all runs
-    secret                     what the server signs its forms with, where it asks for a password
+    secret                     signs the server's forms, where users must sign in
 """
 
 import contextlib
 import os
 import secrets
-import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -20,17 +18,15 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from descentlab.interrupts import terminable
-from descentlab.tracking.locations import exclusive, one_line
-from descentlab.tracking.store import check_database
+from descentlab.tracking.locations import one_line, sqlite_uri
+from descentlab.tracking.store import check_database, check_file, create_store
 from descentlab.values import InputError
 from descentlab.values import without_password as shown
 
-DATABASE = "mlflow"
 START_SECONDS = 120.0  # a busy machine takes its time
-STOP_SECONDS = 20.0
+STOP_SECONDS = 5.0
 NOT_FOR_SERVERS = ("MLFLOW_TRACKING_URI", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_RUN_ID")
 
 
@@ -43,12 +39,13 @@ class Served:
     _log: Path
 
     def wait(self) -> None:
-        """Wait for Ctrl-C.
+        """Wait for Ctrl-C or SIGTERM.
 
         Raises:
             InputError: if the server ends of itself.
         """
-        self._process.wait()
+        while self._process.poll() is None:
+            time.sleep(0.2)  # a wait without limit would miss a signal that arrives just before it
         raise InputError(f"the server of MLflow ended: {_last_line(self._log)}")
 
 
@@ -56,7 +53,8 @@ class Served:
 def mlflow_server(
     uri: str,
     port: int | None = None,
-    more: Sequence[str] = (),
+    artifacts: Path | None = None,
+    passwords: bool = False,
     environment: Mapping[str, str] | None = None,
 ) -> Iterator["Served"]:
     """Serve a store by MLflow to this machine while the context is open; yields once it answers.
@@ -64,42 +62,34 @@ def mlflow_server(
     Args:
         uri: of the store; it may hold a password, so it is not on the command line.
         port: a free one is chosen where None.
-        more: further words for `mlflow server`.
-        environment: further variables for it.
+        artifacts: folder of the artifacts of experiments that the server creates; a temporary one where None.
+        passwords: whether users must sign in.
+        environment: further variables for the server.
 
     Raises:
         InputError: if the port is taken or the server does not start.
     """
     port = _free_port(port)
     base = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     own = {"MLFLOW_BACKEND_STORE_URI": uri, **(environment or {})}
     with terminable(), tempfile.TemporaryDirectory(prefix="descentlab-") as folder:
         log = Path(folder) / "server.log"
-        process = _start(
-            [*command, *more],
-            log,
-            env={key: value for key, value in os.environ.items() if key not in NOT_FOR_SERVERS} | own,
-            cwd=folder,
-        )
+        destination = (artifacts or Path(folder) / "artifacts").absolute().as_uri()
+        command = [sys.executable, "-P", "-m", "descentlab.tracking.application", str(port), destination]
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [*command, *(["passwords"] if passwords else [])],
+                stdin=subprocess.PIPE,  # never written: the server ends when it is closed
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C reaches it through us, when nobody needs it any more
+                env={key: value for key, value in os.environ.items() if key not in NOT_FOR_SERVERS} | own,
+            )
         try:
             _wait_for(base, process, log)
             yield Served(base, process, log)
         finally:
             _end(process)
-
-
-def _start(command: Sequence[str], log: Path, **how: Any) -> subprocess.Popen:
-    """Start a server in a session of its own, so that Ctrl-C reaches it through us, when nobody needs it any more."""
-    with log.open("wb") as output:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            **how,
-        )
 
 
 def _free_port(port: int | None) -> int:
@@ -132,58 +122,12 @@ def _last_line(log: Path) -> str:
 
 
 def _end(process: subprocess.Popen) -> None:
-    """End the server and its workers."""
-    for end in ("SIGTERM", "SIGKILL"):
-        with contextlib.suppress(ProcessLookupError):
-            if hasattr(os, "killpg"):
-                os.killpg(process.pid, getattr(signal, end))
-            else:
-                process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=10)
-            return
-
-
-# --- PostgreSQL --------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def postgres(folder: Path) -> Iterator[str]:
-    """Run PostgreSQL over folder/postgres while the context is open; yields the address of its database.
-
-    It listens on a socket in a folder that only its user can enter, and on no port. The superuser runs it as the user
-    postgres, since PostgreSQL refuses to be run by the superuser.
-
-    Raises:
-        InputError: if PostgreSQL is not installed, does not start, or serves this folder already.
-    """
-    folder = folder.absolute()
-    with _folder_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    data, log = folder / "postgres", folder / "postgres.log"
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(terminable())
-        try:
-            stack.enter_context(exclusive(folder / "server", seconds=1))
-        except Exception as error:
-            raise InputError(f"folder={folder}: is being served already ({one_line(error)})") from error
-        programs, user = _programs(data), _user(folder)
-        if not data.exists():
-            _create_cluster(programs, data, user)
-        _end_orphan(data)
-        sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="descentlab-")))
-        if user:
-            shutil.chown(sockets, user["user"], user["group"])
-        options = {
-            "listen_addresses": "",
-            "unix_socket_directories": str(sockets),
-            "max_connections": "100",
-            "shared_buffers": "256MB",
-        }
-        words = [word for key, value in options.items() for word in ("-c", f"{key}={value}")]
-        process = _start([str(programs / "postgres"), "-D", str(data), *words], log, cwd=data, **user)
-        stack.callback(_end_postgres, process)
-        yield _wait_for_database(f"postgresql://postgres@/{{}}?host={sockets}", process, log, folder)
+    """End the server; one that is still busy after a few seconds is killed."""
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=STOP_SECONDS)
+    process.kill()
+    process.communicate()
 
 
 @contextlib.contextmanager
@@ -192,95 +136,6 @@ def _folder_errors(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(f"folder={folder}: {one_line(error)}") from error
-
-
-def _programs(data: Path) -> Path:
-    """The folder of initdb and postgres: of the version that made the cluster, else the newest."""
-    version = data / "PG_VERSION"
-    wanted = version.read_text(encoding="utf-8").strip() if version.is_file() else "*"
-    found = sorted(Path("/usr/lib/postgresql").glob(f"{wanted}/bin/initdb"), key=lambda path: float(path.parts[-3]))
-    on_path = shutil.which("initdb")
-    found += [Path(on_path).resolve()] if on_path and not found else []
-    if not found:
-        raise InputError(
-            f"server: needs PostgreSQL{'' if wanted == '*' else f' {wanted}'} (Debian: apt-get install postgresql),"
-            " or the address of one in DESCENTLAB_DATABASE"
-        )
-    return found[-1].parent
-
-
-def _user(folder: Path) -> dict[str, Any]:
-    """As whom the database runs, in the words of subprocess; nothing for an ordinary user."""
-    if not hasattr(os, "geteuid") or os.geteuid() != 0:
-        return {}
-    import pwd
-
-    try:
-        entry = pwd.getpwnam("postgres")
-    except KeyError:
-        raise InputError("server: PostgreSQL refuses to run as root, and there is no user postgres") from None
-    return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
-
-
-def _create_cluster(programs: Path, data: Path, user: dict[str, Any]) -> None:
-    """Make a cluster, whole or not at all: it gets its name at the end."""
-    new = data.with_name("postgres.new")
-    shutil.rmtree(new, ignore_errors=True)
-    with _folder_errors(data.parent):
-        new.mkdir(mode=0o700)
-        if user:
-            shutil.chown(new, user["user"], user["group"])
-    command = [str(programs / "initdb"), "-D", str(new), "-U", "postgres", "-E", "UTF8", "--no-locale"]
-    command += ["--auth-local=trust", "--auth-host=reject"]
-    made = subprocess.run(command, capture_output=True, text=True, cwd="/", stdin=subprocess.DEVNULL, **user)
-    if made.returncode:
-        lines = [line for line in made.stderr.splitlines() if "error" in line] or made.stderr.splitlines()[-1:]
-        who = " (it runs as the user postgres, who must be able to enter the folder)" if user else ""
-        raise InputError(f"folder={data.parent}: {lines[0] if lines else 'initdb failed'}{who}")
-    new.rename(data)
-
-
-def _end_orphan(data: Path) -> None:
-    """End the PostgreSQL of this folder whose parent was killed; the folder's lock says that it has none."""
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        pid = int((data / "postmaster.pid").read_text(encoding="utf-8").splitlines()[0])
-        deadline = time.monotonic() + STOP_SECONDS
-        while time.monotonic() < deadline and _is_postgres(pid):
-            os.kill(pid, signal.SIGINT)
-            time.sleep(0.2)
-
-
-def _is_postgres(pid: int) -> bool:
-    command = Path(f"/proc/{pid}/cmdline")
-    return command.exists() and b"postgres" in command.read_bytes()
-
-
-def _wait_for_database(address: str, process: subprocess.Popen, log: Path, folder: Path) -> str:
-    """Wait until it answers; make the database where it is not there yet."""
-    import psycopg
-
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(psycopg.OperationalError):
-            with psycopg.connect(address.format("postgres"), autocommit=True, connect_timeout=5) as connection:
-                if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone():
-                    connection.execute(f"CREATE DATABASE {DATABASE}")
-            return address.format(DATABASE)
-        time.sleep(0.1)
-    raise InputError(f"folder={folder}: PostgreSQL did not start: {_last_line(log)}")
-
-
-def _end_postgres(process: subprocess.Popen) -> None:
-    """Roll back what is open and stop; then at once."""
-    for number in (signal.SIGINT, signal.SIGQUIT):
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=STOP_SECONDS)
-            return
-
-
-# --- both --------------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -292,12 +147,12 @@ def shared_store(
     origins: Sequence[str] = (),
     passwords: bool = False,
 ) -> Iterator[Served]:
-    """Serve a store that many write to, over PostgreSQL, while the context is open.
+    """Serve a store that many write to while the context is open.
 
     Args:
-        folder: of the database, unless `database` names one, and of the artifacts.
+        folder: of the artifacts, and of an SQLite database unless `database` names another.
         port: on 127.0.0.1; a free one is chosen where None.
-        database: address of a PostgreSQL of one's own.
+        database: address of a PostgreSQL database.
         hosts: names, besides this machine's own, by which it may be called: those of a proxy.
         origins: addresses of other pages whose scripts may write.
         passwords: whether users must sign in; the first one's name and password are MLflow's MLFLOW_AUTH_ADMIN_USERNAME
@@ -306,32 +161,46 @@ def shared_store(
     Raises:
         InputError: if something is missing, taken or does not start.
     """
-    check_driver()
     if passwords and not _has_module("flask_wtf"):
         raise InputError("auth=basic: needs pip install 'descentlab[server]'")
-    port = _free_port(port)
-    artifacts = folder.absolute() / "artifacts"
+    folder, port = folder.absolute(), _free_port(port)
+    artifacts = folder / "artifacts"
     with _folder_errors(folder):
         artifacts.mkdir(parents=True, exist_ok=True)
+    uri = _postgres_uri(database) if database else _sqlite_uri(folder)
     own = [f"{name}:{port}" for name in ("127.0.0.1", "localhost")]
-    words = ["--artifacts-destination", artifacts.as_uri()]
-    words += ["--allowed-hosts", ",".join([*own, *hosts])]
-    words += ["--cors-allowed-origins", ",".join([*(f"http://{name}" for name in own), *origins])]
+    environment = {
+        "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join([*own, *hosts]),
+        "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join([*(f"http://{name}" for name in own), *origins]),
+    }
     with contextlib.ExitStack() as stack:
-        uri = database or stack.enter_context(postgres(folder))
-        check_database(uri)
-        environment = {}
         if passwords:
             private = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="descentlab-")))
-            environment = _sign_in(uri, folder, private)
-            words += ["--app-name", "basic-auth"]
-        yield stack.enter_context(mlflow_server(uri, port, words, environment))
+            environment |= _sign_in(uri, folder, private)
+        yield stack.enter_context(mlflow_server(uri, port, artifacts, passwords, environment))
 
 
-def check_driver() -> None:
-    """Refuse to go on without PostgreSQL's driver."""
+def _postgres_uri(database: str) -> str:
+    """The address of a PostgreSQL database that answers."""
     if not _has_module("psycopg"):
-        raise InputError("server: needs PostgreSQL's driver: pip install 'descentlab[server]'")
+        raise InputError("DESCENTLAB_DATABASE: needs PostgreSQL's driver: pip install 'descentlab[server]'")
+    check_database(database)
+    return database
+
+
+def _sqlite_uri(folder: Path) -> str:
+    """The address of the folder's own database, which is created where there is none."""
+    if (folder / "postgres").is_dir():
+        raise InputError(
+            f"folder={folder}: holds the PostgreSQL database of an earlier version; start it with"
+            f" `pg_ctl -D {folder / 'postgres'} start` and name it in DESCENTLAB_DATABASE, or choose another folder="
+        )
+    path = folder / "mlflow.db"
+    if path.exists():
+        check_file(path)
+    else:
+        create_store(path)
+    return sqlite_uri(path)
 
 
 def _has_module(name: str) -> bool:

@@ -1,8 +1,8 @@
-"""Until Ctrl-C: MLflow's UI, with the addresses in it that are worth opening, or a shared store."""
+"""Serving until Ctrl-C: MLflow's UI, with the addresses in it that are worth opening, or a shared store."""
 
 import contextlib
 import json
-import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -143,7 +143,7 @@ def serve_ui(option: Option, port: int | None = None, open: bool = False) -> Non
         port: a free one is chosen where None.
         open: show the last sweep's table in a browser.
     """
-    with ui(option, port) as base:
+    with contextlib.suppress(KeyboardInterrupt), ui(option, port) as base:
         found = addresses(option, base)
         for description, address in found.items():
             print(f"{description}:\n  {address}", flush=True)
@@ -152,8 +152,13 @@ def serve_ui(option: Option, port: int | None = None, open: bool = False) -> Non
             import webbrowser
 
             webbrowser.open(next(iter(found.values())))
-        with contextlib.suppress(KeyboardInterrupt):
-            threading.Event().wait()
+        wait()
+
+
+def wait() -> None:
+    """Wait for Ctrl-C or SIGTERM; without end otherwise."""
+    while True:
+        time.sleep(0.2)  # a wait without limit would miss a signal that arrives just before it
 
 
 def serve_shared(folder: Path, database: str | None, port: int, **how: Any) -> None:
@@ -161,16 +166,16 @@ def serve_shared(folder: Path, database: str | None, port: int, **how: Any) -> N
 
     Args:
         folder: of artifacts, and of the database unless one is named.
-        database: address of a PostgreSQL of one's own.
+        database: address of a PostgreSQL database.
         port: to listen on.
         how: further arguments of `shared_store`.
     """
     print("starting ...", flush=True)
     with contextlib.suppress(KeyboardInterrupt), shared_store(folder, port, database, **how) as served:
         base = served.address
-        print(f"database:  {shown(database) if database else folder / 'postgres'}")
+        print(f"database:  {shown(database) if database else folder / 'mlflow.db'}")
         print(f"artifacts: {folder / 'artifacts'}")
         print(f"sweep into it with: descentlab tracking=server tracking.uri={base} KEY=VALUE ...")
         print(f"look at it with:    descentlab ui tracking=server tracking.uri={base}")
-        print("Ctrl-C ends it; what it keeps stays.", flush=True)
+        print("Ctrl-C ends it; its runs stay.", flush=True)
         served.wait()

@@ -56,7 +56,7 @@ def _is_there(path: Path) -> bool:
     return path.exists() and (not path.is_file() or path.stat().st_size > 0)
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
     """Refuse a file that cannot be a store; MLflow would try to open it for minutes, or make its tables in it."""
     if path.is_dir():
         raise refusal("tracking.uri", path, f"is a folder; name a file in it, such as {path / 'mlflow.db'}")
@@ -205,7 +205,7 @@ def open_store(option: Option, experiment: str = EXPERIMENT, create: bool = True
             raise NoStore(f"tracking.uri={uri}: there is no store yet; a tracked run creates it")
         create_store(path)
     elif path:
-        _check_file(path)
+        check_file(path)
     elif uri.startswith("http"):
         _reach(uri)
     elif not check_database(uri) and not create:
