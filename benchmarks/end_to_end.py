@@ -43,6 +43,7 @@ def arms(quick: bool) -> list[list[str]]:
 def sweep(store: str, seeds: Sequence[int], restarts: int, epochs: int, quick: bool) -> None:
     """The project's way, in a process of its own: a cell per arm and per entry of `seeds`, stacked over restarts."""
     from descentlab.config import composing
+    from descentlab.config.cells import cells as made
     from descentlab.sweeps import running as sweeps
     from descentlab.tracking import open_tracker
 
@@ -50,7 +51,7 @@ def sweep(store: str, seeds: Sequence[int], restarts: int, epochs: int, quick: b
     cells = composing.compose(words, "grid", arms(quick))
     with open_tracker(cells[0].tracking) as tracker:
         _mark("job")
-        sweeps.run(cells, tracker, progress=False, workers=None if len(seeds) == 1 and restarts > 1 else 1)
+        sweeps.run(made(cells), tracker, progress=False, workers=None if len(seeds) == 1 and restarts > 1 else 1)
     _mark("end")
 
 

@@ -73,6 +73,7 @@ def _logging(cell: Any, recipe: Any, splits: Any, rounds: int, default: bool = F
     """Seconds of training alone, of training as it is measured by default, and kept in a store too; medians."""
     from dataclasses import replace
 
+    from descentlab.config.cells import cells as made
     from descentlab.nn.trainer import train_recipe
     from descentlab.sweeps import running as sweeps
     from descentlab.tracking import open_tracker
@@ -92,7 +93,7 @@ def _logging(cell: Any, recipe: Any, splits: Any, rounds: int, default: bool = F
     with tempfile.TemporaryDirectory(prefix="descentlab-") as folder:
         store = Option("local", {"uri": f"{folder}/mlflow.db", "experiment": "descentlab", "children": "auto"})
         with open_tracker(store) as tracker:  # the store is made here
-            sweeps.run([replace(cell, epochs=1, restarts=1)], tracker, progress=False)
+            sweeps.run(made([replace(cell, epochs=1, restarts=1)]), tracker, progress=False)
             tracker.flush()
         for place in range(rounds):
             for name, (one, given) in forms.items():
@@ -101,7 +102,7 @@ def _logging(cell: Any, recipe: Any, splits: Any, rounds: int, default: bool = F
                 found[name].append(time.perf_counter() - began)
             began = time.perf_counter()
             with open_tracker(store) as tracker:  # another seed each round: what is there already is not trained again
-                sweeps.run([replace(cell, seed=1000 * (1 + place))], tracker, progress=False)
+                sweeps.run(made([replace(cell, seed=1000 * (1 + place))]), tracker, progress=False)
             found["kept"].append(time.perf_counter() - began)
     return {name: statistics.median(seconds) for name, seconds in found.items()}
 

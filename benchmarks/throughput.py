@@ -29,6 +29,8 @@ import numpy as np
 from descentlab import tracking
 from descentlab.config import composing
 from descentlab.config import resolving as configs
+from descentlab.config.cells import Cell
+from descentlab.config.cells import cells as made
 from descentlab.tracking import params, results, servers
 from descentlab.values import Option
 
@@ -76,7 +78,7 @@ def plain_loop(uri: str, restarts: int, queue) -> None:
 
 def ours(option: Option, cell, dataset, training) -> None:
     """The same restarts as a sweep keeps them."""
-    with tracking.open_tracker(option) as tracker, tracker.cell(cell, dataset) as run:
+    with tracking.open_tracker(option) as tracker, tracker.cell(Cell(cell, dataset)) as run:
         run.finish(training)
 
 
@@ -84,12 +86,12 @@ def _writer(option: Option, restarts: int, place: int, start, done) -> None:
     first = prepared(2, seed=1000 * place + 999)
     cell, dataset, training = prepared(restarts, seed=1000 * place)
     with tracking.open_tracker(option) as tracker:
-        with tracker.cell(*first[:2]) as run:  # imports, fonts and connections are no part of a rate
+        with tracker.cell(Cell(*first[:2])) as run:  # imports, fonts and connections are no part of a rate
             run.finish(first[2])
         tracker.flush()
         start.wait()
         began = time.time()
-        with tracker.cell(cell, dataset) as run:
+        with tracker.cell(Cell(cell, dataset)) as run:
             run.finish(training)
         tracker.flush()
         done.put((began, time.time()))
@@ -166,7 +168,7 @@ def beside_training(folder: Path, repeats: int, quick: bool) -> dict:
                 tracking.store.open_store(cells[0].tracking)
             began = time.perf_counter()
             with tracking.open_tracker(cells[0].tracking) as tracker:
-                sweeps.run(cells, tracker, progress=False)
+                sweeps.run(made(cells), tracker, progress=False)
             seconds[name].append(time.perf_counter() - began)
     taken = {name: values[1:] for name, values in seconds.items()}
     ratios = [one / other for one, other in zip(taken["tracked"], taken["untracked"], strict=True)]

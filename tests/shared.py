@@ -14,6 +14,8 @@ import pytest
 
 from descentlab import tracking
 from descentlab.config import resolving as configs
+from descentlab.config.cells import Cell
+from descentlab.config.cells import cells as made
 from descentlab.nn.activations import ACTIVATIONS
 from descentlab.nn.descent import DESCENTS
 from descentlab.nn.initializers import INITIALIZERS
@@ -72,7 +74,7 @@ def keep(option, config, training=None, dataset=None):
     """Keep one cell and return its run id."""
     if training is None:
         dataset, training = trained(config)
-    with tracking.open_tracker(option) as tracker, tracker.cell(config, dataset) as run:
+    with tracking.open_tracker(option) as tracker, tracker.cell(of(config, dataset)) as run:
         run.finish(training)
     return run.run_id
 
@@ -165,10 +167,15 @@ def steep(seed=1, count=45):
     return 3 * x, y
 
 
-def sweep(option, *cells, **more):
+def of(config, dataset=None):
+    """The cell of one configuration, on data given or its own."""
+    return Cell(config, dataset) if dataset else made([config])[0]
+
+
+def sweep(option, *configs, judge=None, trainer=None, **more):
     """Run a sweep to its end; its id and its trainings."""
     with tracking.open_tracker(option) as tracker:
-        trainings = sweeps.run(cells, tracker, progress=False, **more)
+        trainings = sweeps.run(made(configs, judge, trainer), tracker, progress=False, **more)
         return tracker.sweep, trainings
 
 

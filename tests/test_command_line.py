@@ -13,12 +13,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from descentlab import interrupts, tracking
+from descentlab.cli import final_values
 from descentlab.cli import main as cli
 from descentlab.cli.words import store_words
 from descentlab.config import composing
+from descentlab.config.cells import cells as made
 from descentlab.config.options import GROUPS
 from descentlab.config.resolving import resolve
+from descentlab.sweeps import progress
 from descentlab.sweeps import running as sweeps
+from descentlab.sweeps import training as sweeps_training
 from descentlab.tracking import find, open_tracker
 from descentlab.values import InputError, Option
 
@@ -350,7 +354,7 @@ def test_a_bad_value_is_refused_before_any_store_is_made(run, tmp_path):
 
 
 def test_restarts_on_their_way_to_infinity_are_shown_without_a_warning():
-    assert sweeps._spread("train/loss", np.array([1e308, 1e308, 1e200, np.nan]))[-3:] == ["1e+200", "1e+308", "1"]
+    assert final_values._spread("train/loss", np.array([1e308, 1e308, 1e200, np.nan]))[-3:] == ["1e+200", "1e+308", "1"]
 
 
 def test_a_single_run_ends_with_a_table_over_its_restarts(run):
@@ -362,7 +366,7 @@ def test_a_single_run_ends_with_a_table_over_its_restarts(run):
     table = {line[0]: line[1:] for line in lines[2:-1]}
     assert set(table) == {f"{split}/{m}" for split in ("train", "validation", "test") for m in ("loss", "accuracy")}
     (cell,) = composing.compose([*QUICK, "restarts=5"])
-    (training,) = sweeps.run([cell], open_tracker(cell.tracking))
+    (training,) = sweeps.run(made([cell]), open_tracker(cell.tracking))
     n, mean, low, to, high, _, best, worst, diverged = table["train/loss"]
     losses = training.curves["train/loss"][-1]
     assert (n, to, diverged) == ("5", "to", "0")
@@ -373,13 +377,13 @@ def test_a_single_run_ends_with_a_table_over_its_restarts(run):
 
 
 def test_a_diverged_restart_is_counted_and_left_out_of_the_mean():
-    assert sweeps._spread("test/accuracy", np.full(7, 0.1))[1:4] == ["0.1", "0.1 to 0.1", "0"]
-    assert sweeps._spread("test/accuracy", np.array([1.0, 0.98, 0.5]))[2] == "0.03405 to 0.9985"
-    assert sweeps._spread("train/loss", np.array([3e153, 9e153]))[3] == "4.2e+153"
-    finite = sweeps._spread("train/loss", np.array([1.0, np.nan, 3.0]))
+    assert final_values._spread("test/accuracy", np.full(7, 0.1))[1:4] == ["0.1", "0.1 to 0.1", "0"]
+    assert final_values._spread("test/accuracy", np.array([1.0, 0.98, 0.5]))[2] == "0.03405 to 0.9985"
+    assert final_values._spread("train/loss", np.array([3e153, 9e153]))[3] == "4.2e+153"
+    finite = final_values._spread("train/loss", np.array([1.0, np.nan, 3.0]))
     assert (finite[0], finite[1], finite[-1]) == ("2", "2", "1")
-    assert sweeps._spread("test/accuracy", np.array([0.5, 0.75]))[4:6] == ["0.75", "0.5"]
-    assert sweeps._spread("train/loss", np.array([np.nan]))[-1] == "1"
+    assert final_values._spread("test/accuracy", np.array([0.5, 0.75]))[4:6] == ["0.75", "0.5"]
+    assert final_values._spread("train/loss", np.array([np.nan]))[-1] == "1"
 
 
 def test_a_sweep_ends_with_a_row_per_cell(run):
@@ -393,7 +397,7 @@ def test_a_sweep_ends_with_a_row_per_cell(run):
 def trained(monkeypatch):
     # the seeds that training was begun for; seed 13 fails
     seeds = []
-    original = sweeps.iterate
+    original = sweeps_training.iterate
 
     def iterate(recipe, *arguments):
         seeds.append(recipe.seed)
@@ -401,7 +405,7 @@ def trained(monkeypatch):
             raise MemoryError("no room\nat all")
         return original(recipe, *arguments)
 
-    monkeypatch.setattr(sweeps, "iterate", iterate)
+    monkeypatch.setattr(sweeps_training, "iterate", iterate)
     return seeds
 
 
@@ -410,7 +414,7 @@ def test_all_cells_are_checked_before_the_first_one_trains(run, trained):
     assert trained == []
     cells = composing.compose(["data=iris", "tracking=none", "epochs=1", "descent.batch_size=8,91"])
     with pytest.raises(InputError, match=r"^descent\.batch_size=91"):
-        sweeps.run(cells, open_tracker(cells[0].tracking))
+        sweeps.run(made(cells), open_tracker(cells[0].tracking))
     assert trained == []
 
 
@@ -427,7 +431,7 @@ def test_a_failing_cell_is_reported_at_once_the_others_go_on_and_the_status_is_n
 
 def test_equal_cells_of_a_sweep_train_once_and_share_what_comes_of_it(trained):
     cells = composing.compose([*QUICK, "seed=1,2,1", "workers=1,2"])
-    trainings = sweeps.run(cells, open_tracker(cells[0].tracking))
+    trainings = sweeps.run(made(cells), open_tracker(cells[0].tracking))
     assert trained == [1, 2]
     assert [training.recipe.seed for training in trainings] == [1, 1, 2, 2, 1, 1]
 
@@ -435,7 +439,7 @@ def test_equal_cells_of_a_sweep_train_once_and_share_what_comes_of_it(trained):
 def test_a_single_cells_error_comes_through_as_it_is(trained):
     cells = composing.compose([*QUICK, "seed=13"])
     with pytest.raises(MemoryError):
-        sweeps.run(cells, open_tracker(cells[0].tracking))
+        sweeps.run(made(cells), open_tracker(cells[0].tracking))
 
 
 def test_a_tracked_run_says_where_it_is_and_can_be_replayed(run, store):
@@ -502,7 +506,7 @@ def test_ctrl_c_ends_in_one_line_and_leaves_no_run_running(run, store, monkeypat
 
 
 def test_progress_is_a_line_every_few_seconds_where_there_is_no_terminal(run, monkeypatch):
-    monkeypatch.setattr(sweeps, "LINE_SECONDS", 0)
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0)
     _, _, error = run(*QUICK, "restarts=3")
     assert error.splitlines()[-1].startswith("relu-bce-mini32: 3 restarts, epoch 3/3, train/loss 0.")
     _, _, error = run("-m", *QUICK, "seed=0,1")
@@ -510,7 +514,7 @@ def test_progress_is_a_line_every_few_seconds_where_there_is_no_terminal(run, mo
 
 
 def test_progress_names_the_epoch_at_which_its_loss_was_measured(run, monkeypatch):
-    monkeypatch.setattr(sweeps, "LINE_SECONDS", 0)
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0)
     _, _, error = run("data=xor", "tracking=none", "epochs=100", "log_every=100", "workers=1")
     shown = [line.split(": ", 1)[1].split(", about")[0] for line in error.splitlines()]
     middle = [line for line in shown if line.startswith("epoch 50/100, ")]

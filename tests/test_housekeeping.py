@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from shared import cell, diverged, trained
+from shared import cell, diverged, of, trained
 
 from descentlab import tracking
 from descentlab.analysis.statistics import holm, paired_difference
@@ -33,10 +33,10 @@ def kept(empty_store, tmp_path_factory):
             config = cell(**settings)
             dataset, training = trained(config)
             training = diverged(training, [1], 2) if name == "relu" else training
-            with tracker.cell(config, dataset, {"sweep": sweep}) as run:
+            with tracker.cell(of(config, dataset), {"sweep": sweep}) as run:
                 run.finish(training)
             ids[name] = run.run_id
-        with pytest.raises(ZeroDivisionError), tracker.cell(cell(seed=3), None, {"sweep": "three"}) as run:
+        with pytest.raises(ZeroDivisionError), tracker.cell(of(cell(seed=3)), {"sweep": "three"}) as run:
             1 / 0  # noqa: B018
         ids["failed"] = run.run_id
         with tracker.summary("losses", {"study": "sweep"}, {"sweep": "one"}) as summary:

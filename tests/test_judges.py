@@ -1,21 +1,27 @@
+import importlib.util
+import re
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from descentlab.config import resolving as config
+from descentlab.config import cells as cells_module
+from descentlab.config.cells import cells
 from descentlab.config.composing import compose
 from descentlab.nn.trainer import train_recipe
 from descentlab.sweeps import judges
 from descentlab.sweeps import running as sweeps
+from descentlab.sweeps import training as sweeps_training
 from descentlab.tracking import find, open_tracker, results, tables, trainings
 
 
 def trained(*overrides):
     (cell,) = compose(["tracking=none", "data=xor", "descent=batch", "network.hidden=2", "log_every=200", *overrides])
-    dataset = config.check(cell)
-    return cell, train_recipe(config.recipe(cell, dataset), dataset.splits)
+    (cell,) = cells([cell], judges.certificates)
+    return cell, train_recipe(cell.recipe, cell.dataset.splits)
 
 
 STUCK = [
@@ -30,7 +36,7 @@ STUCK = [
 
 def test_certificates_say_what_every_end_is():
     cell, training = trained(*STUCK)
-    table = judges.judged(judges.certificates, cell, training)
+    table = judges.judged(cell, training)
     assert len(table) == 6
     assert set(table["outcome"]) <= {"flat minimum", "non-smooth", "at infinity", "unfinished", "saddle"}
     np.testing.assert_allclose(table["decayed_loss"], training.curves["train/loss"][-1], rtol=1e-6)
@@ -40,7 +46,7 @@ def test_certificates_say_what_every_end_is():
 
 def test_certificates_are_of_the_loss_with_its_weight_decay():
     cell, training = trained("activation=tanh", "weight_decay=0.01", "epochs=2000", "restarts=2", "learning_rate=0.5")
-    table = judges.judged(judges.certificates, cell, training)
+    table = judges.judged(cell, training)
     decay = 0.005 * np.array([sum(np.square(w[row]).sum() for w in training.final.W) for row in range(2)])
     np.testing.assert_allclose(table["decayed_loss"], training.curves["train/loss"][-1] + decay)
     assert set(table["outcome"]) <= {"strict minimum", "flat minimum", "saddle"}
@@ -51,7 +57,7 @@ def test_a_restart_that_diverged_is_not_judged():
                              "initializer=normal", "epochs=200", "restarts=4")  # fmt: skip
     lost = training.diverged_epoch >= 0
     assert lost.any()
-    table = judges.judged(judges.certificates, cell, training)
+    table = judges.judged(cell, training)
     assert (table["outcome"] == "diverged").tolist() == lost.tolist()
     assert table.loc[lost, "polished_loss"].isna().all()
 
@@ -71,7 +77,7 @@ def test_a_table_that_is_no_judgement_is_refused_with_the_judges_name(table, mes
 
     cell, training = trained(*STUCK[:-2], "epochs=1", "restarts=6")
     with pytest.raises(ValueError, match=f"judge careless: .*{message}"):
-        judges.judged(careless, cell, training)
+        judges.judged(replace(cell, judge=careless), training)
 
 
 def test_a_judges_outcomes_take_the_place_of_finite_and_diverged():
@@ -97,10 +103,10 @@ def kept(store):
 
     def keep(*overrides, judge=judges.certificates):
         settings = ["tracking=local", "data=xor", "descent=batch", "network.hidden=2", "log_every=500", *STUCK]
-        cells = compose([*settings, *overrides, *where])
+        configs = compose([*settings, *overrides, *where])
         with open_tracker(store) as tracker:
-            sweeps.run(cells, tracker, progress=False, judge=judge)
-        return cells
+            sweeps.run(cells(configs, judge), tracker, progress=False)
+        return configs
 
     return keep
 
@@ -148,7 +154,8 @@ def test_a_cell_that_stands_unjudged_is_judged_from_its_weights_and_then_stands(
     kept(judge=by_size)
     assert "6 of 6 restarts are there already" in capsys.readouterr().err
     _, judged = find(store, "cell")
-    assert (judged.tags["judge"], judged.tags["reused_from"]) == ("test_judges.by_size", unjudged.run_id)
+    assert judged.tags["reused_from"] == unjudged.run_id
+    assert re.fullmatch("test_judges.by_size@[0-9a-f]{16}", judged.tags["judge"])
     table = judged.table("restarts.parquet")
     assert set(table["outcome"]) <= {"large", "small"}
     assert table["train/loss"].tolist() == unjudged.table("restarts.parquet")["train/loss"].tolist()
@@ -163,7 +170,7 @@ def test_a_restart_has_one_finished_run_per_judge_however_often_its_cell_grows(s
     kept("restarts=2", judge=by_size)
     kept("restarts=3", judge=by_size)
     kept("restarts=4", judge=None)
-    known = [(run.tags.get("judge", ""), int(run.params["seed"])) for run in find(store, "restart")]
+    known = [(run.tags.get("judge", "").partition("@")[0], int(run.params["seed"])) for run in find(store, "restart")]
     first = min(seed for _, seed in known)
     expected = [("", first + place) for place in range(4)]
     assert sorted(known) == expected + [("test_judges.by_size", first + place) for place in range(3)]
@@ -192,3 +199,30 @@ def test_without_a_judge_a_cell_counts_finite_and_diverged(store, kept):
     (cell,) = find(store, "cell")
     assert (cell.metrics["outcome/finite"], cell.metrics["outcome/diverged"]) == (6, 0)
     assert "spread.png" in cell.artifacts()
+
+
+def test_an_edited_judge_judges_stored_weights_again_and_retrains_nothing(store, kept, tmp_path, monkeypatch):
+    def judge(text):
+        path = tmp_path / "opinions.py"
+        path.write_text(f"import pandas as pd\n\ndef by_age(cell, dataset, training):\n    return {text}\n")
+        spec = importlib.util.spec_from_file_location("opinions", path)
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, "opinions", module)
+        spec.loader.exec_module(module)
+        cells_module._identity.cache_clear()
+        return module.by_age
+
+    first, second = (f'pd.DataFrame({{"outcome": ["{word}"] * len(training.seeds)}})' for word in ("young", "old"))
+    kept("restarts=2", judge=judge(first))
+    trained = []
+    whole = sweeps_training.iterate
+    monkeypatch.setattr(
+        sweeps_training, "iterate", lambda *given, **more: trained.append(given) or whole(*given, **more)
+    )
+    for text, word in ((first, "young"), (second, "old"), (second, "old")):
+        kept("restarts=2", judge=judge(text))
+        runs = find(store, "cell")
+        assert set(runs[-1].table("restarts.parquet")["outcome"]) == {word}
+    assert (len(runs), trained) == (2, [])
+    assert runs[1].tags["reused_from"] == runs[0].run_id
+    assert [run.tags["outcome"] for run in find(store, "restart")] == ["young", "young", "old", "old"]

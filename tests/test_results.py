@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from shared import cell, children, diverged, keep, trained
+from shared import cell, children, diverged, keep, of, trained
 
 from descentlab import tracking
 from descentlab.cli import listing
@@ -29,7 +29,7 @@ def sweep(option):
             dataset, training = trained(config)
             training = diverged(training, [1], 2) if activation == "relu" else training
             trainings.append(training)
-            with tracker.cell(config, dataset) as run:
+            with tracker.cell(of(config, dataset)) as run:
                 run.finish(training)
     return trainings
 
@@ -87,7 +87,7 @@ def test_results_can_be_narrowed_by_sweep_and_params(option, sweep):
 
 
 def test_unfinished_cells_are_left_out_unless_asked_for(option):
-    with pytest.raises(RuntimeError), tracking.open_tracker(option) as tracker, tracker.cell(cell()):
+    with pytest.raises(RuntimeError), tracking.open_tracker(option) as tracker, tracker.cell(of(cell())):
         raise RuntimeError
     assert results.cells(option).empty
     assert results.cells(option, status=None)["status"].tolist() == ["FAILED"]
@@ -96,7 +96,7 @@ def test_unfinished_cells_are_left_out_unless_asked_for(option):
 def test_an_open_tracker_is_waited_for(option):
     dataset, training = trained(cell())
     with tracking.open_tracker(option) as tracker:
-        with tracker.cell(cell(), dataset) as run:
+        with tracker.cell(of(cell(), dataset)) as run:
             run.finish(training)
         assert len(results.restarts(tracker)) == 3
     assert len(results.restarts(tracker)) == 3
@@ -116,7 +116,7 @@ def test_weights_of_a_cell_and_of_a_restart_come_back(option):
 
 
 def test_weights_that_were_not_kept_are_refused_in_one_line(option):
-    with pytest.raises(RuntimeError), tracking.open_tracker(option) as tracker, tracker.cell(cell()) as run:
+    with pytest.raises(RuntimeError), tracking.open_tracker(option) as tracker, tracker.cell(of(cell())) as run:
         raise RuntimeError
     with pytest.raises(InputError, match=r"^run \w+ \(tanh-bce-mini32, FAILED\): has no artifact initial.npz$"):
         results.weights(option, run.run_id)

@@ -7,15 +7,20 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
-from shared import assert_same_run, assert_same_training, cell, children, sweep
+from shared import assert_same_run, assert_same_training, cell, children, of, sweep
 
 from descentlab import tracking
 from descentlab.cli import listing, planning
 from descentlab.cli import main as cli
 from descentlab.config import composing
 from descentlab.config import resolving as configs
+from descentlab.config.cells import cells as made
+from descentlab.studies import study
+from descentlab.sweeps import progress, queue
 from descentlab.sweeps import running as sweeps
+from descentlab.sweeps import training as sweeps_training
 from descentlab.tracking import cell_run, find, locations, ownership, results, retrying, tables, trainings
 from descentlab.tracking import store as stores
 from descentlab.values import InputError, Option
@@ -25,13 +30,13 @@ from descentlab.values import InputError, Option
 def trained(monkeypatch):
     """The (seed, restarts) of every training that is started."""
     calls = []
-    whole = sweeps.iterate
+    whole = sweeps_training.iterate
 
     def iterate(recipe, *arguments, **more):
         calls.append((recipe.seed, recipe.restarts))
         return whole(recipe, *arguments, **more)
 
-    monkeypatch.setattr(sweeps, "iterate", iterate)
+    monkeypatch.setattr(sweeps_training, "iterate", iterate)
     return calls
 
 
@@ -52,7 +57,7 @@ def test_progress_is_shown_of_a_sweep_that_has_nothing_left_to_train(option):
     cells = [cell(), cell(activation="relu")]
     for _ in range(2):
         with tracking.open_tracker(option) as tracker:
-            sweeps.run(cells, tracker, progress=True)
+            sweeps.run(made(cells), tracker, progress=True)
 
 
 def test_of_more_restarts_the_new_ones_are_trained_and_the_old_run_stays(option, trained, tmp_path, capsys):
@@ -150,7 +155,7 @@ def test_a_sweep_whose_definition_changed_says_what_differs(option, capsys):
 
 def test_equal_cells_of_two_parts_are_trained_once_and_found_in_both(option, trained):
     with tracking.open_tracker(option) as tracker:
-        parts = {"one": [cell()], "two": [cell(activation="relu"), cell()]}
+        parts = {"one": made([cell()]), "two": made([cell(activation="relu"), cell()])}
         sweeps.begin(parts, tracker, "study")
         for part, cells in parts.items():
             sweeps.run(cells, tracker, progress=False, part=part)
@@ -208,7 +213,7 @@ def test_a_cell_that_another_process_trains_is_waited_for_or_taken_over(
     option, trained, monkeypatch, capsys, ends, expected
 ):
     with tracking.open_tracker(option) as other:
-        planned = tracking.Planned(cell(), configs.check(cell()).digest)
+        planned = of(cell())
         if ends == "FINISHED":
             sweep(option, cell())
             trained.clear()
@@ -228,7 +233,7 @@ def test_a_cell_that_another_process_trains_is_waited_for_or_taken_over(
             else:
                 other.client.set_terminated(taken, ends)
 
-        monkeypatch.setattr(sweeps.time, "sleep", end)
+        monkeypatch.setattr(queue.time, "sleep", end)
         sweep(option, cell(), cell(activation="relu"))
     assert waits
     assert f" (process {os.getpid()} on " in capsys.readouterr().err
@@ -264,7 +269,7 @@ def test_what_the_store_could_not_take_is_not_trained_again(option, trained, mon
     _, (training,) = sweep(option, cell())
     assert trained == [(7, 3)]
     (run,) = find(option)
-    assert_same_training(training, sweeps.stored_training(cell(), run))
+    assert_same_training(training, sweeps_training.stored_training(of(cell()), run))
     assert not list(stores.open_store(option).folder.rglob("*.npz.part"))
     assert not [path for path in (stores.open_store(option).folder / "mlcheckpoints").rglob("*") if path.is_file()]
 
@@ -351,13 +356,13 @@ def test_a_refusal_is_not_waited_for():
 def stacks(monkeypatch):
     """The learning rates of every training that is started."""
     calls = []
-    whole = sweeps.iterate
+    whole = sweeps_training.iterate
 
     def iterate(recipe, *arguments, **more):
         calls.append(recipe.rates)
         return whole(recipe, *arguments, **more)
 
-    monkeypatch.setattr(sweeps, "iterate", iterate)
+    monkeypatch.setattr(sweeps_training, "iterate", iterate)
     return calls
 
 
@@ -368,7 +373,7 @@ def rates(*values, **more):
 def test_cells_that_differ_in_rate_alone_train_as_one_stack_and_are_the_runs_they_are_alone(option, stacks):
     cells = rates(0.1, 1e200, 0.5)  # the second diverges
     with tracking.open_tracker(option) as tracker:
-        alone = [sweeps.run([one], tracker, progress=False)[0] for one in cells]
+        alone = [sweeps.run(made([one]), tracker, progress=False)[0] for one in cells]
     first = find(option)
     fresh = [replace(one, resume=False) for one in cells]
     _, together = sweep(option, *fresh)
@@ -395,20 +400,20 @@ def test_a_stack_leaves_out_what_is_there_already_and_what_differs_in_more(optio
 def test_a_stack_holds_no_more_than_its_bound(option, stacks, monkeypatch):
     cells = rates(0.1, 0.2, 0.3, 0.4, 0.5)
     (training,) = sweep(option, cells[0])[1]
-    monkeypatch.setattr(sweeps, "STACK_BYTES", 2 * training.final.flat.nbytes + 1)
+    monkeypatch.setattr(queue, "STACK_BYTES", 2 * training.final.flat.nbytes + 1)
     sweep(option, *(replace(one, resume=False) for one in cells))
     assert stacks == [(0.1,), (0.1, 0.2), (0.3, 0.4), (0.5,)]
 
 
 def test_a_stack_that_fails_marks_all_of_its_cells_and_the_others_go_on(option, monkeypatch):
-    whole = sweeps.iterate
+    whole = sweeps_training.iterate
 
     def iterate(recipe, *arguments, **more):
         if len(recipe.rates) > 1:
             raise MemoryError("no room")
         return whole(recipe, *arguments, **more)
 
-    monkeypatch.setattr(sweeps, "iterate", iterate)
+    monkeypatch.setattr(sweeps_training, "iterate", iterate)
     with pytest.raises(sweeps.CellsFailed, match="2 of 3 cells failed"):
         sweep(option, *rates(0.1, 0.2), cell(activation="relu"))
     assert sorted(run.status for run in find(option, status=None)) == ["FAILED", "FAILED", "FINISHED"]
@@ -498,22 +503,21 @@ def test_a_runs_files_are_on_the_disk_before_it_counts(option, monkeypatch):
 
 
 def test_a_sweep_that_goes_on_shows_how_far_it_is(option, trained, monkeypatch, capsys):
-    monkeypatch.setattr(sweeps, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     cells = [cell(restarts=2), cell(restarts=2, seed=40)]
     sweep(option, cells[0])
     with tracking.open_tracker(option) as tracker:
-        sweeps.run(cells, tracker)
+        sweeps.run(made(cells), tracker)
     assert len(trained) == 2
     assert "2/2 " in capsys.readouterr().err
 
 
 def test_of_a_cell_that_two_processes_trained_at_once_the_earliest_run_counts(option):
     config = cell(restarts=1)
-    dataset = configs.check(config)
     (training,) = sweep(option, config)[1]
     first = find(option)[0]
     with tracking.open_tracker(option) as tracker:  # as on a server, where nothing keeps a second one from starting
-        with tracker._opened(tracking.Planned(config, dataset.digest), dataset, first.tags["sweep"], 0) as run:
+        with tracker._opened(of(config), first.tags["sweep"], 0) as run:
             run.finish(training)
         tracker.flush()
         assert len(find(tracker)) == 2
@@ -546,7 +550,7 @@ CSV = ["data=csv", "network.hidden=3", "epochs=3", "restarts=2", "data.split_see
 def alone(path, *words):
     """The training of one file by itself."""
     (one,) = composing.compose([*CSV, f"data.path={path}", "tracking=none", *words], sweep=False)
-    return sweeps.run([one], tracking.open_tracker(one.tracking), progress=False)[0]
+    return sweeps.run(made([one]), tracking.open_tracker(one.tracking), progress=False)[0]
 
 
 @pytest.mark.parametrize("form", ["-m", "arms", pytest.param("local", marks=pytest.mark.slow)])
@@ -559,17 +563,17 @@ def test_cells_that_differ_in_the_values_of_their_data_alone_are_trained_each(fo
         cells = composing.compose([*words, f"data.path={','.join(files)}", *launcher])
     seen = []
     with tracking.open_tracker(option) as tracker:
-        trainings = sweeps.run(cells, tracker, progress=False, on_finish=lambda *told: seen.append(told))
+        trainings = sweeps.run(made(cells), tracker, progress=False, on_finish=lambda *told: seen.append(told))
         sweep_id = tracker.sweep
     for path, training in zip(files, trainings, strict=True):
         assert_same_training(training, alone(path))
     assert trainings[2] is trainings[1]  # equal values are one cell, wherever they lie
     assert len(seen) == 2
     for one, training, kept in seen:
-        place = next(at for at, cell in enumerate(cells) if cell.data == one.data)
+        place = next(at for at, cell in enumerate(cells) if cell.data == one.config.data)
         assert_same_training(training, trainings[place])
         (run,) = [run for run in find(option) if run.run_id == kept.run_id]
-        assert run.params["data.path"] == one.data.numbers["path"]
+        assert run.params["data.path"] == one.config.data.numbers["path"]
     found = find(option, sweep=sweep_id)
     assert [run.name for run in found] == [cell.name for cell in cells[:2]]
     assert len({run.tags["data_digest"] for run in found}) == 2
@@ -603,3 +607,37 @@ def test_cells_on_different_data_never_train_as_one_stack(files, option):
 def test_a_plan_counts_cells_of_different_data_each(files, option):
     cells = composing.compose([*CSV, f"data.path={','.join(files)}"])
     assert planning.plan(cells, option).startswith("cells     2: 0 there already, 0 partly, 2 to do")
+
+
+@pytest.mark.parametrize("form", ["command", "study"])
+def test_each_data_set_is_read_once_and_each_cell_checked_once(form, files, tmp_path, option, monkeypatch):
+    from descentlab.config import cells as cells_module
+    from descentlab.data.sources import SOURCES
+
+    reads, checks = [], []
+    for name in ("csv", "moons"):
+        whole = SOURCES[name].read
+        counted = replace(SOURCES[name], read=lambda numbers, whole=whole: reads.append(numbers) or whole(numbers))
+        monkeypatch.setitem(SOURCES, name, counted)
+    check = cells_module._check
+    monkeypatch.setattr(cells_module, "_check", lambda *given: checks.append(given) or check(*given))
+    for number in range(6):  # the values of every file are its own
+        np.savetxt(
+            tmp_path / f"{number}.csv", np.loadtxt(files[0], delimiter=",") + np.array([number, 0, 0, 0]), delimiter=","
+        )
+    words = [f"tracking.uri={option.numbers['uri']}", "tracking.experiment=tests", "epochs=2", "network.hidden=3"]
+    paths = ",".join(str(tmp_path / f"{number}.csv") for number in range(6))
+    if form == "command":
+        assert cli.main(["-m", "data=csv", f"data.path={paths}", "activation=tanh,relu", *words]) == 0
+    else:
+        moons = ["data=moons", "data.samples=40", "loss=auto"]
+        names = [(seed, name) for seed in range(6) for name in ("tanh", "relu")]
+        arms = [[*moons, f"activation={name}", f"data.sample_seed={seed}"] for seed, name in names]
+        parts = {"width": study.Part(arms, judge=judges_any)}
+        assert study.main("none", "", parts, lambda study: None, words) == 0
+    assert len(find(option)) == 12
+    assert (len(reads), len(checks)) == (6, 12)  # 36 and 48 when every step loaded and checked again
+
+
+def judges_any(cell, dataset, training):
+    return pd.DataFrame({"outcome": ["any"] * len(training.seeds)})

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from shared import cell, children, diverged, gone, keep, trained
+from shared import cell, children, diverged, gone, keep, of, trained
 
 from descentlab import tracking
 from descentlab.config import resolving as configs
@@ -489,7 +489,7 @@ def test_a_long_cell_shows_its_means_while_it_trains(option, monkeypatch):
     config = cell()
     dataset = configs.check(config)
     with tracking.open_tracker(option) as tracker:
-        with tracker.cell(config, dataset) as run:
+        with tracker.cell(of(config, dataset)) as run:
             records = iterate(configs.recipe(config, dataset), dataset.splits)
             for record in records:
                 run.record(record)
@@ -515,7 +515,7 @@ def test_a_long_cell_shows_its_means_while_it_trains(option, monkeypatch):
 )
 def test_a_cell_left_by_an_exception_is_marked_with_the_reason(option, error, status, reason):
     def work():
-        with tracking.open_tracker(option) as tracker, tracker.cell(cell()) as run:
+        with tracking.open_tracker(option) as tracker, tracker.cell(of(cell())) as run:
             run.record(Record(0, 0, {"train/loss": np.array([1.0, 2.0, 3.0])}))
             raise error
 
@@ -528,7 +528,7 @@ def test_a_cell_left_by_an_exception_is_marked_with_the_reason(option, error, st
 
 def test_a_cell_left_without_a_result_is_marked_as_failed(option):
     tracker = tracking.open_tracker(option)
-    with pytest.raises(RuntimeError, match="before finish"), tracker.cell(cell()) as run:
+    with pytest.raises(RuntimeError, match="before finish"), tracker.cell(of(cell())) as run:
         pass
     tracker.close()
     assert tracking.get(option, run.run_id).status == "FAILED"
@@ -548,7 +548,7 @@ def test_what_goes_wrong_while_writing_marks_the_run_and_comes_back(option, monk
 def test_a_child_that_cannot_be_written_is_not_left_running(option, monkeypatch):
     dataset, training = trained(cell())
     with tracking.open_tracker(option) as tracker:
-        with tracker.cell(cell(), dataset) as run:
+        with tracker.cell(of(cell(), dataset)) as run:
             tracker.flush()
             monkeypatch.setattr(params, "params", lambda config: {"a [name] that is refused": 1})
             run.finish(training)
@@ -563,7 +563,7 @@ def test_the_cells_after_one_that_could_not_be_written_are_kept(option, monkeypa
     with tracking.open_tracker(option) as tracker:
         for seed, writes in ((7, lambda *arguments: 1 / 0), (8, whole)):
             monkeypatch.setattr(trainings, "write_weights", writes)
-            with tracker.cell(cell(seed=seed)) as run:
+            with tracker.cell(of(cell(seed=seed))) as run:
                 run.finish(training)
             with pytest.raises(ZeroDivisionError) if seed == 7 else contextlib.nullcontext():
                 tracker.flush()
@@ -580,7 +580,7 @@ from descentlab.values import Option
 option = Option("local", {"uri": sys.argv[1], "experiment": "tests"})
 config = cell(epochs=10**7, log_every=1)
 dataset = configs.check(config)
-with tracking.open_tracker(option) as tracker, tracker.cell(config, dataset) as run:
+with tracking.open_tracker(option) as tracker, tracker.cell(of(config, dataset)) as run:
     for record in iterate(configs.recipe(config, dataset), dataset.splits):
         run.record(record)
         if record.epoch == 3:
@@ -649,7 +649,7 @@ def test_restarts_that_two_processes_write_are_those_that_one_writes(option, mon
 
     monkeypatch.setattr(trained_cell.TrainedCell, "write_restart", write)
     with tracking.open_tracker(option) as tracker, second_process(tracker) as process:
-        with tracker.cell(cell(restarts=40), dataset) as run:
+        with tracker.cell(of(cell(restarts=40), dataset)) as run:
             run.finish(training)
     assert process.poll() is not None
     assert 0 < len(here) < 40
@@ -670,7 +670,7 @@ def test_a_cell_whose_second_process_cannot_write_is_not_finished(option, monkey
     dataset, training = trained(cell(restarts=12))
     monkeypatch.setattr(writer.CellWriter, "_here", lambda *arguments: None)  # all is left to the other
     with tracking.open_tracker(option) as tracker, second_process(tracker) as process:
-        with tracker.cell(cell(restarts=12), dataset) as run:
+        with tracker.cell(of(cell(restarts=12), dataset)) as run:
             tracker.flush()
             if dies:
                 process.kill()
@@ -681,7 +681,7 @@ def test_a_cell_whose_second_process_cannot_write_is_not_finished(option, monkey
             tracker.flush()
         assert "FINISHED" not in statuses(option)
         monkeypatch.undo()
-        with tracker.cell(cell(restarts=3, seed=50)) as run:  # and the next one is
+        with tracker.cell(of(cell(restarts=3, seed=50))) as run:  # and the next one is
             run.finish(trained(cell(restarts=3, seed=50))[1])
     assert [run.status for run in tracking.find(option, status=None)] == ["FAILED", "FINISHED"]
 
@@ -716,9 +716,9 @@ def test_the_tracker_none_keeps_nothing_and_never_imports_mlflow(tmp_path):
         import sys
         from descentlab.values import Option
         from descentlab.tracking import open_tracker
-        class Config: name = "x"
+        class Cell: name = "x"
         with open_tracker(Option("none", {})) as tracker:
-            with tracker.cell(Config()) as run:
+            with tracker.cell(Cell()) as run:
                 run.record(None)
                 run.finish(None)
             with tracker.summary("s") as summary:
@@ -765,7 +765,7 @@ def test_runs_are_found_by_sweep_and_params(option):
         for sweep, activation in (("one", "tanh"), ("one", "relu"), ("two", "relu")):
             config = cell(activation=activation, restarts=1)
             dataset, training = trained(config)
-            with tracker.cell(config, dataset, {"sweep": sweep}) as run:
+            with tracker.cell(of(config, dataset), {"sweep": sweep}) as run:
                 run.finish(training)
         assert [run.tags["sweep"] for run in tracking.find(tracker, sweep="last")] == ["two"]
         assert len(tracking.find(tracker, sweep="one")) == 2

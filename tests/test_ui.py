@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from shared import cell, trained
+from shared import cell, of, trained
 
 from descentlab import figures, tracking
 from descentlab.tracking import results
@@ -36,7 +36,7 @@ def option(empty_store, tmp_path_factory):
             for activation, rate in sweep:
                 config = cell(activation=activation, learning_rate=rate, name=f"{activation}-lr{rate:g}", epochs=10)
                 dataset, training = trained(config)
-                with tracker.cell(config, dataset) as run:
+                with tracker.cell(of(config, dataset)) as run:
                     run.finish(training)
             with tracker.summary("small sweep") as summary:
                 summary.figure("spread", figures.spread(results.restarts(tracker, sweep="last")))

@@ -12,12 +12,13 @@ from descentlab.cli.words import store_words
 from descentlab.config.composing import choices, compose, every_option, folders_of, shell_completion
 from descentlab.config.configuration import Config
 from descentlab.config.options import GROUPS
-from descentlab.config.resolving import check, keys
+from descentlab.config.resolving import keys
 from descentlab.config.spellings import meant
 from descentlab.interrupts import guarded
 from descentlab.values import InputError, nearest, refusal, shown, unknown, without_password
 
 if TYPE_CHECKING:
+    from descentlab.config.cells import Cell
     from descentlab.nn.recipe import Training
     from descentlab.tracking import CellRun
     from descentlab.values import Option
@@ -117,29 +118,32 @@ def _flags(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     return found, overrides
 
 
-def _train(cells: Sequence[Config], label: str) -> int:
+def _train(configs: Sequence[Config], label: str) -> int:
+    from descentlab.cli import final_values
+    from descentlab.config.cells import cells as made
     from descentlab.sweeps import running as sweeps
     from descentlab.tracking import open_tracker
 
-    for cell in cells:
-        check(cell)
-        if cell.tracking != cells[0].tracking:
-            raise refusal("tracking", cell.tracking.name, "must be the same in all cells of a sweep")
+    store = configs[0].tracking
+    for config in configs:
+        if config.tracking != store:
+            raise refusal("tracking", config.tracking.name, "must be the same in all cells of a sweep")
+    cells = made(configs)
     run_ids: list[str] = []
 
-    def note(cell: Config, training: "Training", kept: "CellRun") -> None:
+    def note(cell: "Cell", training: "Training", kept: "CellRun") -> None:
         run_ids.extend([kept.run_id] if kept.run_id else [])
 
     trainings: Sequence[Training | None]
-    with open_tracker(cells[0].tracking) as tracker:
+    with open_tracker(store) as tracker:
         try:
             trainings, failed = sweeps.run(cells, tracker, on_finish=note, label=label), ""
         except sweeps.CellsFailed as error:
             trainings, failed = error.trainings, str(error)
         tracker.flush()
-        sweeps.write_results(cells, trainings, sys.stdout)
+        final_values.write(cells, trainings, sys.stdout)
         which = f"run {run_ids[0]} of " if len(run_ids) == 1 else f"{len(run_ids)} runs of " if run_ids else ""
-        place = store_words(cells[0].tracking)
+        place = store_words(store)
         look = f"; look at it with: descentlab list{place}, descentlab ui{place}" if run_ids else ""
         print(f"kept: {which}{tracker.location}{look}")
     if failed:

@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from descentlab.cli.output import filesize, many, table, when
-from descentlab.config import resolving as configuration
+from descentlab.config.cells import Cell, different
+from descentlab.config.cells import cells as made
 from descentlab.config.configuration import Config
 from descentlab.nn.parameters import parameter_count
 from descentlab.nn.recipe import Recipe
 from descentlab.nn.trainer import train_recipe
-from descentlab.sweeps import running as sweeps
-from descentlab.tracking import NoStore, Planned, StoredRun, find, part_id, upkeep
+from descentlab.tracking import NoStore, StoredRun, find, part_id, upkeep
 from descentlab.values import InputError, Option, shown
 
 SWEEPS = 10  # that `status` shows where nothing else is asked for
@@ -21,18 +21,18 @@ TIMED_RESTARTS = 8  # that are trained for a moment where no kept cell tells the
 DATABASE_BYTES = 35_000  # of a restart with its own run, where no store tells: 20 points of 6 metrics, params and tags
 
 
-def plan(cells: Sequence[Config], option: Option) -> str:
+def plan(configs: Sequence[Config], option: Option) -> str:
     """What a sweep consists of, what of it is there already, and what the rest would take.
 
     Args:
-        cells: of the sweep.
+        configs: of the sweep.
         option: names the store, which need not be there yet.
 
     Raises:
         InputError: a cell that cannot run, or a store that is there and cannot be read.
     """
-    wanted = sweeps.different([Planned(cell, configuration.check(cell).digest) for cell in cells])
-    kept = _finished(option) if any(cell.resume for cell in cells) else []
+    wanted = different(made(configs))
+    kept = _finished(option) if any(config.resume for config in configs) else []
     keys = {run.key for run in kept}
     there = [cell for cell in wanted if cell.key in keys]
     missing = [(cell, _missing(cell, kept)) for cell in wanted if cell.key not in keys]
@@ -61,18 +61,17 @@ def _finished(option: Option) -> list[StoredRun]:
         return []
 
 
-def _missing(cell: Planned, kept: Sequence[StoredRun]) -> int:
+def _missing(cell: Cell, kept: Sequence[StoredRun]) -> int:
     """How many restarts no finished run of the same cell holds."""
     wanted = range(cell.config.seed, cell.config.seed + cell.config.restarts)
     held: set[int] = set()
     for run in kept:
-        same_data = run.key.partition("-")[2] == cell.key.partition("-")[2]
-        if same_data and run.cell_hash == cell.config.cell_hash:
+        if run.family == cell.family:
             held.update(range(max(run.seed, wanted.start), min(run.seed + run.restarts, wanted.stop)))
     return len(wanted) - len(held)
 
 
-def _estimated_seconds(missing: Sequence[tuple[Planned, int]], kept: Sequence[StoredRun]) -> tuple[float, str]:
+def _estimated_seconds(missing: Sequence[tuple[Cell, int]], kept: Sequence[StoredRun]) -> tuple[float, str]:
     """Seconds of training, and what they were told from."""
     known: dict[tuple[Any, ...], list[float]] = {}
     for run in kept:
@@ -87,7 +86,7 @@ def _estimated_seconds(missing: Sequence[tuple[Planned, int]], kept: Sequence[St
             told["finished"] += 1
         else:
             shape = (alike, cell.config.epochs)
-            timed[shape] = timed[shape] if shape in timed else _timed(cell.config)
+            timed[shape] = timed[shape] if shape in timed else _timed(cell)
             each = timed[shape]
             told["timed"] += 1
         total += each * cell.config.epochs * restarts
@@ -112,27 +111,25 @@ def _alike(params: Mapping[str, str]) -> tuple[Any, ...]:
     return tuple(params.get(key) for key in told) + tuple(params.get(key) for key in sorted(params) if "data." in key)
 
 
-def _timed(cell: Config) -> float:
+def _timed(cell: Cell) -> float:
     """Seconds of an epoch of one restart, its share of the logged epochs included; measured on a moment's training."""
-    dataset = configuration.check(cell)
-    restarts = min(cell.restarts, TIMED_RESTARTS)
+    config = cell.config
+    restarts = min(config.restarts, TIMED_RESTARTS)
 
     def seconds(epochs: int) -> float:
-        recipe: Recipe = replace(
-            configuration.recipe(cell, dataset), epochs=epochs, restarts=restarts, log_every=epochs, learning_rate=1e-6
-        )
-        return train_recipe(recipe, dataset.splits, cell.workers).seconds  # type: ignore[arg-type]
+        recipe: Recipe = replace(cell.recipe, epochs=epochs, restarts=restarts, log_every=epochs, learning_rate=1e-6)
+        return train_recipe(recipe, cell.dataset.splits, config.workers).seconds  # type: ignore[arg-type]
 
     seconds(1)  # what is made once is not counted
     short, long = seconds(1), seconds(3)  # two logged epochs each
     epoch = max((long - short) / 2, 1e-9)
     logged = max(short - epoch, 0.0) / 2
-    points = len(configuration.recipe(cell, dataset).logged_epochs())
-    return (epoch * cell.epochs + logged * points) / cell.epochs / restarts
+    points = len(cell.recipe.logged_epochs())
+    return (epoch * config.epochs + logged * points) / config.epochs / restarts
 
 
 def _estimated_bytes(
-    missing: Sequence[tuple[Planned, int]], kept: Sequence[StoredRun], option: Option
+    missing: Sequence[tuple[Cell, int]], kept: Sequence[StoredRun], option: Option
 ) -> tuple[float, str]:
     """Bytes of the runs to come, and what they were told from."""
     measured: dict[tuple[Any, ...], list[float]] = {}
@@ -152,7 +149,7 @@ def _estimated_bytes(
             artifacts = sum(known) / len(known)
             told += 1
         else:
-            artifacts = _computed_bytes(cell.config)
+            artifacts = _computed_bytes(cell)
         total += artifacts * cell.config.restarts + database * restarts
     per = f"{filesize(total / sum(left for _, left in missing))} a restart"
     if not told:
@@ -160,16 +157,15 @@ def _estimated_bytes(
     return total, f"{per}, measured on kept cells (for {told} of {len(missing)})"
 
 
-def _computed_bytes(cell: Config) -> float:
+def _computed_bytes(cell: Cell) -> float:
     """Bytes of a restart's weights and curves, and its share of a cell's figures."""
     from descentlab.tracking.trainings import WEIGHTS_LIMIT
 
-    dataset = configuration.check(cell)
-    recipe = configuration.recipe(cell, dataset)
-    weights = 2 * parameter_count(recipe.layers) * (8 if cell.dtype == "float64" else 4)
-    kept = weights if weights * cell.restarts <= WEIGHTS_LIMIT else weights / cell.restarts
-    metrics = 2 * len(dataset.rows) + 3 * (len(recipe.layers) - 1)
-    return kept + 8 * metrics * len(recipe.logged_epochs()) + 120_000 / cell.restarts
+    recipe, restarts = cell.recipe, cell.config.restarts
+    weights = 2 * parameter_count(recipe.layers) * (8 if recipe.dtype == "float64" else 4)
+    kept = weights if weights * restarts <= WEIGHTS_LIMIT else weights / restarts
+    metrics = 2 * len(cell.dataset.rows) + 3 * (len(recipe.layers) - 1)
+    return kept + 8 * metrics * len(recipe.logged_epochs()) + 120_000 / restarts
 
 
 def _duration(seconds: float) -> str:

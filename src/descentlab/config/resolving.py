@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from descentlab.config.cells import Cell, cells
 from descentlab.config.configuration import HIDDEN, RUN, Config
 from descentlab.config.names import derived_name
 from descentlab.config.options import GROUPS, LAUNCHER, chosen, schemas
@@ -18,7 +19,7 @@ from descentlab.data.loading import Dataset
 from descentlab.nn.activations import ACTIVATIONS
 from descentlab.nn.descent import DESCENTS
 from descentlab.nn.initializers import INITIALIZERS, default_initializer
-from descentlab.nn.losses import LOSSES, check_pair, default_loss, default_output
+from descentlab.nn.losses import check_pair, default_loss, default_output
 from descentlab.nn.recipe import Recipe
 from descentlab.nn.updates import UPDATES
 from descentlab.values import InputError, Option, refusal, shown
@@ -136,41 +137,9 @@ def _refused_as_input(function: Callable[..., Any], *args: Any, **kwargs: Any) -
 
 def recipe(config: Config, dataset: Dataset) -> Recipe:
     """What the trainer is to do with a dataset."""
-    return Recipe(
-        layers=(dataset.inputs, *config.hidden, dataset.outputs),
-        activation=ACTIVATIONS[config.activation.name](**config.activation.numbers),
-        output=config.output,
-        loss=LOSSES[config.loss.name],
-        initializer=INITIALIZERS[config.initializer.name](**config.initializer.numbers),
-        output_initializer=INITIALIZERS[config.output_initializer.name](**config.output_initializer.numbers),
-        descent=DESCENTS[config.descent.name](**config.descent.numbers),
-        update=UPDATES[config.update.name](**config.update.numbers),
-        learning_rate=config.learning_rate,
-        learning_rate_decay=config.learning_rate_decay,
-        weight_decay=config.weight_decay,
-        epochs=config.epochs,
-        seed=config.seed,
-        restarts=config.restarts,
-        dtype=config.dtype,
-        log_every=config.log_every,  # type: ignore[arg-type]
-        diagnostics=config.diagnostics,
-        task=dataset.task,
-    )
+    return Cell(config, dataset).recipe
 
 
 def check(config: Config) -> Dataset:
-    """Load a configuration's data and check what can only be checked against it.
-
-    Raises:
-        InputError: for bad data, a batch larger than the training split, or a loss that cannot judge the targets. The
-            default batch is all there is where there is less, so that it goes with the four rows of XOR.
-    """
-    dataset = data.load(config.data)
-    rows = len(dataset.rows["train"])
-    own = schemas("descent")[config.descent.name]
-    for key, value in config.descent.numbers.items():
-        if key == "batch_size" and value > rows and value != own[key][1]:
-            raise refusal(f"descent.{key}", value, f"must be at most {rows}, the rows of the training split")
-    for targets in dataset.targets.values():
-        _refused_as_input(check_pair, config.loss.name, config.output, targets.shape[1], targets, dataset.task)
-    return dataset
+    """Load a configuration's data and check what can only be checked against it."""
+    return cells([config])[0].dataset

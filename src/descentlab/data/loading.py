@@ -6,7 +6,6 @@ of the file. Scaling is fitted on the training split alone (`scaling`).
 
 import hashlib
 import json
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +21,7 @@ from descentlab.data.table import Table
 from descentlab.data.text import TASKS
 from descentlab.values import Option
 
-RECENT = 4  # data sets that stay in memory though nobody uses them
+RECENT_BYTES = 2**29  # of tables that stay in memory though nobody uses them, those used last
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +92,7 @@ _made: dict[Dataset, dict[str, tuple[ndarray, ndarray]]] = {}  # of the data set
 
 _datasets: WeakValueDictionary[tuple[str, ...], Dataset] = WeakValueDictionary()
 _tables: WeakValueDictionary[tuple[str, ...], Table] = WeakValueDictionary()
-_recent: deque[Dataset | Table] = deque(maxlen=4)  # stay in memory though nobody uses them
+_recent: dict[int, Table] = {}  # the one used last at the end
 
 
 def load(option: Option) -> Dataset:
@@ -111,17 +110,19 @@ def load(option: Option) -> Dataset:
         scaling.check(table, settings)
         digest = hashlib.sha256(f"{table.digest} {json.dumps(settings, sort_keys=True)}".encode()).hexdigest()
         dataset = _datasets[key] = Dataset(table, settings, rows, digest)
-    _recent.append(dataset)
     return dataset
 
 
 def read_table(option: Option) -> Table:
     """The table of a data set; options that differ in split or scaling alone share it."""
-    key = _key(option, {key: value for key, value in option.numbers.items() if key not in _SETTINGS})
+    key = _table_key(option)
     table = _tables.get(key)
     if table is None:
         table = _tables[key] = SOURCES[option.name].read(option.numbers)
-    _recent.append(table)
+    _recent.pop(id(table), None)
+    _recent[id(table)] = table
+    while len(_recent) > 1 and sum(one.inputs.nbytes + one.targets.nbytes for one in _recent.values()) > RECENT_BYTES:
+        del _recent[next(iter(_recent))]
     return table
 
 
@@ -130,6 +131,10 @@ _SETTINGS = (*splits.KEYS, *scaling.KEYS)
 
 def _key(option: Option, numbers: Mapping[str, Any]) -> tuple[str, ...]:
     return option.name, json.dumps(dict(numbers), sort_keys=True), stamp(option.numbers.get("path"))
+
+
+def _table_key(option: Option) -> tuple[str, ...]:
+    return _key(option, {key: value for key, value in option.numbers.items() if key not in _SETTINGS})
 
 
 def forget() -> None:
@@ -148,9 +153,11 @@ def with_task(option: Option) -> tuple[Option, str]:
     """
     task = SOURCES[option.name].task(option.numbers)
     if task is None:
-        task = read_table(option).task
+        table = read_table(option)
+        task = table.task
         own = next(name for name, meant in TASKS.items() if meant == task)
         option = Option(option.name, {**option.numbers, "task": own})
+        _tables[_table_key(option)] = table  # is what would be read for it
     return option, task
 
 

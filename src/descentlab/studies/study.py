@@ -18,7 +18,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,17 +27,18 @@ from descentlab import interrupts
 from descentlab.analysis import verdicts
 from descentlab.analysis.verdicts import Claim, Values
 from descentlab.config import composing
-from descentlab.config import resolving as configuration
+from descentlab.config.cells import Cell
+from descentlab.config.cells import cells as made
 from descentlab.config.configuration import Config
 from descentlab.data.table import MissingData
 from descentlab.nn.trainer import train_recipe
-from descentlab.values import InputError
+from descentlab.values import InputError, shown
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from descentlab.config.cells import Judge
     from descentlab.figures import Figure
-    from descentlab.sweeps.judges import Judge
     from descentlab.tracking import StoredRun, SummaryRun, Tracker, results
     from descentlab.values import Option
 
@@ -243,7 +243,7 @@ def _run(
 
     began = time.perf_counter()
     claims = declared_claims(name)
-    cells = {}
+    cells: dict[str, list[Cell]] = {}
     for key, part in parts.items():
         if quick and part.full_only:
             continue
@@ -255,27 +255,25 @@ def _run(
         arms = _tuned_arms(key) if part.tuned else part.arms
         few = part.few if quick and part.few else slice(None)
         given = [*(part.quick if quick else ()), *overrides]
-        cells[key] = composing.compose(given, key)[few] if arms is None else composing.compose(given, key, arms[few])
-    for key in list(cells):
+        configs = composing.compose(given, key)[few] if arms is None else composing.compose(given, key, arms[few])
         try:
-            for cell in cells[key]:
-                configuration.check(cell)
+            cells[key] = made(configs, part.judge)
         except MissingData as error:
-            if not parts[key].skip_without_data:
+            if not part.skip_without_data:
                 raise
             print(f"{key}: skipped, {error}", flush=True)
-            del cells[key]
     if not quick:
         _check_claims(claims, overrides)
-    first = next(chain.from_iterable(cells.values()), None) or composing.compose(overrides, sweep=False)[0]
-    with open_tracker(first.tracking) as tracker:
+    known = [cell.config for one in cells.values() for cell in one] or composing.compose(overrides, sweep=False)
+    store = known[0].tracking
+    with open_tracker(store) as tracker:
         sweeps.begin(cells, tracker, f"{name} --quick" if quick else name)
-        for key, configs in cells.items():
-            sweeps.run(configs, tracker, judge=parts[key].judge, part=key)
+        for key, own in cells.items():
+            sweeps.run(own, tracker, part=key)
         tracker.flush()
         words = " ".join(word for word in overrides if not word.startswith("tracking"))  # may hold a password
         settings = {"study": name, "form": "quick" if quick else "full", "overrides": words}
-        before = _cut_short(tracker, settings) if first.tracking.name != "none" else None
+        before = _cut_short(tracker, settings) if store.name != "none" else None
         with tracker.summary(name, settings) as summary:
             sweeps_of = {key: part_id(tracker.sweep, key) for key in cells}
             report(Study(tracker, summary, sweeps_of, claims, quick, cut_short=before))
@@ -309,7 +307,7 @@ def declared_claims(name: str) -> list[Claim]:
     try:
         return verdicts.declared(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise InputError(f"experiments/claims/{name}.yaml: {configuration.shown(error, 300)}") from error
+        raise InputError(f"experiments/claims/{name}.yaml: {shown(error, 300)}") from error
 
 
 def _check_claims(claims: Sequence[Claim], overrides: Sequence[str]) -> None:
@@ -355,21 +353,21 @@ def choose_rate(config: Config, rates: Sequence[float] = RATES) -> "pd.DataFrame
     """
     import pandas as pd
 
-    dataset = configuration.check(config)
-    if "validation" not in dataset.rows:
+    (cell,) = made([config])
+    if "validation" not in cell.dataset.rows:
         raise InputError(f"data={config.data.name}: has no validation split to choose a learning rate on")
     tried: dict[float, float] = {}
     wanted = sorted(rates)
     while wanted:
         recipe = dataclasses.replace(
-            configuration.recipe(config, dataset),
+            cell.recipe,
             learning_rate=tuple(wanted),
             seed=TUNING_SEED,
             restarts=TUNING_RESTARTS,
             log_every=max(1, config.epochs),
             diagnostics="none",
         )
-        splits = {name: dataset.splits[name] for name in ("train", "validation")}
+        splits = {name: cell.dataset.splits[name] for name in ("train", "validation")}
         final = train_recipe(recipe, splits, workers="auto").curves["validation/loss"][-1]
         means = np.nan_to_num(final, nan=np.inf).reshape(len(wanted), TUNING_RESTARTS).mean(axis=1)
         tried |= dict(zip(wanted, means.tolist(), strict=True))

@@ -5,30 +5,26 @@ A judge is a function (cell, dataset, training) -> table with a text column `out
 and tags. A restart that diverged or exploded is not judged.
 """
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from descentlab.config import resolving as configuration
 from descentlab.config.configuration import Config
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from descentlab.config.cells import Cell
     from descentlab.data.loading import Dataset
     from descentlab.nn.recipe import Training
-
-    Judge = Callable[[Config, Dataset, Training], pd.DataFrame]
 
 OWN = ("seed", "diverged_epoch", "rank")  # columns of a cell's restarts that a judge cannot give
 
 
-def judged(judge: "Judge", cell: Config, training: "Training") -> "pd.DataFrame":
-    """Ask a judge.
+def judged(cell: "Cell", training: "Training") -> "pd.DataFrame":
+    """Ask a cell's judge.
 
     Args:
-        judge: as above.
         cell: what was trained.
         training: how it ended.
 
@@ -38,7 +34,9 @@ def judged(judge: "Judge", cell: Config, training: "Training") -> "pd.DataFrame"
     Raises:
         ValueError: for a table that is no judgement.
     """
-    table = judge(cell, configuration.check(cell), training).reset_index(drop=True)
+    judge = cell.judge
+    assert judge is not None
+    table = judge(cell.config, cell.dataset, training).reset_index(drop=True)
     ended = training.outcome
     lost = ended != "finite"
     name = getattr(judge, "__name__", str(judge))

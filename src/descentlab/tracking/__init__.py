@@ -15,7 +15,7 @@ from descentlab.interrupts import Terminated
 from descentlab.tracking import upkeep
 from descentlab.tracking.cell_run import CellRun, Claim, FinishedRun, SummaryRun
 from descentlab.tracking.locations import store_uri
-from descentlab.tracking.plans import Planned, part_id
+from descentlab.tracking.plans import part_id
 from descentlab.tracking.reading import find, get
 from descentlab.tracking.replaying import Replay, replay
 from descentlab.tracking.retrying import StoreLost
@@ -30,7 +30,6 @@ __all__ = [
     "Claim",
     "FinishedRun",
     "NoStore",
-    "Planned",
     "Replay",
     "StoreLost",
     "StoredRun",

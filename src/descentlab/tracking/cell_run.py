@@ -78,12 +78,12 @@ class CellRun:
 
 
 class FinishedRun(CellRun):
-    """A run that stands already."""
+    """A run that is in the store already."""
 
-    def __init__(self, stored: StoredRun) -> None:
-        """See a stored run as one that was kept just now."""
-        super().__init__(stored.name)
-        self.run_id, self.finished = stored.run_id, True
+    def __init__(self, name: str, run_id: str | None) -> None:
+        """Present a stored run as one that was stored just now."""
+        super().__init__(name)
+        self.run_id, self.finished = run_id, True
 
 
 @dataclass(frozen=True)

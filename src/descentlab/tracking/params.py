@@ -7,8 +7,6 @@ from typing import Any
 from descentlab.config.configuration import Config
 from descentlab.config.options import schemas
 
-DIGEST_LENGTH = 16  # of the data's hash, of which MLflow takes 36 characters and shows them all
-
 
 def plain(value: Any) -> str:
     """A setting as the text of a param: lists as 64-32, numbers so that they can be read back."""

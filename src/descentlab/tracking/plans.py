@@ -6,32 +6,18 @@ whichever sweep trained it, with the cell's place and name in this one.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from descentlab.config.configuration import Config, flattened
-from descentlab.tracking.params import DIGEST_LENGTH, recorded
+from descentlab.config.cells import Cell
+from descentlab.config.configuration import flattened
+from descentlab.tracking.params import recorded
 from descentlab.values import shown
 
 MOST_NAMED = 6  # values of a key that a difference lists
 
 
-@dataclass(frozen=True)
-class Planned:
-    """A cell that a sweep wants: its configuration, the digest of its data, and who judges its restarts, if anyone."""
-
-    config: Config
-    digest: str
-    judge: str = ""
-
-    @property
-    def key(self) -> str:
-        """What one finished run stands for: all that alters results, the data's values included."""
-        return f"{self.config.hash}-{self.digest[:DIGEST_LENGTH]}"
-
-
-Parts = Mapping[str, Sequence[Planned]]  # "" is the only part of a command's sweep
+Parts = Mapping[str, Sequence[Cell]]  # "" is the only part of a command's sweep
 
 
 def member_tag(sweep: str) -> str:
@@ -60,7 +46,7 @@ def written(label: str, parts: Parts) -> str:
     cells = [
         {
             "part": part,
-            "name": cell.config.name,
+            "name": cell.name,
             "key": cell.key,
             "config_hash": cell.config.hash,
             "cell_hash": cell.config.cell_hash,
@@ -86,7 +72,7 @@ def _by_part(text: str) -> dict[str, list[dict[str, Any]]]:
     parts: dict[str, list[dict[str, Any]]] = {}
     for cell in json.loads(text)["cells"]:
         values = {key: shown(value) for key, value in flattened(cell["config"]).items() if key != "data.path"}
-        values["the data's values"] = cell["key"].rpartition("-")[2]
+        values["the data's values"] = cell["key"].split("-")[1]
         parts.setdefault(cell["part"], []).append(values)
     return parts
 

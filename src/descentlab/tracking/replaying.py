@@ -58,8 +58,8 @@ def replay(run_id: str, option: Option, on_record: "Callable[[Record], None] | N
     Raises:
         InputError: if there is no such run, or if it kept no results.
     """
-    from descentlab.config import resolving as configs
-    from descentlab.data import loading as data
+    from descentlab.config.cells import cells
+    from descentlab.config.resolving import resolve
     from descentlab.nn import trainer
 
     run = get(option, run_id)
@@ -72,9 +72,8 @@ def replay(run_id: str, option: Option, on_record: "Callable[[Record], None] | N
     if level == "restart":
         raw |= {"seed": run.seed, "restarts": 1}
         curves = curves[curves["seed"] == raw["seed"]]
-    config = configs.resolve(raw)
-    dataset = data.load(config.data)
-    training = trainer.train_recipe(configs.recipe(config, dataset), dataset.splits, config.workers, on_record)  # type: ignore[arg-type]
+    (anew,) = cells([resolve(raw)])
+    training = trainer.train_recipe(anew.recipe, anew.dataset.splits, anew.config.workers, on_record)  # type: ignore[arg-type]
     then = {name: curves[name].to_numpy() for name in curves.columns if "/" in name}
     again = curve_table(training)
     now = {name: again[name].to_numpy() for name in again.columns if "/" in name}
@@ -87,7 +86,7 @@ def replay(run_id: str, option: Option, on_record: "Callable[[Record], None] | N
     worst = max(differences, key=lambda name: differences[name])
     recorded, current = (
         {**cell.tags, "data": cell.digest},
-        {**environment(), "data": dataset.digest[: len(cell.digest)]},
+        {**environment(), "data": anew.digest},
     )
     watched = ("python", "numpy", "descentlab", "blas", "cpu_features", "data")
     return Replay(

@@ -71,7 +71,8 @@ class StoredRun:
     outcome = _Named("tags", "outcome", str)  # how a restart, or all restarts of a cell, ended; else mixed
     diverged = _Named("tags", "diverged", int)  # how many restarts of a cell
     exploded = _Named("tags", "exploded", int)
-    judge = _Named("tags", "judge", str)  # of the restarts
+    judge = _Named("tags", "judge", str)  # of the restarts, as `Cell.judged_by`
+    trainer = _Named("tags", "trainer", str)  # as `Cell.trained_by`
     config_hash = _Named("tags", "config_hash", str)
     cell_hash = _Named("tags", "cell_hash", str)  # of the configuration without seed and restarts
     commit = _Named("tags", "git_commit", str)  # of the code
@@ -100,8 +101,17 @@ class StoredRun:
 
     @property
     def key(self) -> str:
-        """What a cell was trained for, as `Planned.key`."""
-        return f"{self.config_hash}-{self.tags.get('data_digest', self.digest)}"
+        """What a cell was trained for, as `Cell.key`."""
+        return self._with_data(self.config_hash)
+
+    @property
+    def family(self) -> str:
+        """The key without seed and restarts, as `Cell.family`."""
+        return self._with_data(self.cell_hash)
+
+    def _with_data(self, settings: str) -> str:
+        parts = [settings, self.tags.get("data_digest", self.digest), self.trainer]
+        return "-".join(parts if self.trainer else parts[:2])
 
     @property
     def lost(self) -> int:

@@ -13,15 +13,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from descentlab.config.configuration import Config
+from descentlab.config.cells import Cell
 from descentlab.interrupts import terminable
 from descentlab.tracking import checksums, closing, environment, ownership, params, plans, tables, trained_cell
 from descentlab.tracking.cell_run import CellRun, Claim, SummaryRun, TrackedCell
 from descentlab.tracking.locations import store_errors
-from descentlab.tracking.params import DIGEST_LENGTH
-from descentlab.tracking.plans import Parts, Planned, member, member_tag
+from descentlab.tracking.plans import Parts, member, member_tag
 from descentlab.tracking.reading import quoted, search
 from descentlab.tracking.retrying import RetryingClient
 from descentlab.tracking.store import EXPERIMENT, Store, open_store
@@ -30,10 +29,6 @@ from descentlab.tracking.trained_cell import NewCell
 from descentlab.tracking.write_queue import WriteQueue
 from descentlab.values import InputError, Option
 from descentlab.values import without_password as shown
-
-if TYPE_CHECKING:
-    from descentlab.data.loading import Dataset
-
 
 FEW_KEYS = 50  # that are looked up one by one; for more, all finished cells are read at once
 CHECKPOINTS = "mlcheckpoints"  # beside the store: what must outlive a crash until its run is written
@@ -61,9 +56,9 @@ class Tracker:
         """Write what is left; a run still open when an error ended the work is marked with it."""
         self.close(error)
 
-    def cell(self, config: Config, dataset: "Dataset | None" = None, tags: Mapping[str, str] | None = None) -> CellRun:
-        """Open a run for one configuration, whatever there is already."""
-        return CellRun(config.name)
+    def cell(self, cell: Cell, tags: Mapping[str, str] | None = None) -> CellRun:
+        """Open a run for one cell, whatever there is already."""
+        return CellRun(cell.name)
 
     def begin(self, parts: Parts, label: str = "", fresh: bool = False) -> str:
         """Take up the sweep that is defined so, or found one; `sweep` is its id then.
@@ -78,31 +73,28 @@ class Tracker:
         """
         return ""
 
-    def standing(self, cells: Sequence[Planned]) -> dict[str, StoredRun]:
+    def standing(self, cells: Sequence[Cell]) -> dict[str, StoredRun]:
         """The finished runs that stand for some keys already: key -> run."""
         return {}
 
     def add_to_sweep(self, run: StoredRun, sweep: str, place: int, name: str) -> None:
         """Make a finished run a member of a sweep, with its place and name there."""
 
-    def claim(
-        self, cell: Planned, dataset: "Dataset | None", sweep: str = "", place: int = 0, fresh: bool = False
-    ) -> Claim:
+    def claim(self, cell: Cell, sweep: str = "", place: int = 0, fresh: bool = False) -> Claim:
         """Be the one process that trains a cell, unless it is done or another is at it.
 
         Args:
             cell: what is to be trained.
-            dataset: its data.
             sweep: the sweep (or part of one) that it is trained for.
             place: in that sweep.
             fresh: only runs of this very sweep count as done.
         """
-        return Claim(run=self.cell(cell.config, dataset))
+        return Claim(run=self.cell(cell))
 
-    def expect(self, cells: Sequence[Config]) -> None:
+    def expect(self, cells: Sequence[Cell]) -> None:
         """Be ready to keep these cells soon."""
 
-    def give_up_lost(self, cells: Sequence[Planned]) -> None:
+    def give_up_lost(self, cells: Sequence[Cell]) -> None:
         """Mark the runs of some cells whose processes are gone, before anyone wants to train them again."""
 
     @contextlib.contextmanager
@@ -170,16 +162,14 @@ class _StoreTracker(Tracker):
             **{key: str(value) for key, value in (more or {}).items()},
         }
 
-    def cell(self, config: Config, dataset: "Dataset | None" = None, tags: Mapping[str, str] | None = None) -> CellRun:
-        """Open a run for one configuration, whatever there is already."""
-        planned = Planned(config, dataset.digest if dataset else "")
+    def cell(self, cell: Cell, tags: Mapping[str, str] | None = None) -> CellRun:
+        """Open a run for one cell, whatever there is already."""
         with store_errors(self.store.uri):
-            return self._opened(planned, dataset, (tags or {}).get("sweep", self.sweep), next(self._places), tags)
+            return self._opened(cell, (tags or {}).get("sweep", self.sweep), next(self._places), tags)
 
     def _opened(
         self,
-        cell: Planned,
-        dataset: "Dataset | None",
+        cell: Cell,
         sweep: str,
         place: int,
         more: Mapping[str, str] | None = None,
@@ -190,16 +180,15 @@ class _StoreTracker(Tracker):
             | ownership.owner()
             | {"sweep": sweep, member_tag(sweep): member(place, config.name)}
         )
-        tags |= {"config_hash": config.hash, "cell_hash": config.cell_hash, "data_digest": cell.digest[:DIGEST_LENGTH]}
-        tags |= {"judge": cell.judge} if cell.judge else {}
+        tags |= {"config_hash": config.hash, "cell_hash": config.cell_hash, "data_digest": cell.digest}
+        tags |= {key: value for key, value in (("judge", cell.judged_by), ("trainer", cell.trained_by)) if value}
         checkpoints = self.store.folder / CHECKPOINTS / str(self.store.experiment_id) / cell.key
         run = TrackedCell(self.queue, config, tags, checkpoints, self.checkpoint_seconds, self.children)
         self._open[str(run.run_id)] = run
         if self._heartbeat is None:
             self._heartbeat = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
             self._heartbeat.start()
-        inputs = [trained_cell.dataset_input(dataset)] if dataset else []
-        opening = NewCell(str(run.run_id), config, inputs)
+        opening = NewCell(str(run.run_id), config, [trained_cell.dataset_input(cell.dataset)])
         run.submit(functools.partial(self.queue.writer.open, opening))
         return run
 
@@ -244,13 +233,13 @@ class _StoreTracker(Tracker):
                 return f"differs from {label} as swept before ({before[0].sweep}): {differs}"
         return ""
 
-    def standing(self, cells: Sequence[Planned]) -> dict[str, StoredRun]:
+    def standing(self, cells: Sequence[Cell]) -> dict[str, StoredRun]:
         """The finished runs that stand for some keys already: key -> run."""
         tests = ["tags.level = 'cell'", "attributes.status = 'FINISHED'"]
         hashes = {cell.config.hash for cell in cells}
         one_by_one = [[f"tags.config_hash = '{one}'"] for one in hashes] if len(hashes) <= FEW_KEYS else [[]]
         found = [run for more in one_by_one for run in search(self.store, [*tests, *more])]
-        judges = {cell.key: cell.judge for cell in cells}
+        judges = {cell.key: cell.judged_by for cell in cells}
         return {run.key: run for run in found if judges.get(run.key) == run.judge}
 
     def add_to_sweep(self, run: StoredRun, sweep: str, place: int, name: str) -> None:
@@ -260,19 +249,17 @@ class _StoreTracker(Tracker):
             with store_errors(self.store.uri):
                 self.client.set_tag(run.run_id, tag, value)
 
-    def claim(
-        self, cell: Planned, dataset: "Dataset | None", sweep: str = "", place: int = 0, fresh: bool = False
-    ) -> Claim:
+    def claim(self, cell: Cell, sweep: str = "", place: int = 0, fresh: bool = False) -> Claim:
         """Be the one process that trains a cell, unless it is done or another is at it."""
-        sweep, digest = sweep or self.sweep, cell.digest[:DIGEST_LENGTH]
+        sweep = sweep or self.sweep
         while True:
             with store_errors(self.store.uri), self.store.exclusive():
                 runs = search(self.store, ["tags.level = 'cell'", f"tags.cell_hash = '{cell.config.cell_hash}'"])
-                runs = [run for run in runs if run.key.endswith(f"-{digest}")]
+                runs = [run for run in runs if run.family == cell.family]
                 if fresh:
                     runs = [run for run in runs if member_tag(sweep) in run.tags]
                 finished = [run for run in runs if run.status == "FINISHED"]
-                same = [run for run in runs if run.key == cell.key and run.judge == cell.judge]
+                same = [run for run in runs if run.key == cell.key and run.judge == cell.judged_by]
                 stands = [run for run in same if run.status == "FINISHED"]
                 if stands:
                     members = [run for run in stands if member_tag(sweep) in run.tags]
@@ -289,18 +276,20 @@ class _StoreTracker(Tracker):
                         if not reason:
                             return Claim(holder=run.owner)
                         closing.give_up(self.store, run.run_id, "KILLED", reason)
-                    finished.sort(key=lambda run: run.judge != cell.judge)  # whose restarts are ours
-                    return Claim(run=self._opened(cell, dataset, sweep, place), parents=finished)
+                    finished.sort(key=lambda run: run.judge != cell.judged_by)  # whose restarts are ours
+                    return Claim(run=self._opened(cell, sweep, place), parents=finished)
             self.queue.drain()  # a run of our own that is still being written
             for run in ours:
                 if self._open[run.run_id].ended:
                     del self._open[run.run_id]
 
-    def expect(self, cells: Sequence[Config]) -> None:
+    def expect(self, cells: Sequence[Cell]) -> None:
         """Be ready to keep these cells soon."""
-        self.queue.writer.expect(len(cells), sum(tables.own_runs(cell.restarts, self.children) for cell in cells))
+        self.queue.writer.expect(
+            len(cells), sum(tables.own_runs(cell.config.restarts, self.children) for cell in cells)
+        )
 
-    def give_up_lost(self, cells: Sequence[Planned]) -> None:
+    def give_up_lost(self, cells: Sequence[Cell]) -> None:
         """Mark the runs of some cells whose processes are gone, before anyone wants to train them again."""
         keys = {cell.key for cell in cells}
         if not keys:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy import ndarray
 
+from descentlab.config.cells import DIGEST_LENGTH
 from descentlab.config.configuration import Config
 from descentlab.tracking import checksums, closing, params, tables, trainings
-from descentlab.tracking.params import DIGEST_LENGTH
 from descentlab.tracking.store import Store
 
 if TYPE_CHECKING:
