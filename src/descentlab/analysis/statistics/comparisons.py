@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import bdtr, bdtrc, stdtr
+from scipy.special import stdtr
 
 from descentlab.analysis.statistics.intervals import mean_intervals, wilson
 from descentlab.analysis.statistics.samples import Better, Interval, finite_sample, sign
@@ -123,10 +123,13 @@ def rate_tails(successes: int, n: int, rate: float = 0.5) -> tuple[float, float]
         n: trials, at least 1.
         rate: strictly between 0 and 1.
     """
+    from scipy.stats import binomtest
+
     if not 0 <= successes <= n or n < 1 or not 0 < rate < 1:
         raise ValueError(f"successes={successes}, n={n}, rate={rate}: must be 0 <= successes <= n and 0 < rate < 1")
-    above = float(bdtrc(successes - 1, n, rate)) if successes else 1.0
-    return above, float(bdtr(successes, n, rate))
+    tails = (binomtest(successes, n, rate, alternative).pvalue for alternative in ("greater", "less"))
+    above, below = (min(1.0, float(p)) for p in tails)
+    return above, below
 
 
 def fisher_tails(successes: tuple[int, int], trials: tuple[int, int]) -> tuple[float, float]:
@@ -136,17 +139,16 @@ def fisher_tails(successes: tuple[int, int], trials: tuple[int, int]) -> tuple[f
         successes: of the first group and of the second.
         trials: likewise, at least one each.
     """
+    from scipy.stats import fisher_exact
+
     (a, b), (n_a, n_b) = successes, trials
     if not (0 <= a <= n_a and 0 <= b <= n_b and n_a > 0 and n_b > 0):
         raise ValueError(
             f"successes={successes}, trials={trials}: must be 0 <= successes <= trials, and trials above 0"
         )
-    total, both = a + b, math.comb(n_a + n_b, a + b)
-    ways = {k: math.comb(n_a, k) * math.comb(n_b, total - k) for k in range(max(0, total - n_b), min(n_a, total) + 1)}
-    return (
-        sum(count for k, count in ways.items() if k >= a) / both,
-        sum(count for k, count in ways.items() if k <= a) / both,
-    )
+    table = [[a, n_a - a], [b, n_b - b]]
+    more, less = (min(1.0, float(fisher_exact(table, alternative).pvalue)) for alternative in ("greater", "less"))
+    return more, less
 
 
 def rate_difference(successes: tuple[int, int], trials: tuple[int, int], confidence: float = 0.95) -> Interval:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy import ndarray
 from numpy.typing import ArrayLike
-from scipy.special import bdtr, ndtri, stdtrit
+from scipy.special import ndtri, stdtrit
 
 from descentlab.analysis.statistics.samples import Interval, finite_sample, scaled, upper_tail
 
@@ -155,12 +155,13 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
         n: trials, at least 1.
         confidence: wanted coverage, between 0 and 1.
     """
+    from scipy.stats import binomtest  # takes most of a second, which a plain run can do without
+
     if not 0 <= successes <= n or n < 1:
         raise ValueError(f"successes={successes}, n={n}: must be 0 <= successes <= n and n at least 1")
-    rate, z2 = successes / n, float(ndtri(upper_tail(confidence))) ** 2
-    centre = (rate + z2 / (2 * n)) / (1 + z2 / n)
-    half = math.sqrt(z2 * rate * (1 - rate) / n + z2 * z2 / (4 * n * n)) / (1 + z2 / n)
-    return Interval(rate, max(0.0, min(rate, centre - half)), min(1.0, max(rate, centre + half)), n)
+    upper_tail(confidence)
+    rate, limits = successes / n, binomtest(successes, n).proportion_ci(confidence, "wilson")
+    return Interval(rate, max(0.0, min(rate, float(limits.low))), min(1.0, max(rate, float(limits.high))), n)
 
 
 def quantile_interval(values: ArrayLike, share: float = 0.5, confidence: float = 0.95) -> Interval:
@@ -176,17 +177,21 @@ def quantile_interval(values: ArrayLike, share: float = 0.5, confidence: float =
     Returns:
         The interval; a limit that n values cannot give is infinite.
     """
+    from scipy.stats import quantile_test
+
     sample = np.sort(np.asarray(values, dtype=float))
     if sample.ndim != 1 or not sample.size or np.isnan(sample).any() or not 0 < share < 1:
         raise ValueError(f"values of shape {sample.shape}, share={share}: must be a list without NaN and within (0, 1)")
-    n, tail = sample.size, 1 - upper_tail(confidence)
-    at_most = bdtr(np.arange(n), n, share)  # of k = 0 .. n - 1 values below the quantile
-    below, above = int((at_most <= tail).sum()), int((at_most < 1 - tail).sum()) + 1
-    low = float(sample[below - 1]) if below else -math.inf
-    high = float(sample[above - 1]) if above <= n else math.inf
-    place = round(n * share, 9)
-    left, right = float(sample[math.ceil(place) - 1]), float(sample[min(math.floor(place), n - 1)])
-    return Interval(left if left == right else (left + right) / 2, low, high, n)
+    upper_tail(confidence)
+    low, high = quantile_test(sample, p=share).confidence_interval(confidence)  # NaN where n does not suffice
+    place = round(sample.size * share, 9)
+    left, right = float(sample[math.ceil(place) - 1]), float(sample[min(math.floor(place), sample.size - 1)])
+    return Interval(
+        left if left == right else (left + right) / 2,
+        -math.inf if math.isnan(low) else float(low),
+        math.inf if math.isnan(high) else float(high),
+        sample.size,
+    )
 
 
 def correlation_interval(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -> Interval:
