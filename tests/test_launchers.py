@@ -47,7 +47,7 @@ def free_port():
 
 @pytest.fixture(scope="module", autouse=True)
 def _a_token_of_the_tests_own():
-    """Ray's clusters listen on every interface: they ask for a token, here one that nobody's home keeps."""
+    """Ray's clusters ask for a token: here one that nobody's home keeps."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "token")
         patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -161,6 +161,30 @@ def test_a_cluster_that_is_not_there_is_named_in_one_line():
         launchers.opened(resolved({"name": "cluster", "address": "127.0.0.1:1x"})),
     ):
         pass
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs /proc")
+def test_a_cluster_of_the_sweeps_own_listens_on_loopback_only():
+    needs("ray")
+    code = """if True:
+        from pathlib import Path
+        from descentlab.sweeps import launchers
+        from descentlab.values import Option
+        numbers = {"address": "local", "cores": 1, "workers": 1}
+        def listening():
+            text = Path("/proc/net/tcp").read_text() + Path("/proc/net/tcp6").read_text()
+            lines = [line.split() for line in text.splitlines()]
+            return {(line[1], line[9]) for line in lines if line[3] == "0A"}
+        before = listening()
+        with launchers.opened(Option("cluster", numbers)) as workers:
+            assert dict(workers.results([int])) == {0: 0}
+            print(*(address for address, _ in listening() - before))
+    """
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    addresses = {address.partition(":")[0] for address in answer.stdout.split()}
+    assert addresses, answer.stderr
+    assert addresses <= {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
 
 
 # --- workers ---------------------------------------------------------------------------------------------------------

@@ -222,13 +222,14 @@ def _cluster(numbers: Mapping[str, Any]) -> Iterator[_Pool]:
     """Tasks of a Ray cluster: of one that is there, or one of this machine that ends with us."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the new way, of which Ray warns otherwise
-    import ray
-
     address, cores, workers = numbers["address"], numbers["cores"], numbers["workers"]
     more: dict[str, Any] = {}
     if address == "local":
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # else it listens on every interface
         here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         more = {"include_dashboard": False, "num_cpus": here if workers == "auto" else workers * cores}
+    import ray
+
     with _own_signals():
         try:
             ray.init(address, log_to_driver=False, logging_level=logging.CRITICAL, **more)
