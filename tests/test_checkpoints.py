@@ -70,11 +70,11 @@ def test_snapshots_fall_between_logged_epochs_that_are_far_apart():
 
 
 def test_a_training_that_is_over_soon_makes_no_snapshot_and_is_hardly_cut(monkeypatch):
-    from descentlab.nn.trainer import _Course
+    from descentlab.nn.trainer import _Epochs
 
     spans = []
-    advance = _Course.advance
-    monkeypatch.setattr(_Course, "advance", lambda self, *a: spans.append(a[1:3]) or advance(self, *a))
+    advance = _Epochs.advance
+    monkeypatch.setattr(_Epochs, "advance", lambda self, *a: spans.append(a[1:3]) or advance(self, *a))
     drained(iterate(recipe(epochs=50, log_every=50), splits(), save=lambda snapshot: pytest.fail("not due")))
     assert spans == [(0, 0), (1, 1), (2, 50)]
 

@@ -18,10 +18,11 @@ from descentlab.nn.diagnostics import measure
 from descentlab.nn.initializers import INITIALIZERS, ORDER_STREAM, Initializer, stream
 from descentlab.nn.losses import LOSSES
 from descentlab.nn.memory import BLOCK_SAMPLES, Workspace, chunks
+from descentlab.nn.network import gradient as textbook_gradient
 from descentlab.nn.parameters import Parameters, input_table, target_table
 from descentlab.nn.program import gradient
-from descentlab.nn.recipe import Recipe, outcomes
-from descentlab.nn.trainer import _Run, iterate, train_recipe
+from descentlab.nn.recipe import Recipe, Record, Training, outcomes
+from descentlab.nn.trainer import iterate, train_recipe
 from descentlab.nn.updates import UPDATES
 
 every_descent = pytest.mark.parametrize("descent", DESCENTS)
@@ -189,8 +190,7 @@ def test_chunks_cut_the_whole_stack_without_gap_or_overlap():
 
 def plain_training(recipe, x, y, seed):
     """The final parameters (P,) of one restart by the definition of each step, and no buffers kept between steps."""
-    run = _Run(dataclasses.replace(recipe, seed=seed, restarts=1), {"train": (x, y)})
-    theta, network = run.initial, recipe.network
+    theta, network = dataclasses.replace(recipe, seed=seed, restarts=1).draw(), recipe.network
     mask = theta.weight_mask
     generator = stream(seed, ORDER_STREAM)
     velocity = first = second = np.zeros_like(theta.flat)
@@ -293,7 +293,7 @@ def test_weight_decay_leaves_biases_alone(update):
         epochs=5,
         restarts=1,
     )
-    start = _Run(stacked, {"train": (np.zeros((4, 2)), np.zeros((4, 1)))}).initial.b[0].item()
+    start = stacked.draw().b[0].item()
     training = train_recipe(stacked, {"train": (np.zeros((4, 2)), np.full((4, 1), start))})
     assert (np.abs(training.final.W[0]) < 1).all()
     assert training.final.b[0].item() == start
@@ -650,3 +650,46 @@ def test_every_epoch_of_every_restart_is_told(workers):
     for _ in iterate(spread, splits, workers, told.append):
         pass
     assert sum(told) == 7 * 5
+
+
+def textbook_trainer(recipe, splits, workers, on_epoch):
+    """A trainer of one's own: the textbook's network, one restart at a time, plain gradient descent."""
+    initial, (x, y) = recipe.draw(), splits["train"]
+    final, steps = initial.copy(), recipe.descent.steps(len(x))
+    orders = [stream(int(seed), ORDER_STREAM) for seed in recipe.stacked_axis()[0]]
+    records = []
+    for epoch in range(recipe.epochs + 1):
+        for row, rate in enumerate(recipe.stacked_axis()[1] if epoch else ()):
+            one = final[row : row + 1]
+            order = recipe.descent.order(orders[row], len(x)) if recipe.descent.shuffled else np.arange(len(x))
+            for start, stop in steps:
+                rows = order[start:stop]
+                dW, db = textbook_gradient(recipe.network, one.W, one.b, x[rows], y[rows])
+                for layer in range(len(dW)):
+                    one.W[layer][...] -= rate * dW[layer]
+                    one.b[layer][...] -= rate * db[layer]
+        if epoch in recipe.logged_epochs():
+            records.append(Record(epoch, epoch * len(steps), recipe.measure(final, splits)))
+            yield records[-1]
+    return Training.of(recipe, records, initial, final)
+
+
+@every_descent
+def test_a_trainer_of_ones_own_takes_the_place_of_this_one(descent):
+    settings = recipe(descent=descent, restarts=2, learning_rate=(0.1, 0.3), diagnostics="full")
+    mine, theirs = train_recipe(settings, splits(), trainer=textbook_trainer), train_recipe(settings, splits())
+    np.testing.assert_allclose(mine.final.flat, theirs.final.flat, rtol=1e-9, atol=1e-12)
+    assert set(theirs.curves) - set(mine.curves) == {"update_ratio/layer_1", "update_ratio/layer_2"}
+    for name, values in mine.curves.items():
+        np.testing.assert_allclose(values, theirs.curves[name], rtol=1e-6, err_msg=name)
+    assert (mine.steps == theirs.steps).all()
+    assert (mine.diverged_epoch == theirs.diverged_epoch).all()
+
+
+def test_a_training_made_of_records_finds_out_when_restarts_diverged():
+    settings = recipe(restarts=3, epochs=2)
+    losses = ([1.0, 1.0, np.nan], [1.0, np.inf, np.nan], [0.5, np.nan, np.nan])
+    records = [Record(epoch, epoch, {"train/loss": np.array(loss)}) for epoch, loss in enumerate(losses)]
+    training = Training.of(settings, records, settings.draw(), settings.draw())
+    assert training.diverged_epoch.tolist() == [-1, 1, 0]
+    assert training.outcome.tolist() == ["finite", "diverged", "diverged"]

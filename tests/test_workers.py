@@ -11,7 +11,7 @@ import pytest
 from shared import assert_same_trainings, cliff, drained, gone, recipe, splits, steep, with_snapshots
 from threadpoolctl import threadpool_info
 
-from descentlab.nn import memory, trainer, workers
+from descentlab.nn import memory, pool, workers
 from descentlab.nn.activations import Activation, leaky_relu
 from descentlab.nn.parameters import Parameters
 from descentlab.nn.trainer import iterate, train_recipe
@@ -22,7 +22,7 @@ from descentlab.nn.updates import UPDATES
 def processes(monkeypatch):
     """Every training is large enough for processes; the list of those that are started."""
     for work in ("PROCESS_WORK", "COLD_WORK", "WARM_WORK"):
-        monkeypatch.setattr(trainer, work, 1)
+        monkeypatch.setattr(pool, work, 1)
     monkeypatch.setattr(memory, "CHUNK_BYTES", 40_000)  # several chunks for each
     return spied(monkeypatch)
 
@@ -112,7 +112,7 @@ def test_threads_and_processes_go_on_from_each_others_snapshots(update, processe
     for start in by_one[::2]:
         assert_same_trainings(whole, drained(iterate(stacked, data, 2, start=start))[0])
     assert len(processes) == 2 * (1 + len(by_one[::2]))
-    monkeypatch.setattr(trainer, "PROCESS_WORK", 10**18)
+    monkeypatch.setattr(pool, "PROCESS_WORK", 10**18)
     for start in by_processes[1::2]:
         assert_same_trainings(whole, drained(iterate(stacked, data, 2, start=start))[0])
 
@@ -151,7 +151,7 @@ def test_a_small_training_and_a_lone_worker_start_no_process(monkeypatch):
     used = spied(monkeypatch)
     train_recipe(recipe(restarts=20), splits(), workers=2)
     for work in ("PROCESS_WORK", "COLD_WORK", "WARM_WORK"):
-        monkeypatch.setattr(trainer, work, 1)
+        monkeypatch.setattr(pool, work, 1)
     train_recipe(recipe(restarts=20), splits(), workers=1)
     train_recipe(recipe(restarts=1), splits(), workers=2)
     assert not used
@@ -284,8 +284,8 @@ PARENT = """
 import sys, numpy as np
 sys.path.insert(0, {tests!r})
 from shared import recipe
-from descentlab.nn import trainer, workers
-trainer.PROCESS_WORK = trainer.COLD_WORK = 1
+from descentlab.nn import pool, trainer, workers
+pool.PROCESS_WORK = pool.COLD_WORK = 1
 rng = np.random.default_rng(0)
 data = {{"train": (rng.normal(size=(40_000, 5)), np.eye(3)[rng.integers(0, 3, 40_000)])}}
 taken = workers._taken

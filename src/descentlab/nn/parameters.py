@@ -114,3 +114,8 @@ def input_table(inputs: ndarray, dtype: str) -> ndarray:
 def target_table(targets: ndarray, dtype: str) -> ndarray:
     """Targets (N, K) in the memory order of the output layer."""
     return np.asfortranarray(targets, dtype=dtype)
+
+
+def tables_of(splits: Mapping[str, tuple[ndarray, ndarray]], dtype: str) -> dict[str, tuple[ndarray, ndarray]]:
+    """Inputs (N, n_0) and targets (N, K) of every split as such tables."""
+    return {name: (input_table(x, dtype), target_table(y, dtype)) for name, (x, y) in splits.items()}

@@ -3,20 +3,21 @@
 Step 0 is before the first update. Restart r of seed s has the seed s + r, and the bits of the lone run of that seed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy import ndarray
 
 from descentlab.nn.activations import Activation
 from descentlab.nn.descent import Descent
-from descentlab.nn.diagnostics import LEVELS
-from descentlab.nn.initializers import Initializer
+from descentlab.nn.diagnostics import LEVELS, measure
+from descentlab.nn.initializers import Initializer, draw
 from descentlab.nn.losses import TASKS, Loss, check_pair
+from descentlab.nn.memory import Workspace
 from descentlab.nn.network import Network, predict
-from descentlab.nn.parameters import Parameters
+from descentlab.nn.parameters import Parameters, tables_of
 from descentlab.nn.updates import Update
 
 Splits = Mapping[str, tuple[ndarray, ndarray]]  # "train", "validation", "test" -> inputs (N, n_0), targets (N, K)
@@ -34,9 +35,9 @@ class Recipe:
         initializer, output_initializer: of the hidden layers and of the last one.
         descent, update: which samples a step sees, and how the gradient moves the weights.
         learning_rate: on the mean gradient; several rates join the seeds on the stacked axis, rate by rate.
+        epochs: passes over the training split.
         learning_rate_decay: factor per epoch.
         weight_decay: added to the weights' gradient as weight_decay W.
-        epochs: passes over the training split.
         seed, restarts: restart r has seed + r.
         dtype: "float64" or "float32".
         log_every: epochs between logged epochs; 0 and the last are always logged; "auto" logs up to 18 between, spread
@@ -54,9 +55,9 @@ class Recipe:
     descent: Descent
     update: Update
     learning_rate: float | tuple[float, ...]
+    epochs: int
     learning_rate_decay: float = 1.0
     weight_decay: float = 0.0
-    epochs: int = 20
     seed: int = 0
     restarts: int = 1
     dtype: str = "float64"
@@ -74,6 +75,27 @@ class Recipe:
         """The learning rates, one or several."""
         rate = self.learning_rate
         return tuple(rate) if isinstance(rate, Sequence) else (rate,)
+
+    def stacked_axis(self) -> tuple[ndarray, ndarray]:
+        """The seed and the learning rate of every restart on the stacked axis: (R,) each, rate by rate."""
+        seeds = np.tile(self.seed + np.arange(self.restarts, dtype=np.int64), len(self.rates))
+        return seeds, np.repeat(np.array(self.rates, dtype=np.float64), self.restarts)
+
+    def draw(self) -> Parameters:
+        """The initial parameters of all restarts; those of one seed are the same at every rate."""
+        rules = [self.initializer] * (len(self.layers) - 2) + [self.output_initializer]
+        parameters = Parameters.empty(self.layers, self.restarts * len(self.rates), self.dtype)
+        for row in range(self.restarts):
+            drawn = draw(rules, self.layers, self.seed + row)
+            for theta, (weights, biases) in zip(parameters.theta, drawn, strict=True):
+                theta[row :: self.restarts, :, :-1] = weights
+                theta[row :: self.restarts, :, -1] = biases
+        return parameters
+
+    def measure(self, parameters: Parameters, splits: Splits) -> dict[str, ndarray]:
+        """The metrics of a Record, name -> (R,), at these parameters; without update_ratio, which needs a step."""
+        network, tables = self.network, tables_of(splits, self.dtype)
+        return measure(network, parameters, tables, self.task, self.diagnostics, Workspace(network, self.dtype))
 
     def logged_epochs(self) -> list[int]:
         """The epochs after which everything is measured, 0 and the last among them."""
@@ -120,6 +142,25 @@ class Training:
     final: Parameters
     seconds: float
 
+    @classmethod
+    def of(
+        cls,
+        recipe: Recipe,
+        records: Sequence[Record],
+        initial: Parameters,
+        final: Parameters,
+        diverged_epoch: ndarray | None = None,
+        seconds: float = 0.0,
+    ) -> "Training":
+        """The training that records belong to; None for diverged_epoch finds it in their losses."""
+        curves = {name: np.stack([record.metrics[name] for record in records]) for name in records[0].metrics}
+        epochs = np.array([record.epoch for record in records])
+        if diverged_epoch is None:
+            lost = ~np.isfinite(curves["train/loss"])
+            diverged_epoch = np.where(lost.any(axis=0), epochs[lost.argmax(axis=0)], -1)
+        steps = np.array([record.step for record in records])
+        return cls(recipe, *recipe.stacked_axis(), epochs, steps, curves, diverged_epoch, initial, final, seconds)
+
     @property
     def outcome(self) -> ndarray:
         """How each restart ended: (R,) of "finite", "diverged" and "exploded"."""
@@ -133,6 +174,29 @@ class Training:
     def predict(self, inputs: ndarray) -> ndarray:
         """The trained networks' answers to inputs (N, n_0): (R, N, K)."""
         return predict(self.recipe.network, self.final, inputs)
+
+
+class Trainer(Protocol):
+    """What trains. `trainer.iterate` is the one of this package; examples/own_trainer.py shows another.
+
+    It is called with a recipe, splits, a number of workers and a function that may be told how many restarts have gone
+    through one more epoch. It yields a Record at every epoch of `recipe.logged_epochs()`, 0 among them, and returns the
+    Training. Of use: `recipe.draw()` for the initial parameters, `recipe.stacked_axis()` for the seed and the rate of
+    each restart, `recipe.descent.order(stream(seed, ORDER_STREAM), N)` for its sample orders, `recipe.measure()` for
+    the metrics, `Training.of()` for the result.
+
+    A restart must not depend on the others of its stack, or a sweep that grows would not repeat itself. A trainer that
+    takes `save` and `start` as `iterate` does can go on in the middle of a training; any other begins it anew. It is
+    known by its `__name__`: runs of another name are not taken for its own.
+    """
+
+    __name__: str
+
+    def __call__(
+        self, recipe: Recipe, splits: Splits, workers: int | Literal["auto"], on_epoch: Callable[[int], None] | None, /
+    ) -> Generator[Record, None, Training]:
+        """Train, yielding Records."""
+        ...
 
 
 def outcomes(loss: ndarray, diverged_epoch: ndarray, dtype: str = "float64") -> ndarray:
