@@ -6,7 +6,7 @@ import pytest
 from scipy.optimize import rosen, rosen_der, rosen_hess_prod
 
 from descentlab import train
-from descentlab.analysis import minima
+from descentlab.analysis import minima, spectrum
 from descentlab.analysis.curvature import Objective
 from descentlab.analysis.minima import certify
 from descentlab.analysis.students import Students
@@ -68,6 +68,14 @@ PLATEAU = Function(  # -1 / (1 + x^2): far out, the gradient vanishes faster sti
 EDGE = Function(lambda p: abs(p[0]), np.sign, lambda p, v: 0 * v)
 TROUGH = Function(lambda p: abs(p[0]) + p[1] ** 2, lambda p: [np.sign(p[0]), 2 * p[1]], lambda p, v: [0, 2 * v[1]])
 ROSENBROCK = Function(rosen, rosen_der, rosen_hess_prod)
+LOGARITHM = Function(  # 1 / log x: falls without end, slower than any power
+    lambda p: 1 / np.log(p[0]),
+    lambda p: -1 / (p * np.log(p) ** 2),
+    lambda p, v: (np.log(p) + 2) / (p**2 * np.log(p) ** 3) * v,
+)
+LATE = Function(  # exp(-x) + 1e-9 x: looks endless, and is attained at x = 20.7
+    lambda p: np.exp(-p[0]) + 1e-9 * p[0], lambda p: -np.exp(-p) + 1e-9, lambda p, v: np.exp(-p) * v
+)
 
 
 def circle():
@@ -163,8 +171,8 @@ def test_a_plain_is_flat_in_every_direction():
 def test_an_infimum_that_is_not_attained_is_at_infinity(start):
     found = SLIDE.certify([start])
     assert found.outcome == "at infinity"
-    if start < 18:
-        assert found.growth == pytest.approx(np.log(100) / -np.log(1e-8), abs=0.04)  # x = 18.4 and 23.0
+    if start < 18:  # the gradient falls by 1e-8 of that at the start, and then by another hundredth
+        assert found.growth == pytest.approx(np.log(100) / (start - np.log(1e-8)), abs=0.04)
 
 
 def test_infinity_is_seen_along_a_valley_and_along_a_slow_slope():
@@ -204,6 +212,37 @@ def test_perturbations_tell_a_kink_that_is_a_minimum_from_one_that_is_not():
     found = ledge.certify([0])
     assert found.outcome == "non-smooth"
     assert found.lower_nearby == pytest.approx(0.5, abs=0.15)
+
+
+@pytest.mark.parametrize(("loss", "length"), [(1e-6, 1), (1e6, 1), (1, 1e-3), (1, 1e3), (1e6, 1e-3), (1e-6, 1e3)])
+@pytest.mark.parametrize(
+    ("function", "start", "outcome"),
+    [
+        (WELLS, [0.05, 0], "saddle"),
+        (WELLS, [0.05, 1e-3], "strict minimum"),
+        (MONKEY, [1e-6, 0], "saddle"),
+        (CUBIC, [1e-4, 1e-5], "saddle"),
+        (QUARTIC, [0.01, 0.05], "flat minimum"),
+        (SLIDE, [5], "at infinity"),
+        (SLIDE_IN_VALLEY, [6, 0.01], "at infinity"),
+        (HYPERBOLA, [200], "at infinity"),
+        (LOGARITHM, [5], "at infinity"),
+        (LATE, [1], "strict minimum"),
+        (PLATEAU, [1000], "strict minimum"),
+        (EDGE, [0.004], "non-smooth"),
+        (TROUGH, [0.3, 0.7], "non-smooth"),
+        (ROSENBROCK, [-1.2, 1], "strict minimum"),
+        (quadratic(1, 1.1e-6), [1e-3, 1e-3], "strict minimum"),
+        (quadratic(1, 0.9e-6), [1e-3, 1e-3], "flat minimum"),
+    ],
+)
+def test_no_outcome_depends_on_the_unit_of_the_loss_or_of_the_parameters(function, start, outcome, loss, length):
+    scaled = Function(
+        lambda x: loss * function.value(x / length),
+        lambda x: loss / length * np.asarray(function.gradient(x / length), dtype=float),
+        lambda x, v: loss / length**2 * np.asarray(function.product(x / length, v), dtype=float),
+    )
+    assert scaled.certify(length * np.array(start, dtype=float)).polished == outcome
 
 
 def test_rosenbrocks_valley_is_followed_to_its_end():
@@ -301,7 +340,7 @@ def test_a_start_that_is_not_finite_is_refused_in_one_line(start):
     ],
 )
 def test_above_the_dense_limit_lanczos_and_lsmr_find_the_same(monkeypatch, lowest, outcome, summary):
-    monkeypatch.setattr(minima, "DENSE_LIMIT", 10)
+    monkeypatch.setattr(spectrum, "DENSE_LIMIT", 10)
     eigenvalues = np.array([lowest, *np.linspace(1, 3, 79)])
     turn = np.linalg.qr(np.random.default_rng(0).normal(size=(80, 80)))[0]
     hessian = turn * eigenvalues @ turn.T

@@ -19,7 +19,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy import ndarray
 
-from descentlab.analysis.minima import DENSE_LIMIT, Certificate, certify, extreme_eigenvalues
+from descentlab.analysis.minima import Certificate, certify
+from descentlab.analysis.spectrum import DENSE_LIMIT, extreme_eigenvalues
 from descentlab.nn.network import Network
 from descentlab.nn.parameters import Parameters, parameter_count
 
