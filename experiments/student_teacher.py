@@ -15,7 +15,8 @@ not within 100 000 steps is unfinished. With a student to spare the loss has a v
 third power only, where descent slows down without end: a restart stops there once its loss is below 1e-6.
     Every end of k students and every spurious end of k + 1 gets a certificate (analysis/minima.py): polish to
 |gradient| < 1e-10, exact Hessian, all its eigenvalues. The restart's outcome and the certificate of its end are
-different things with different verdicts. Equal losses (to 1e-6) are one level.
+different things with different verdicts. Equal losses (to 1e-6) are one level; on each level the distinct minima are
+counted, those that differ in the order of students being one.
 
 Cost: six to seven minutes on two cores. The restarts of an arm are one stack and its certificates a list of small ones.
 
@@ -33,11 +34,16 @@ import pandas as pd
 from numpy import ndarray
 
 from descentlab import figures
+from descentlab.analysis import matching
 from descentlab.analysis.minima import Certificate, certificates, certify
 from descentlab.analysis.statistics import wilson
 from descentlab.analysis.students import Students
 from descentlab.analysis.verdicts import Values
+from descentlab.nn.activations import ACTIVATIONS
 from descentlab.nn.initializers import INITIALIZERS, WEIGHT_STREAM, stream
+from descentlab.nn.losses import LOSSES
+from descentlab.nn.network import Network
+from descentlab.nn.parameters import Parameters
 from descentlab.studies.study import Part, Study, main
 
 TEACHERS = range(6, 13)
@@ -97,7 +103,8 @@ def end_table(students: int, teachers: int, restarts: int) -> pd.DataFrame:
     Returns:
         One row per restart: students, teachers, seed, steps, loss, gradient, ended (learnt, spurious, unfinished);
         then certificate (the outcome, none where none was made), polished_loss, smallest and largest eigenvalue,
-        negative_modes, zero_modes, distance and lower_nearby of the certificate.
+        negative_modes, zero_modes, distance and lower_nearby of the certificate; minimum, a number for each strict
+        minimum up to the order of students, missing where the end is none.
     """
     loss = Students(students, teachers)
     stop = LEARNT if students > teachers else -np.inf
@@ -127,7 +134,22 @@ def end_table(students: int, teachers: int, restarts: int) -> pd.DataFrame:
     ]
     names = ["certificate", "polished_loss", "smallest", "largest", "negative_modes", "zero_modes", "distance"]
     table = pd.DataFrame(made, index=asked, columns=[*names, "lower_nearby"]).reindex(range(restarts))
+    strict = [row for row, one in enumerate(found) if one.polished == "strict minimum"]
+    kinds = minima_of(loss, np.reshape([found[row].point for row in strict], (-1, loss.size)))
+    table["minimum"] = pd.Series(kinds, index=asked[strict])
     return rows.join(table.fillna({"certificate": "none"}))
+
+
+def minima_of(loss: Students, points: ndarray) -> ndarray:
+    """Number the minima (R, P) that remain when students may change places, (R,).
+
+    Students are the hidden units of a ReLU network without biases whose output adds them up.
+    """
+    weights = points.reshape(-1, loss.students, loss.teachers)
+    network = Network((loss.teachers, loss.students, 1), ACTIVATIONS["relu"](), "linear", LOSSES["mean_squared_error"])
+    arrays = {"W1": weights, "b1": np.zeros(weights.shape[:2])}
+    arrays |= {"W2": np.ones((len(weights), 1, loss.students)), "b2": np.zeros((len(weights), 1))}
+    return matching.distinct(network, Parameters.stacked(arrays))
 
 
 def drawn(loss: Students, seed: int) -> ndarray:
@@ -196,10 +218,13 @@ def shares_table(ends: pd.DataFrame) -> pd.DataFrame:
 
 
 def level_table(ends: pd.DataFrame) -> pd.DataFrame:
-    """The losses that restarts of each arm end at, to six decimals, and how many end there."""
-    rounded = ends.assign(level=ends["loss"].where(ends["ended"] != "learnt", 0.0).round(6))
+    """The losses that restarts of each arm end at, to six decimals: restarts, and distinct strict minima among them."""
+    minimum = ends["minimum"] if "minimum" in ends else np.nan  # ends stored before minima were numbered
+    rounded = ends.assign(level=ends["loss"].where(ends["ended"] != "learnt", 0.0).round(6), minimum=minimum)
     grouped = rounded.groupby(["teachers", "students", "level"])
-    return grouped.agg(restarts=("seed", "size"), smallest_eigenvalue=("smallest", "min")).reset_index()
+    return grouped.agg(
+        restarts=("seed", "size"), distinct=("minimum", "nunique"), smallest_eigenvalue=("smallest", "min")
+    ).reset_index()
 
 
 def certificate_table(ends: pd.DataFrame) -> pd.DataFrame:

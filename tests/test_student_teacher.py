@@ -45,6 +45,21 @@ def test_a_known_spurious_minimum_is_told_from_the_global_one():
     assert student_teacher.level_table(table)["level"].iloc[0] == 0
 
 
+def test_minima_that_differ_in_the_order_of_students_alone_are_counted_once():
+    rng = np.random.default_rng(0)
+    one, other = rng.normal(size=(2, 4, 3))
+    points = [one, one[[2, 0, 3, 1]], other, one[:, [1, 0, 2]], other[::-1] + 1e-9]
+    kinds = student_teacher.minima_of(Students(4, 3), np.reshape(points, (5, 12)))
+    assert kinds.tolist() == [0, 0, 1, 2, 1]
+
+
+def test_the_students_that_learn_find_one_minimum_and_the_level_table_counts_it():
+    table = student_teacher.end_table(8, 8, 8)
+    levels = student_teacher.level_table(table)
+    assert levels["distinct"].iloc[0] == 1  # each teacher has its student, in some order
+    assert (levels["distinct"] <= levels["restarts"]).all()
+
+
 def ends(missed, extra_missed):
     rows = []
     for k in student_teacher.TEACHERS:
