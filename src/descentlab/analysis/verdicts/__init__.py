@@ -18,7 +18,8 @@ The published value of `within` supports the claim between the quantiles. Outsid
 value's rank says so after Holm's correction, and undecided otherwise.
 
 A claim may stand for several cases (arms, depths). Each has a row of its own, and all of them count in the family. The
-declaration gives their number, so that the size of the family is fixed before the run.
+declaration gives their number, so that the size of the family is fixed before the run. It also gives n, and the first
+n values decide: more seeds than declared change no verdict.
 """
 
 from descentlab.analysis.verdicts.claims import Claim, check, declared

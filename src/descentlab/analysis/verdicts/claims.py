@@ -31,13 +31,13 @@ class Claim:
         test: key of KINDS.
         margin: in the unit of the metric; a share for `within`. `equivalent` has no default.
         alpha: familywise error rate of the family.
-        n: values behind every case: seeds, pairs, groups or blocks of them.
+        n: values behind every case: seeds, pairs, groups or blocks of them. The first n decide.
         cases: number of rows in the table of verdicts.
         better: the good end of the metric; a diverged restart ranks at the other one. By default a diverged restart in
             a speaks against the claim.
         conditional_on: conditions of the verdict: split, task, width, ...
-        restarts: restarts of every cell that give n values; n by default, 0 if the values do not come from
-            restarts.
+        restarts: restarts of every cell that give n values; n by default, 0 if the values do not come in the order of
+            seeds (measurements without a cell, ends pooled over cells). Then n is the least number of values.
         step: distance between neighbouring values of a count (1 for epochs), 0 for a quantity that is not counted. A
             margin of `greater` or `less` must lie between such values.
     """

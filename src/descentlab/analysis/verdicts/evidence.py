@@ -50,7 +50,7 @@ def confidence(claim: Claim) -> float:
 
 
 def weigh(claim: Claim, values: Values) -> Evidence:
-    """Test a claim on the values of one case.
+    """Test a claim on the first n values of one case.
 
     Args:
         claim: as declared.
@@ -63,8 +63,8 @@ def weigh(claim: Claim, values: Values) -> Evidence:
     if claim.test == "within":
         return _published(claim, values)
     first, second = values if isinstance(values, tuple) else (values, None)
-    a = _sample(claim, first)
-    b = None if second is None else _sample(claim, second)
+    a = _first(claim, first)
+    b = None if second is None else _first(claim, second)
     if claim.test in ("rate_above", "rate_below"):
         return _rate(claim, a)
     if claim.test == "more_often":
@@ -83,12 +83,12 @@ def weigh(claim: Claim, values: Values) -> Evidence:
     return _two_sided(a.size, lost, pairs.difference, tails)
 
 
-def _sample(claim: Claim, values: ArrayLike) -> ndarray:
-    """The values as an array (n,)."""
+def _first(claim: Claim, values: ArrayLike) -> ndarray:
+    """The values that decide: the first n, or all of them if they are not in the order of seeds."""
     sample = np.asarray(values, dtype=float)
     if sample.ndim != 1 or not sample.size:
         raise ValueError(f"{claim.id}: values of shape {sample.shape} must be one per seed")
-    return sample
+    return sample[: claim.n] if claim.restarts else sample
 
 
 def _two_sided(n: int, diverged: int, interval: Interval, tails: tuple[float, float]) -> Evidence:
@@ -124,7 +124,7 @@ def _rates(claim: Claim, a: ndarray, b: ndarray | None) -> Evidence:
 def _published(claim: Claim, values: Values) -> Evidence:
     if not isinstance(values, tuple) or not np.size(values[0]) or np.isnan(values[1]):
         raise ValueError(f"{claim.id}: test=within takes a list of simulated values and a published number")
-    simulated, published = _sample(claim, values[0]).copy(), float(np.asarray(values[1]))
+    simulated, published = _first(claim, values[0]).copy(), float(np.asarray(values[1]))
     lost = ~np.isfinite(simulated)
     simulated[lost] = -math.inf if claim.better == "higher" else math.inf
     n, shares = simulated.size, [(1 - claim.margin) / 2, (1 + claim.margin) / 2]
