@@ -12,9 +12,11 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from descentlab import interrupts, tracking
+from descentlab import cli, interrupts, tracking
 from descentlab.cli import final_values
-from descentlab.cli import main as cli
+from descentlab.cli.commands import COMMANDS
+from descentlab.cli.entry import train_parser
+from descentlab.cli.parsing import parsed
 from descentlab.cli.words import store_words
 from descentlab.config import composing
 from descentlab.config.cells import cells as made
@@ -331,8 +333,8 @@ def test_bad_words_end_in_one_line_and_status_2(words, says, run):
 )
 def test_random_words_are_composed_or_refused_and_nothing_else(key, value):
     try:
-        flags, overrides = cli._flags([key + value])
-        composing.compose(overrides, sweep="sweep" in flags)
+        given = parsed(train_parser(), [key + value])
+        composing.compose(given.words, sweep=given.sweep)
     except InputError as error:
         line = str(error)
     else:
@@ -495,10 +497,10 @@ def test_a_second_ctrl_c_does_not_break_the_tidying_up_and_a_third_one_does(capf
 
 
 def test_ctrl_c_ends_in_one_line_and_leaves_no_run_running(run, store, monkeypatch):
-    def iterate(*arguments):
+    def iterate(*arguments, **more):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sweeps, "_drain", iterate)
+    monkeypatch.setattr(sweeps_training, "iterate", iterate)
     status, _, error = run("data=xor", f"tracking.uri={store.numbers['uri']}", "tracking.experiment=tests")
     assert status == 130
     assert error == "descentlab: stopped; what had finished is kept\n"
@@ -547,6 +549,36 @@ def test_help_lists_every_group_option_number_and_key(run):
     assert set(EXPERIMENTS) <= set(words)
     assert {key.split(".")[-1] for key in keys()} <= {word.rstrip(":") for word in words}
     assert max(map(len, output.splitlines())) <= 120
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_answers_help_with_its_words_and_what_it_does(run, name):
+    status, output, error = run(name, "--help")
+    assert (status, error) == (0, "")
+    assert output.startswith(f"usage: descentlab {name} ")
+    assert COMMANDS[name].about[1:] in " ".join(output.split())
+    assert max(map(len, output.splitlines())) <= 120
+    assert run("help", name) == run(name, "x=1", "-h") == (0, output, "")
+    assert f"  {name:<8} {COMMANDS[name].about}" in run("--help")[1].splitlines()
+
+
+def test_help_without_a_command_and_train_are_the_command_itself(run):
+    assert run("help") == run("--help") == run("train", "--help") == run("activation=tanh", "--help")
+    assert run("train", *QUICK)[1].splitlines()[1:] == run(*QUICK)[1].splitlines()[1:]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["list", "--foo"], "--foo: unknown flag; not one of -h, --help"),
+        (["delete", "sweep=x", "--ye"], "--ye: unknown flag; not one of --yes, -h, --help (did you mean --yes?)"),
+        (["plan", "--cfg", "job"], "--cfg: unknown flag; not one of -m, "),
+        (["helpp"], "helpp: must be KEY=VALUE, or one of check, "),
+        (["help", "lst"], "help=lst: not one of check, compare, "),
+    ],
+)
+def test_a_flag_that_a_command_does_not_have_is_refused(run, words, says):
+    assert refused(run, *words).startswith(says)
 
 
 def test_a_list_of_learning_rates_is_a_cell_for_each_with_and_without_m(own):
@@ -612,7 +644,7 @@ def python(code, *, slow=SLOW):
 
 
 def test_help_a_refusal_and_an_untracked_run_import_nothing_slow():
-    main = "from descentlab.cli.main import main; main"
+    main = "from descentlab.cli import main; main"
     assert python(f"{main}(['--help'])", slow=(*SLOW, "hydra")) == (0, "[]")
     assert python(f"{main}(['learning_rate=-1'])") == (0, "[]")
     assert python(f"{main}(['data=xor', 'epochs=10', 'tracking=none'])") == (0, "[]")

@@ -23,8 +23,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from descentlab import tracking
-from descentlab.cli import main as cli
+from descentlab import cli, tracking
 from descentlab.tracking import writer
 from descentlab.values import Option
 

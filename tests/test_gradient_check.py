@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from descentlab.cli import main as cli
+from descentlab import cli
 from descentlab.nn import gradient_check
 from descentlab.nn.activations import ACTIVATIONS, tanh
 from descentlab.nn.losses import LOSSES, Form

@@ -9,10 +9,9 @@ import pandas as pd
 import pytest
 from shared import cell, diverged, of, trained
 
-from descentlab import tracking
+from descentlab import cli, tracking
 from descentlab.analysis.statistics import holm, paired_difference
 from descentlab.cli import comparing, deleting, exporting, listing, output
-from descentlab.cli import main as cli
 from descentlab.tracking import find, get, results
 from descentlab.values import InputError, Option
 
@@ -282,8 +281,7 @@ def test_an_export_that_cannot_be_written_is_refused_and_leaves_nothing(option, 
 
 
 def test_a_deletion_is_only_told_until_yes_is_said(option, ids):
-    for words in (["sweep=one"], ["sweep=one", "--dry-run"], ["sweep=one", "--yes", "--dry-run"]):
-        text = deleting.delete(words, option)
+    for text in (deleting.delete(["sweep=one"], option), deleting.delete(["sweep=one"], option, yes=False)):
         assert "would delete 3 runs with 10 nested restarts" in text
         assert {line[:8] for line in listed(text)} == {ids[name][:8] for name in ("tanh", "relu", "summary")}
         assert not find(option, "cell", deleted=True)
@@ -291,7 +289,7 @@ def test_a_deletion_is_only_told_until_yes_is_said(option, ids):
 
 
 def test_deleted_runs_no_longer_count_and_come_back(option, ids):
-    text = deleting.delete(["sweep=one", "--yes"], option)
+    text = deleting.delete(["sweep=one"], option, yes=True)
     assert "deleted 3 runs with 10 nested restarts" in text
     back = next(line for line in text.splitlines() if "restore" in line)
     assert all(ids[name][:8] in back for name in ("tanh", "relu", "summary"))
@@ -339,12 +337,10 @@ def test_a_cell_that_another_sweep_counts_too_stays_with_it(option, ids):
             client.delete_tag(ids["tanh"], f"sweep/{sweep}")
 
 
-@pytest.mark.parametrize(
-    "words", [[], ["--yes"], ["limit=1", "--yes"], ["--force", "sweep=one"], ["", "--yes"], ["=", "--yes"]]
-)
+@pytest.mark.parametrize("words", [[], ["--yes"], ["limit=1"], ["--force", "sweep=one"], [""], ["="]])
 def test_a_deletion_of_nothing_in_particular_is_refused(option, words):
     with pytest.raises(InputError):
-        deleting.delete(words, option)
+        deleting.delete(words, option, yes=True)
     assert len(find(option)) == 3
 
 

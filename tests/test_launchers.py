@@ -18,8 +18,7 @@ import pytest
 import yaml
 from shared import assert_same_run, assert_same_training, cell, sweep
 
-from descentlab import tracking
-from descentlab.cli import main as cli
+from descentlab import cli, tracking
 from descentlab.config import composing
 from descentlab.config.options import LAUNCHERS
 from descentlab.config.resolving import resolve

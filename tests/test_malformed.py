@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from shared import drained, recipe, splits, with_snapshots
 
-from descentlab.cli import main as cli
+from descentlab import cli
 from descentlab.config import composing
 from descentlab.config.options import GROUPS, schemas
 from descentlab.config.resolving import check, keys

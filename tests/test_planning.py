@@ -2,7 +2,7 @@ import sqlite3
 
 import pytest
 
-from descentlab.cli import main as cli
+from descentlab import cli
 
 QUICK = ["data=xor", "epochs=3"]
 

@@ -13,8 +13,7 @@ import urllib.request
 import pytest
 from shared import cell, children, keep, trained
 
-from descentlab import tracking
-from descentlab.cli import main as cli
+from descentlab import cli, tracking
 from descentlab.tracking import results, servers
 from descentlab.tracking import store as stores
 from descentlab.values import InputError, Option, shown

@@ -1,6 +1,6 @@
 import pytest
 
-from descentlab.cli import main as cli
+from descentlab import cli
 from descentlab.config import spellings
 from descentlab.config.composing import CHOICES, compose, conf_folder, every_option
 from descentlab.config.resolving import keys

@@ -11,9 +11,8 @@ import pandas as pd
 import pytest
 from shared import assert_same_run, assert_same_training, cell, children, of, sweep
 
-from descentlab import tracking
-from descentlab.cli import listing, planning
-from descentlab.cli import main as cli
+from descentlab import cli, tracking
+from descentlab.cli import listing, planning, status
 from descentlab.config import composing
 from descentlab.config import resolving as configs
 from descentlab.config.cells import cells as made
@@ -198,13 +197,13 @@ def test_a_run_whose_process_is_gone_is_marked_with_its_restarts_and_trained_aga
 
 def test_list_show_and_status_call_a_run_killed_whose_process_is_gone(option):
     with tracking.open_tracker(option) as tracker:
-        tracker.begin({"": [tracking.Planned(cell(), configs.check(cell()).digest)]})
+        tracker.begin({"": made([cell()])})
     run_id = gone(option, cell(), sweep=tracker.sweep)
     assert "killed" in listing.list_runs([], option)
     assert run_id[:8] in listing.list_runs(["status=killed"], option)
     assert run_id[:8] not in listing.list_runs(["status=running"], option)
     assert "is gone" in listing.show([run_id], option)
-    header, row = planning.status([], option).splitlines()[:2]
+    header, row = status.status([], option).splitlines()[:2]
     assert row[: header.index("killed") + len("killed")].endswith(" 1")
 
 
@@ -477,12 +476,12 @@ def test_the_status_counts_what_is_planned_done_running_failed_and_diverged(opti
     last = find(option, sweep="last", status=None)[0].tags["sweep"]
     gone(option, arms[3], **{"sweep": last})
     gone(option, arms[4], **ownership.owner(), sweep=last)
-    header, row, *_ = planning.status([], option).splitlines()
+    header, row, *_ = status.status([], option).splitlines()
     assert header.split()[-7:] == ["planned", "done", "running", "failed", "killed", "to", "do"]
     assert row.split()[-6:] == ["5", "1", "1", "1", "2", "3"]
     assert "mine" in row
     with pytest.raises(InputError, match="status takes"):
-        planning.status(["limit=x"], option)
+        status.status(["limit=x"], option)
 
 
 def test_a_runs_files_are_on_the_disk_before_it_counts(option, monkeypatch):

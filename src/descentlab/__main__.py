@@ -2,6 +2,6 @@
 
 import sys
 
-from descentlab.cli.main import main
+from descentlab.cli import main
 
 sys.exit(main())

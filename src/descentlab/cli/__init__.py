@@ -1,1 +1,5 @@
-"""Words of the command line in, calls out; no other room imports it."""
+"""The command line: words in, calls out. No other package imports it."""
+
+from descentlab.cli.entry import main
+
+__all__ = ["main"]

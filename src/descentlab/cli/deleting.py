@@ -6,23 +6,21 @@ from descentlab.cli.listing import SHORT
 from descentlab.cli.output import filesize, many, table, when
 from descentlab.cli.words import LISTED, store_words, wanted_runs
 from descentlab.tracking import StoredRun, get, upkeep
-from descentlab.values import InputError, Option, shown
+from descentlab.values import InputError, Option
 
 
-def delete(words: Sequence[str], option: Option) -> str:
-    """Hide runs from every search, or say what would go.
+def delete(words: Sequence[str], option: Option, yes: bool = False) -> str:
+    """Hide runs from every search, or show which.
 
     Args:
-        words: ids of runs, or filters as for `descentlab list`; --yes to do it, --dry-run (as by default) to say it.
+        words: ids of runs, or filters as for `descentlab list`.
         option: names the store.
+        yes: hide them; otherwise only show them.
 
     Raises:
         InputError: for words that name nothing.
     """
-    flags = [word for word in words if word.startswith("-")]
-    if strange := [flag for flag in flags if flag not in ("--yes", "--dry-run")]:
-        raise InputError(f"{shown(strange[0])}: delete takes --yes or --dry-run")
-    tops, restarts, shared = _doomed([word for word in words if word not in flags], "delete", option, deleted=False)
+    tops, restarts, shared = _doomed(words, "delete", option, deleted=False)
     stay = [f"left alone: {many(shared, 'cell')} that other sweeps count too; named by id they go"] if shared else []
     if not tops:
         return "\n".join([*stay, "nothing to delete"])
@@ -33,9 +31,9 @@ def delete(words: Sequence[str], option: Option) -> str:
     total = filesize(sum(sum(run.artifacts().values()) for run in tops))
     counted = f"{many(len(tops), 'run')} with {many(len(nested), 'nested restart')} and {total} of artifacts"
     exact = [run.run_id[:SHORT] for run in tops]  # which runs sweep=last means may change
-    what = " ".join(exact if len(exact) <= 8 else [word for word in words if word not in flags])
+    what = " ".join(exact if len(exact) <= 8 else words)
     what += store_words(option)
-    if "--yes" not in flags or "--dry-run" in flags:
+    if not yes:
         return "\n".join([*lines, "", *stay, f"would delete {counted}; to do it: descentlab delete {what} --yes"])
     upkeep.delete(option, [*nested, *tops])  # the cell last: were this interrupted, it would still name what is left
     back = f"To take it back: descentlab restore {what}"

@@ -1,4 +1,4 @@
-"""Before a sweep and while it runs: `descentlab plan` says what it would cost, `descentlab status` how far it is."""
+"""`descentlab plan`: what a command would train, what is stored already, and what the rest would take."""
 
 import math
 from collections import Counter
@@ -6,17 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from descentlab.cli.output import filesize, many, table, when
+from descentlab.cli.output import filesize
 from descentlab.config.cells import Cell, different
 from descentlab.config.cells import cells as made
 from descentlab.config.configuration import Config
 from descentlab.nn.parameters import parameter_count
 from descentlab.nn.recipe import Recipe
 from descentlab.nn.trainer import train_recipe
-from descentlab.tracking import NoStore, StoredRun, find, part_id, upkeep
-from descentlab.values import InputError, Option, shown
+from descentlab.tracking import NoStore, StoredRun, find, upkeep
+from descentlab.values import Option
 
-SWEEPS = 10  # that `status` shows where nothing else is asked for
 TIMED_RESTARTS = 8  # that are trained for a moment where no kept cell tells the time
 DATABASE_BYTES = 35_000  # of a restart with its own run, where no store tells: 20 points of 6 metrics, params and tags
 
@@ -133,9 +132,9 @@ def _estimated_bytes(
 ) -> tuple[float, str]:
     """Bytes of the runs to come, and what they were told from."""
     measured: dict[tuple[Any, ...], list[float]] = {}
-    for run in kept[-20 * SWEEPS :]:
+    for run in kept[-200:]:
         shape = _shape(run.params)
-        if len(measured.setdefault(shape, [])) < SWEEPS:
+        if len(measured.setdefault(shape, [])) < 10:
             measured[shape].append(sum(run.artifacts().values()) / run.restarts)
     database, count = float(DATABASE_BYTES), sum(run.restarts for run in kept)
     if count:
@@ -172,60 +171,3 @@ def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{max(seconds, 1):.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def status(words: Sequence[str], option: Option) -> str:
-    """How far the newest sweeps are.
-
-    Args:
-        words: limit=N or limit=all, sweep=ID for one; ten where nothing is said.
-        option: names the store.
-
-    Raises:
-        InputError: for other words, or a store that is not there.
-    """
-    limit, only = SWEEPS, ""
-    for word in words:
-        key, _, value = word.partition("=")
-        if key == "limit" and (value == "all" or value.isdigit()):
-            limit = 10**9 if value == "all" else int(value)
-        elif key == "sweep" and value:
-            only = value
-        else:
-            raise InputError(f"{shown(word)}: status takes limit=N or limit=all, and sweep=ID")
-    records = find(option, "sweep", None if only in ("", "last") else only)
-    records.sort(key=lambda run: run.last_active)
-    records = records[-1:] if only == "last" else records[-limit:] if limit else []
-    if not records:
-        return f"sweep={only}: no such sweep" if only else "no sweeps"
-    rows = [row for record in reversed(records) for row in _progress(record, option)]
-    return "\n".join([*table(rows, ("sweep", "of", "part", "begun"), ("begun",)), "", many(len(records), "sweep")])
-
-
-def _progress(record: StoredRun, option: Option) -> list[dict[str, str]]:
-    """A row per part of a sweep."""
-    rows = []
-    for part, keys in record.planned().items():
-        state: dict[str, str] = {}
-        lost = 0
-        for run in find(option, "cell", part_id(record.sweep, part), status=None):
-            if state.get(run.key) != "finished":
-                state[run.key] = run.state
-                lost += run.lost if run.state == "finished" else 0
-        counts = Counter(state.get(key, "waiting") for key in keys)
-        rows.append(
-            {
-                "sweep": record.sweep,
-                "of": record.label,
-                "part": part,
-                "begun": when(record.started),
-                "planned": str(len(keys)),
-                "done": str(counts["finished"] or ""),
-                "running": str(counts["running"] or ""),
-                "failed": str(counts["failed"] or ""),
-                "killed": str(counts["killed"] or ""),
-                "to do": str(len(keys) - counts["finished"] - counts["running"] or ""),
-                "lost": str(lost or ""),
-            }
-        )
-    return rows

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from descentlab.config import spellings
+from descentlab.config.composing import compose
 from descentlab.config.options import GROUPS, schemas
 from descentlab.tracking import StoredRun, find, get
 from descentlab.values import InputError, Option, refusal, shown, unknown
@@ -28,6 +29,20 @@ def store_words(option: Option) -> str:
     if uri != "auto" and "@" not in uri:  # an address with a password is not repeated
         words.append(f"tracking.uri={uri}")
     return "".join(f" {shlex.quote(word)}" for word in words)
+
+
+def tracking_option(overrides: Sequence[str]) -> Option:
+    """The store that overrides such as tracking.uri=... name."""
+    for word in overrides:
+        if not word.startswith("tracking"):
+            raise InputError(f"{shown(word)}: must be an override of tracking, such as tracking.uri=runs.db")
+    return compose(overrides, sweep=False)[0].tracking
+
+
+def apart(words: Sequence[str]) -> tuple[list[str], Option]:
+    """A command's own words, and the store that its overrides of tracking name."""
+    store = [word for word in words if word.startswith("tracking")]
+    return [word for word in words if word not in store], tracking_option(store)
 
 
 @dataclass(frozen=True)
@@ -87,10 +102,15 @@ def _has(run: StoredRun, key: str, wanted: str) -> bool:
         return False
 
 
-def named_runs(words: Sequence[str], count: int, command: str, option: Option) -> list[StoredRun]:
-    """The runs that words name, as many as a command takes."""
+def named_words(words: Sequence[str], count: int, command: str) -> Sequence[str]:
+    """Words that must be the ids of runs, as many as a command takes."""
     if len(words) != count or any("=" in word or word.startswith("-") for word in words):
         example = " ".join(("0123abcd", "4567cdef")[:count])
         ids = "the id of a run" if count == 1 else f"the ids of {count} runs"
         raise InputError(f"{command}: needs {ids}, as in: descentlab {command} {example}; descentlab list shows them")
-    return [get(option, word) for word in words]
+    return words
+
+
+def named_runs(words: Sequence[str], count: int, command: str, option: Option) -> list[StoredRun]:
+    """The runs that words name, as many as a command takes."""
+    return [get(option, word) for word in named_words(words, count, command)]
