@@ -43,7 +43,7 @@ def _no_run_is_kept_in_the_clone(tmp_path_factory, monkeypatch):
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory):
     """A migrated store without experiments; making one takes two seconds, copying it none."""
-    from descentlab.tracking.store import create_store
+    from descentlab.tracking.sqlite_file import create_store
 
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
     create_store(path)

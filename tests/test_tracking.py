@@ -27,6 +27,7 @@ from descentlab.tracking import (
     environment,
     locations,
     params,
+    sqlite_file,
     tables,
     trained_cell,
     trainings,
@@ -87,8 +88,8 @@ def test_a_store_is_in_write_ahead_mode_and_leaves_no_unfinished_file(empty_stor
 
 def test_an_unfinished_store_is_made_anew(tmp_path, monkeypatch):
     (tmp_path / "mlflow.db.new").write_text("killed half way")
-    monkeypatch.setattr(stores, "_migrate", lambda path: sqlite3.connect(path).close())
-    stores.create_store(tmp_path / "mlflow.db")
+    monkeypatch.setattr(sqlite_file, "_migrate", lambda path: sqlite3.connect(path).close())
+    sqlite_file.create_store(tmp_path / "mlflow.db")
     assert [path.name for path in tmp_path.glob("mlflow.db*") if path.suffix != ".lock"] == ["mlflow.db"]
 
 
@@ -97,9 +98,9 @@ def test_a_store_whose_creation_is_interrupted_leaves_no_file(tmp_path, monkeypa
         path.write_text("half of it")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(stores, "_migrate", interrupted)
+    monkeypatch.setattr(sqlite_file, "_migrate", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        stores.create_store(tmp_path / "mlflow.db")
+        sqlite_file.create_store(tmp_path / "mlflow.db")
     assert [path.name for path in tmp_path.iterdir() if path.suffix != ".lock"] == []
 
 

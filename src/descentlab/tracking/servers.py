@@ -21,7 +21,8 @@ from pathlib import Path
 
 from descentlab.interrupts import terminable
 from descentlab.tracking.locations import one_line, sqlite_uri
-from descentlab.tracking.store import check_database, check_file, create_store
+from descentlab.tracking.sqlite_file import create_store, usable
+from descentlab.tracking.store import check_database
 from descentlab.values import InputError
 from descentlab.values import without_password as shown
 
@@ -197,7 +198,7 @@ def _sqlite_uri(folder: Path) -> str:
         )
     path = folder / "mlflow.db"
     if path.exists():
-        check_file(path)
+        usable(path, write=True)
     else:
         create_store(path)
     return sqlite_uri(path)

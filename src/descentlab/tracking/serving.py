@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from descentlab.tracking.locations import store_uri
 from descentlab.tracking.plans import member_tag
 from descentlab.tracking.reading import SWEEP_LENGTH, find, last_sweep, quoted, reading
 from descentlab.tracking.servers import mlflow_server, shared_store
@@ -126,8 +125,7 @@ def ui(option: Option, port: int | None = None) -> Iterator[str]:
     Raises:
         InputError: if there is no store yet, if the port is taken, or if the server does not start.
     """
-    reading(option)
-    uri = store_uri(option)
+    uri = reading(option).address
     if uri.startswith("http"):
         yield uri
         return

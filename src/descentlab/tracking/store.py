@@ -2,19 +2,16 @@
 
 import contextlib
 import functools
-import glob
 import os
-import secrets
+import shlex
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from descentlab.tracking import locations
+from descentlab.tracking import locations, sqlite_file
 from descentlab.tracking.locations import (
     exclusive,
     file_errors,
@@ -24,7 +21,7 @@ from descentlab.tracking.locations import (
     store_errors,
     store_uri,
 )
-from descentlab.values import InputError, Option, refusal
+from descentlab.values import InputError, Option
 from descentlab.values import without_password as shown
 
 if TYPE_CHECKING:
@@ -50,73 +47,6 @@ scores. A metric's step is its epoch; step 0 is before the first update.
 
 class NoStore(InputError):
     """There is no store at the given place yet."""
-
-
-def _is_there(path: Path) -> bool:
-    return path.exists() and (not path.is_file() or path.stat().st_size > 0)
-
-
-def check_file(path: Path) -> None:
-    """Refuse a file that cannot be a store; MLflow would try to open it for minutes, or make its tables in it."""
-    if path.is_dir():
-        raise refusal("tracking.uri", path, f"is a folder; name a file in it, such as {path / 'mlflow.db'}")
-    with file_errors(path), contextlib.closing(sqlite3.connect(path, timeout=60, isolation_level=None)) as connection:
-        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if "experiments" not in tables:
-            raise sqlite3.DatabaseError("is a database, but not one of MLflow's")
-        connection.execute("BEGIN IMMEDIATE")  # whether it may be written
-        connection.execute("ROLLBACK")
-
-
-def create_store(path: Path) -> None:
-    """Create a migrated sqlite store in write-ahead mode, whole or not at all: it gets its name at the end."""
-    with file_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not os.access(path.parent, os.W_OK):
-            valid = f"cannot be made, since {path.parent} cannot be written to; name another place: tracking.uri=PATH"
-            raise refusal("tracking.uri", path, valid)
-        with exclusive(path):
-            if _is_there(path):  # another process was faster
-                return
-            for unfinished in path.parent.glob(f"{glob.escape(path.name)}*.new*"):
-                unfinished.unlink(missing_ok=True)
-            new = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")  # a killed process's helper may still write
-            try:
-                _migrate(new)
-                with contextlib.closing(sqlite3.connect(new)) as connection:
-                    connection.execute("PRAGMA journal_mode=WAL")
-                new.replace(path)
-            except BaseException:
-                new.unlink(missing_ok=True)
-                raise
-
-
-def _migrate(path: Path) -> None:
-    """Make MLflow's tables in a process of its own: none of its connections may outlive the file's name.
-
-    It takes two seconds, in which this process imports MLflow for itself.
-    """
-    code = """if True:
-        import os, sys, threading
-        threading.Thread(target=lambda: (sys.stdin.read(), os._exit(1)), daemon=True).start()  # with its parent
-        import mlflow
-        mlflow.MlflowClient(sys.argv[1]).search_experiments(max_results=1)
-        os._exit(0)
-    """
-    command = [sys.executable, "-c", code, sqlite_uri(path)]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            _client_class()
-            errors = process.stderr.read() if process.stderr else ""
-            process.wait()
-        except BaseException:
-            process.kill()
-            raise
-    if process.returncode:
-        lines = [line.strip() for line in errors.splitlines() if line.strip()]
-        raise sqlite3.OperationalError(f"its tables cannot be made: {lines[-1] if lines else 'no message'}")
 
 
 def _client_class() -> "type[MlflowClient]":
@@ -159,6 +89,7 @@ class Store:
     uri: str
     experiment: str
     experiment_id: str | None  # None: not there, and nothing was to be created
+    address: str = ""  # what MLflow opens: the uri, or a copy of a file that may only be read
 
     @property
     def folder(self) -> Path:
@@ -199,20 +130,20 @@ def open_store(option: Option, experiment: str = EXPERIMENT, create: bool = True
         InputError: if it is not there, cannot be made, or does not answer.
     """
     uri, name = store_uri(option), _experiment_name(option, experiment)
-    path = sqlite_path(uri)
-    if path and not _is_there(path):
+    path, address = sqlite_path(uri), uri
+    if path and not sqlite_file.is_there(path):
         if not create:
             raise NoStore(f"tracking.uri={uri}: there is no store yet; a tracked run creates it")
-        create_store(path)
+        sqlite_file.create_store(path)
     elif path:
-        check_file(path)
+        address = sqlite_uri(sqlite_file.usable(path, create))
     elif uri.startswith("http"):
         _reach(uri)
     elif not check_database(uri) and not create:
         raise NoStore(f"tracking.uri={shown(uri)}: there is no store yet; a tracked run creates it")
     with store_errors(uri):
         with _exclusive_database(uri) if uri.startswith("postgresql") else contextlib.nullcontext():
-            client = open_client(uri)  # makes the tables
+            client = open_client(address)  # makes the tables
             found = client.get_experiment_by_name(name)
         if found is None and create:
             with exclusive(path) if path else contextlib.nullcontext():
@@ -220,18 +151,19 @@ def open_store(option: Option, experiment: str = EXPERIMENT, create: bool = True
     if found is not None and found.lifecycle_stage == "deleted":
         raise InputError(
             f"tracking.experiment={name}: deleted in this store; choose another name, or restore it with"
-            f" `mlflow experiments restore --experiment-id {found.experiment_id}`"
+            f" `MLFLOW_TRACKING_URI={shlex.quote(shown(uri))} mlflow experiments restore"
+            f" --experiment-id {found.experiment_id}`"
         )
     if found is not None:
         _check_artifacts(uri, name, found.artifact_location)
-    return Store(client, uri, name, found.experiment_id if found else None)
+    return Store(client, uri, name, found.experiment_id if found else None, address)
 
 
 def _create_experiment(client: "MlflowClient", uri: str, name: str) -> Any:
     from mlflow.exceptions import MlflowException
 
     path = sqlite_path(uri)
-    folder = None if uri.startswith("http") else (path.parent if path else locations.home()) / "mlartifacts"
+    folder = None if uri.startswith("http") else (path.parent if path else locations.home()) / sqlite_file.ARTIFACTS
     location = folder.as_uri() if folder else None  # fixed for good at this moment; a server has its own
     tags = {"mlflow.note.content": NOTE, "mlflow.experimentKind": "custom_model_development"}
     try:
