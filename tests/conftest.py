@@ -38,6 +38,7 @@ def _no_run_is_kept_in_the_clone(tmp_path_factory, monkeypatch):
     """What is not told where to keep its runs keeps them in a folder of the tests."""
     monkeypatch.setattr("descentlab.tracking.locations.home", lambda: tmp_path_factory.getbasetemp() / "home")
     monkeypatch.delenv("DESCENTLAB_CONF", raising=False)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,7 @@ from descentlab.tracking import (
     params,
     sqlite_file,
     tables,
+    tracker,
     trained_cell,
     trainings,
     writer,
@@ -178,11 +179,55 @@ def test_reading_where_there_is_no_store_says_so_and_makes_none(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_deleted_experiment_is_refused_with_what_to_do(option):
+def test_a_deleted_experiment_is_refused_with_a_command_that_restores_it(option):
     opened = stores.open_store(option)
     opened.client.delete_experiment(opened.experiment_id)
-    with pytest.raises(InputError, match=r"tracking.experiment=tests: deleted .*mlflow experiments restore"):
+    with pytest.raises(InputError, match=r"tracking.experiment=tests: deleted .*") as error:
         tracking.open_tracker(option)
+    command = str(error.value).split("`")[1]
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(command, shell=True, check=True, capture_output=True, env={**os.environ, "PATH": programs})
+    with tracking.open_tracker(option) as tracker:
+        assert tracker.store.experiment_id == opened.experiment_id
+
+
+def test_the_environments_address_counts_where_none_is_given(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'theirs.db'}")
+    assert tracking.store_uri(Option("local", {"uri": "auto"})) == f"sqlite:///{tmp_path / 'theirs.db'}"
+    assert tracking.store_uri(Option("local", {"uri": str(tmp_path / "own.db")})) == f"sqlite:///{tmp_path / 'own.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5000")
+    assert tracking.store_uri(Option("server", {"uri": "auto"})) == "http://127.0.0.1:5000"
+    for strange in ("databricks://profile", "file:/tmp/mlruns"):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", strange)
+        with pytest.raises(InputError, match=r"^MLFLOW_TRACKING_URI=\w+://...: must start with sqlite:///"):
+            tracking.store_uri(Option("local", {"uri": "auto"}))
+
+
+def test_a_large_sweep_goes_to_a_server_only_where_it_is_asked_for(option):
+    store = replace(stores.open_store(option), uri="http://127.0.0.1:5000")
+    planned = [of(cell(restarts=50, seed=seed)) for seed in (1, 51)]
+    quiet = tracker._StoreTracker(store, "auto", 600.0, tracker.UNASKED_RUNS)
+    with pytest.raises(
+        InputError, match=r"^tracking.uri=http://127.0.0.1:5000: is a server.* 102 runs; add tracking=server"
+    ):
+        quiet.begin({"": planned})
+    quiet.begin({"": [of(cell(restarts=40))]})
+    asked = tracker._StoreTracker(store, "auto", 600.0, np.inf)
+    asked.begin({"": planned})
+
+
+def test_artifacts_of_every_run_of_the_store_are_counted_and_no_others(option, tmp_path):
+    import mlflow
+
+    from descentlab.tracking import upkeep
+
+    beside = Option("local", {"uri": str(file_of(option).with_name("other.db")), "experiment": "tests"})
+    keep(beside, cell(restarts=1))
+    client = mlflow.MlflowClient(option.numbers["uri"])
+    plain = client.create_experiment("plain", artifact_location=(tmp_path / "plain").as_uri())
+    client.log_text(client.create_run(plain).info.run_id, "12345", "note.txt")
+    for name in ("plain", "tests"):
+        assert upkeep.sizes(replace(option, numbers={**option.numbers, "experiment": name}))[2] == 5
 
 
 # --- a cell ------------------------------------------------------------------------------------------------------

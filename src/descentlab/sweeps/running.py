@@ -54,6 +54,8 @@ def begin(parts: Mapping[str, Sequence[Cell]], tracker: "Tracker", label: str = 
         raise refusal(LAUNCHER, launched[0].name, "must be the same in all cells of a sweep, with the same numbers")
     for launcher in launched[:1]:
         launchers.check(launcher)
+    if tracker.stores:
+        say(f"storing in {tracker.location}")
     for note in dict.fromkeys(note for cells in parts.values() for cell in cells for note in cell.dataset.notes):
         say(note)
     fresh = not all(cell.config.resume for cells in parts.values() for cell in cells)

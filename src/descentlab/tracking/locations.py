@@ -19,26 +19,28 @@ def home() -> Path:
 
 
 def store_uri(option: Option) -> str:
-    """The absolute address of an option's store; its `uri` may be auto, a path, sqlite:/// or a server's address."""
-    uri = option.numbers.get("uri")
-    if uri in (None, "", "auto"):
+    """The absolute address of an option's store.
+
+    Its `uri` may be auto, a path, sqlite:/// or a server's address; for auto the environment's MLFLOW_TRACKING_URI
+    counts, else mlflow.db at home.
+    """
+    key, uri = "tracking.uri", str(option.numbers.get("uri") or "auto")
+    if uri == "auto" and os.environ.get("MLFLOW_TRACKING_URI"):
+        key, uri = "MLFLOW_TRACKING_URI", os.environ["MLFLOW_TRACKING_URI"]
+    if uri == "auto":
         if option.name == "server":
-            raise InputError(
-                f"tracking.uri={uri or ''}: tracking=server needs an address such as http://127.0.0.1:5000"
-            )
-        path = home() / "mlflow.db"
-    elif "://" not in str(uri):
-        path = Path(str(uri))
-    elif str(uri).startswith("sqlite:///"):
-        path = Path(unquote(str(uri).removeprefix("sqlite:///")))
-    elif re.match(r"postgresql(\+\w+)?://.", str(uri)):
-        return str(uri)
-    elif re.match(r"https?://.", str(uri)):
-        return _signed_in(str(uri))
-    else:
-        scheme = str(uri).split("://", maxsplit=1)[0]
-        raise InputError(f"tracking.uri={scheme}://...: must start with sqlite:///, http://, https:// or postgresql://")
-    return sqlite_uri(path.absolute())
+            raise InputError("tracking.uri=auto: tracking=server needs an address such as http://127.0.0.1:5000")
+        return sqlite_uri(home() / "mlflow.db")
+    if re.match(r"postgresql(\+\w+)?://.", uri):
+        return uri
+    if re.match(r"https?://.", uri):
+        return _signed_in(uri)
+    if uri.startswith("sqlite:///"):
+        return sqlite_uri(Path(unquote(uri.removeprefix("sqlite:///"))).absolute())
+    if re.match(r"\w+:", uri) and not Path(uri).exists():
+        scheme = uri.partition(":")[0]
+        raise InputError(f"{key}={scheme}://...: must start with sqlite:///, http://, https:// or postgresql://")
+    return sqlite_uri(Path(uri).absolute())
 
 
 def _signed_in(uri: str) -> str:

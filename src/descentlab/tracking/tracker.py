@@ -5,6 +5,7 @@ import functools
 import getpass
 import itertools
 import json
+import math
 import secrets
 import tempfile
 import threading
@@ -30,6 +31,7 @@ from descentlab.tracking.write_queue import WriteQueue
 from descentlab.values import InputError, Option
 from descentlab.values import without_password as shown
 
+UNASKED_RUNS = 50  # of a sweep that go to a server without tracking=server
 FEW_KEYS = 50  # that are looked up one by one; for more, all finished cells are read at once
 CHECKPOINTS = "mlcheckpoints"  # beside the store: what must outlive a crash until its run is written
 UNLABELLED = "command line"  # sweeps that are no experiment's or study's
@@ -40,10 +42,11 @@ class Tracker:
 
     Attributes:
         sweep: the tag that joins the cells of one sweep, unless `tags` names another.
-        location: where to look, for people.
+        location: the experiment and its store, for people.
+        stores: whether runs are stored.
     """
 
-    location = "not tracked"
+    location, stores = "not tracked", False
 
     def __init__(self) -> None:
         self.sweep = _new_sweep()
@@ -120,11 +123,12 @@ class Tracker:
 
 
 class _StoreTracker(Tracker):
-    def __init__(self, store: Store, children: str, checkpoint_seconds: float) -> None:
+    def __init__(self, store: Store, children: str, checkpoint_seconds: float, most: float) -> None:
         super().__init__()
+        self._most = most  # runs that a sweep may have
         self.checkpoint_seconds = checkpoint_seconds
         self.store, self.client, self.children = store, store.client, children
-        self.location = f"experiment {store.experiment} in {shown(store.uri)}"
+        self.stores, self.location = True, f"experiment {store.experiment} in {shown(store.uri)}"
         self.queue = WriteQueue(store)
         self._open: dict[str, TrackedCell] = {}
         self._places = itertools.count()
@@ -206,6 +210,12 @@ class _StoreTracker(Tracker):
 
     def begin(self, parts: Parts, label: str = "", fresh: bool = False) -> str:
         """Take up the sweep that is defined so, or found one; `sweep` is its id then."""
+        count = sum(
+            1 + tables.own_runs(one.config.restarts, self.children) for cells in parts.values() for one in cells
+        )
+        if count > self._most:
+            valid = f"is a server, and this sweep has about {count} runs; add tracking=server to store them there"
+            raise InputError(f"tracking.uri={shown(self.store.uri)}: {valid}, or name a file in tracking.uri")
         label, defined = label or UNLABELLED, plans.definition(label or UNLABELLED, parts)
         plan, size = plans.written(label, parts), sum(len(cells) for cells in parts.values())
         with store_errors(self.store.uri), self.store.exclusive():
@@ -368,4 +378,5 @@ def open_tracker(option: Option, experiment: str = EXPERIMENT) -> Tracker:
         patience = float(option.numbers.get("patience", 300.0))
         client: Any = RetryingClient(store.client, shown(store.uri), patience)
         store = replace(store, client=client)
-    return _StoreTracker(store, children, float(option.numbers.get("checkpoint_seconds", 600.0)))
+    most = UNASKED_RUNS if option.name != "server" and not store.uri.startswith("sqlite:") else math.inf
+    return _StoreTracker(store, children, float(option.numbers.get("checkpoint_seconds", 600.0)), most)

@@ -4,13 +4,15 @@ Nothing is lost at once: a deleted run is hidden from every search, so that it n
 until `mlflow gc` clears it away.
 """
 
+import contextlib
+import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from descentlab.tracking.locations import sqlite_path, store_errors
 from descentlab.tracking.reading import find, reading
-from descentlab.tracking.stored_run import StoredRun
+from descentlab.tracking.stored_run import StoredRun, local_folder
 from descentlab.values import without_password as shown
 
 if TYPE_CHECKING:
@@ -44,12 +46,15 @@ def _each(uri: str, change: Callable[[str], None], runs: Sequence[StoredRun]) ->
 
 def sizes(option: "Option") -> tuple[str, int | None, int | None]:
     """A store's address, and the bytes of its database and of its artifacts; None where they are not files here."""
-    uri = reading(option).uri
-    path = sqlite_path(uri)
-    if path is None:
-        return shown(uri), None, None
+    store = reading(option)
+    path, file = sqlite_path(store.uri), sqlite_path(store.address)
+    if path is None or file is None:
+        return shown(store.uri), None, None
     database = sum(_size(path.with_name(path.name + ending)) for ending in ("", "-wal"))
-    return shown(uri), database, sum(_size(file) for file in (path.parent / "mlartifacts").rglob("*"))
+    with contextlib.closing(sqlite3.connect(file, timeout=60)) as connection:
+        places = [local_folder(uri) for (uri,) in connection.execute("SELECT artifact_uri FROM runs")]
+    files = (file for place in places if place and place.is_dir() for file in place.rglob("*"))
+    return shown(store.uri), database, sum(_size(file) for file in files)
 
 
 def _size(path: Path) -> int:
