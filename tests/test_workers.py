@@ -127,7 +127,7 @@ def test_processes_tell_of_every_epoch_of_every_restart(processes):
     assert processes
 
 
-def test_functions_that_no_other_process_finds_are_left_to_threads(processes):
+def test_functions_that_no_other_process_finds_are_sent_as_their_code(processes):
     def cube(z, out):
         return np.power(z, 3, out=out)
 
@@ -136,12 +136,26 @@ def test_functions_that_no_other_process_finds_are_left_to_threads(processes):
 
     own = Activation("cube", cube, slope, slope_from_value=False)
     stacked = recipe(activation=own, restarts=4)
-    sent = train_recipe(stacked, splits(), workers=2)  # of an importable module: its code is sent
-    assert len(processes) == 2
-    cube.__module__ = slope.__module__ = "__main__"  # a notebook's
-    assert_same_trainings(sent, train_recipe(stacked, splits(), workers=2))
-    cube.__module__ = slope.__module__ = "of_this_process_alone"
-    assert_same_trainings(sent, train_recipe(stacked, splits(), workers=2))
+    alone = train_recipe(stacked, splits(), workers=1)
+    for number, module in enumerate((cube.__module__, "__main__", "of_this_process_alone"), start=1):
+        cube.__module__ = slope.__module__ = module
+        assert_same_trainings(alone, train_recipe(stacked, splits(), workers=2))
+        assert len(processes) == 2 * number
+
+
+def test_what_cannot_be_sent_is_left_to_threads(processes):
+    lock = threading.Lock()
+
+    def cube(z, out):
+        with lock:
+            return np.power(z, 3, out=out)
+
+    def slope(z, a, out):
+        return np.multiply(3 * z, z, out=out)
+
+    stacked = recipe(activation=Activation("cube", cube, slope, slope_from_value=False), restarts=4)
+    assert_same_trainings(train_recipe(stacked, splits(), workers=1), train_recipe(stacked, splits(), workers=2))
+    assert not processes
 
 
 # which kind

@@ -3,13 +3,15 @@
 They are started when first needed, get and give pickles over pipes, serve one training after the other, and end with
 this process, however that ends. They are started anew and not forked, since a fork copies whatever lock another thread
 happens to hold, and each holds BLAS to one thread.
+
+loky's reusable executor was tried in their place: bits are the same, but its tasks keep no state, so that parameters
+and random streams travel at every logged epoch. 1000 nets of 64-32-10 over 20 epochs on two cores take 2.06 times as
+long (float32, wall time, 5 pairs, 1.91 to 2.35).
 """
 
 import atexit
 import contextlib
-import importlib
 import io
-import marshal
 import os
 import pickle
 import subprocess
@@ -17,7 +19,6 @@ import sys
 import threading
 import time
 import traceback
-import types
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any, BinaryIO
@@ -261,52 +262,18 @@ def _portable(error: Exception) -> Exception:
 # --- messages ----------------------------------------------------------------------------------------------------
 
 
-class _Pickler(pickle.Pickler):
-    """Also sends functions that cannot be found by name, lambdas and those made by others, as their code."""
-
-    def reducer_override(self, value: Any) -> Any:
-        if isinstance(value, types.FunctionType):
-            if value.__module__ == "__main__":
-                raise pickle.PicklingError(f"{value.__qualname__} is defined where no other process finds it")
-            if "<" in value.__qualname__:
-                cells = [cell.cell_contents for cell in value.__closure__ or ()]
-                code = marshal.dumps(value.__code__)
-                return _function, (
-                    value.__module__,
-                    code,
-                    value.__name__,
-                    value.__defaults__,
-                    value.__kwdefaults__,
-                    cells,
-                )
-        return NotImplemented
-
-
-def _function(
-    module: str,
-    code: bytes,
-    name: str,
-    defaults: tuple[Any, ...] | None,
-    keywords: dict[str, Any] | None,
-    cells: list[Any],
-) -> types.FunctionType:
-    within = vars(importlib.import_module(module))
-    closure = tuple(types.CellType(content) for content in cells)
-    function = types.FunctionType(marshal.loads(code), within, name, defaults, closure)
-    function.__kwdefaults__ = keywords
-    return function
-
-
 def _packed(value: object) -> list[memoryview]:
-    """A pickle, and the arrays in it where they lie.
+    """A pickle, and the arrays in it where they lie; functions that cannot be found by name go as their code.
 
     Raises:
         NotSent: if it cannot be pickled.
     """
+    import cloudpickle  # late: it is slow to load, and most trainings never need it
+
     arrays: list[pickle.PickleBuffer] = []
     head = io.BytesIO()
     try:
-        _Pickler(head, 5, buffer_callback=arrays.append).dump(value)
+        cloudpickle.Pickler(head, 5, buffer_callback=arrays.append).dump(value)
     except Exception as error:
         raise NotSent(str(error)) from error
     return [head.getbuffer(), *(array.raw() for array in arrays)]
