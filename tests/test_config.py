@@ -14,7 +14,7 @@ from shared import PLAIN, changed
 
 from descentlab.config import configuration
 from descentlab.config.composing import conf_folder
-from descentlab.config.configuration import HASHED_NOT, RUN, Config
+from descentlab.config.configuration import DATA_HASHED_NOT, HASHED_NOT, RUN, Config
 from descentlab.config.names import tell_apart as named_apart
 from descentlab.config.options import GROUPS, LAUNCHER, schemas
 from descentlab.config.resolving import check, keys, recipe, resolve
@@ -152,7 +152,7 @@ def test_no_hidden_layer_is_an_empty_list():
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_every_option_survives_being_kept_and_resolved_again(group):
-    for name in every_option(group, without=("auto", "csv", "server")):
+    for name in every_option(group, without=("auto", "file", "server")):
         pair = {"data": "digits"} | ({"data": "diabetes"} if name == "mean_squared_error" else {})
         pair |= {"data": "xor"} if name == "binary_cross_entropy" else {}
         config = resolved(**{**pair, group: name})
@@ -242,7 +242,8 @@ def test_cells_of_a_sweep_are_told_apart_by_what_differs():
 
 
 def test_files_of_one_name_in_different_folders_are_told_apart():
-    cells = [resolved(data={"name": "csv", "path": path, "task": "classes"}) for path in ("x/y/a.csv", "x/z/a.csv")]
+    found = {"task": "classes", "target": 1, "drop": "none", "target_scaling": "none"}  # nothing left to be read
+    cells = [resolved(data={"name": "file", "path": path, **found}) for path in ("x/y/a.csv", "x/z/a.csv")]
     assert [cell.name for cell in named_apart(cells)] == ["relu-cce-mini32-y_a.csv", "relu-cce-mini32-z_a.csv"]
 
 
@@ -394,7 +395,7 @@ values = st.recursive(
 known = st.sampled_from([*PLAIN, "output_initializer"])
 options = st.builds(
     lambda name, numbers: {"name": name, **numbers},
-    st.sampled_from(sorted({name for group in GROUPS for name in schemas(group)} - {"csv", "mnist", "notebook"})),
+    st.sampled_from(sorted({name for group in GROUPS for name in schemas(group)} - {"file", "mnist", "notebook"})),
     st.dictionaries(st.sampled_from(["batch_size", "spread", "draw", "alpha", "split", "limit", "uri"]), values),
 )
 
@@ -445,7 +446,8 @@ def test_the_documentation_lists_every_key_its_default_and_whether_it_is_hashed(
     numbers = {f"{dotted}.{key}" for dotted, group in groups.items() for one in schemas(group).values() for key in one}
     assert set(listed) == {*keys(), *numbers, LAUNCHER}
     for key, (default, hashed) in listed.items():
-        assert hashed == (key.split(".")[0] not in (*HASHED_NOT, LAUNCHER, "hydra") and key != "data.path"), key
+        hashed_not = (*HASHED_NOT, LAUNCHER, "hydra", *(f"data.{key}" for key in DATA_HASHED_NOT))
+        assert hashed == (key not in hashed_not and key.split(".")[0] not in hashed_not), key
         dotted, _, number = key.rpartition(".")
         if group := groups.get(dotted):
             assert default in {str(schema[number][1]) for schema in schemas(group).values() if number in schema}, key

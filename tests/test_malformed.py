@@ -189,7 +189,7 @@ def test_words_are_refused_by_the_command_itself_in_one_line(tmp_path):
         [b"activation=\xff\xfe"],
         ["delete", "--yes"],
         [f"activation={SONGS[0]}"],
-        ["data=csv", "data.path=missing.csv"],
+        ["data=file", "data.path=missing.csv"],
         ["list", "\x1b[31mred"],
     ],
     ids=range(6),
@@ -317,7 +317,7 @@ def test_csv_files_are_read_or_refused_in_one_line(examples, tmp_path):
             content = damaged(more.draw, content) if more.draw(st.booleans()) else content
         path = tmp_path / ("a.csv.gz" if zipped else "a.csv")
         path.write_bytes(content)
-        loaded_or_refused("csv", path=str(path), task=task, split=share[0], scaling=share[1])
+        loaded_or_refused("file", path=str(path), task=task, split=share[0], scaling=share[1])
 
     claim()
 

@@ -133,9 +133,16 @@ def test_without_resume_all_is_trained_anew_and_the_old_runs_stay(option, traine
 
 
 def test_equal_settings_over_other_data_are_not_the_same_run(option, trained, tmp_path):
-    for content in ("1,2\n2,4\n3,6\n4,9\n", "1,2\n2,4\n3,6\n4,9\n", "1,2\n2,4\n3,6\n4,8\n"):
+    for content in ("1,2\n2,4\n3,6\n4,9.5\n", "1,2\n2,4\n3,6\n4,9.5\n", "1,2\n2,4\n3,6\n4,8.5\n"):
         (tmp_path / "own.csv").write_text(content * 5)
-        sweep(option, cell(data={"name": "csv", "path": str(tmp_path / "own.csv")}, loss="auto", restarts=1))
+        sweep(
+            option,
+            cell(
+                data={"name": "file", "path": str(tmp_path / "own.csv"), "header": False, "target": 2},
+                loss="auto",
+                restarts=1,
+            ),
+        )
     assert len(trained) == 2
     assert len(find(option, sweep="last")) == 1
 
@@ -543,7 +550,7 @@ def files(tmp_path):
     return paths
 
 
-CSV = ["data=csv", "network.hidden=3", "epochs=3", "restarts=2", "data.split_seed=1"]
+CSV = ["data=file", "network.hidden=3", "epochs=3", "restarts=2", "data.split_seed=1"]
 
 
 def alone(path, *words):
@@ -614,7 +621,7 @@ def test_each_data_set_is_read_once_and_each_cell_checked_once(form, files, tmp_
     from descentlab.data.sources import SOURCES
 
     reads, checks = [], []
-    for name in ("csv", "moons"):
+    for name in ("file", "moons"):
         whole = SOURCES[name].read
         counted = replace(SOURCES[name], read=lambda numbers, whole=whole: reads.append(numbers) or whole(numbers))
         monkeypatch.setitem(SOURCES, name, counted)
@@ -627,7 +634,7 @@ def test_each_data_set_is_read_once_and_each_cell_checked_once(form, files, tmp_
     words = [f"tracking.uri={option.numbers['uri']}", "tracking.experiment=tests", "epochs=2", "network.hidden=3"]
     paths = ",".join(str(tmp_path / f"{number}.csv") for number in range(6))
     if form == "command":
-        assert cli.main(["-m", "data=csv", f"data.path={paths}", "activation=tanh,relu", *words]) == 0
+        assert cli.main(["-m", "data=file", f"data.path={paths}", "activation=tanh,relu", *words]) == 0
     else:
         moons = ["data=moons", "data.samples=40", "loss=auto"]
         names = [(seed, name) for seed in range(6) for name in ("tanh", "relu")]

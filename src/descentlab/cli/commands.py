@@ -82,6 +82,13 @@ def _plan(given: Namespace) -> int:
     return 0
 
 
+def _inspect(given: Namespace) -> int:
+    from descentlab.cli.inspecting import inspect
+
+    print(inspect(given.words, given.json, given.config_dir))
+    return 0
+
+
 def _printed(work: str) -> Callable[[Namespace], int]:
     """A command that prints what a function (module.name) makes of its words and the store they name."""
 
@@ -132,6 +139,14 @@ COMMANDS = {
         _plan,
         "Words and flags are those of the command without plan.\n",
         flags=("sweep", "config_dir"),
+    ),
+    "inspect": Command(
+        "data=... [KEY=VALUE ...]",
+        "show how data would be read: columns, task, classes, splits; trains nothing",
+        _inspect,
+        "Words are those of a run, such as data=file data.path=FILE data.target=COLUMN.\n",
+        flags=("json", "config_dir"),
+        completions=("data=", "--json"),
     ),
     "status": Command(
         "[sweep=ID|last] [limit=N|all] [STORE]",

@@ -126,7 +126,7 @@ def show(words: Sequence[str], option: Option) -> str:
         "started": when(run.started),
     }
     about |= {"seconds": _seconds(run), "parent": run.parent}
-    about |= {"sweep": run.sweep, "outcome": run.outcome}
+    about |= {"sweep": run.sweep, "outcome": run.outcome, "data": run.description if level == "cell" else ""}
     lines += pairs({name: value for name, value in about.items() if value})
     lines += ["", "configuration", *pairs(run.params)]
     if results := _results(run):

@@ -23,6 +23,7 @@ FLAGS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     ),
     "version": (("--version",), {"action": "store_true", "help": "show the version and stop"}),
     "yes": (("--yes",), {"action": "store_true", "help": "delete; without it, show what would be deleted"}),
+    "json": (("--json",), {"action": "store_true", "help": "print for a program"}),
     "help": (("-h", "--help"), {"action": "store_true", "help": "show this help and stop"}),
 }
 

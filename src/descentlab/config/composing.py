@@ -22,11 +22,13 @@ from descentlab.config.configuration import Config
 from descentlab.config.names import tell_apart
 from descentlab.config.options import GROUPS, LAUNCHER
 from descentlab.config.resolving import by_rate, keys, resolve
+from descentlab.data.files import PATHS
 from descentlab.nn.activations import OUTPUTS
 from descentlab.values import InputError, refusal, shown
 
 USER_CONF = "DESCENTLAB_CONF"
 MOST_CELLS = 100_000
+TEXT_KEYS = tuple(f"data.{key}" for key in (*PATHS, "target", "drop"))  # as they stand where Hydra cannot read them
 CHOICES = (*GROUPS, "experiment", LAUNCHER)  # folders of conf/, one option of which is chosen
 _KNOWN = [*keys(), "experiment", LAUNCHER]
 
@@ -138,7 +140,7 @@ class _Composer:
 
     def _axis(self, word: str, sweep: bool) -> tuple[str, list[Any]]:
         """The key of an override and the values it gives it, one or several."""
-        override = self._parsed(word)
+        override = self._parsed(word, sweep)
         key = override.key_or_group
         if not override.is_sweep_override():
             return key, [self._checked(key, override.value())]
@@ -151,13 +153,16 @@ class _Composer:
             raise InputError(f"{shown(word)}: is a sweep over nothing")
         return key, [self._checked(key, value) for value in values]
 
-    def _parsed(self, word: str) -> Any:
+    def _parsed(self, word: str, sweep: bool = False) -> Any:
         prefix, key, rest = re.fullmatch(r"(\+*)([\w./-]*)(.*)", word, re.DOTALL).groups()  # type: ignore[union-attr]
         try:
             spelled = f"{prefix}{spellings.key(key, _KNOWN)}{rest}"
             override = self._parser.parse_overrides([spelled])[0]  # the singular form cannot glob
         except Exception as error:  # of Hydra, of its grammar, or of numbers too large for Python to read
-            raise _unreadable(word) from error
+            if key not in TEXT_KEYS or not rest.startswith("=") or rest.startswith('="'):
+                raise _unreadable(word) from error
+            texts = rest[1:].split(",") if sweep else [rest[1:]]
+            return self._parsed(f"{key}={','.join(map(_quoted, texts))}")
         if override.is_delete() or override.package is not None:
             raise InputError(f"{shown(word)}: must be KEY=VALUE; no key can be taken out or moved")
         return override
@@ -185,6 +190,11 @@ class _Composer:
         if words not in self._composed:
             self._composed[words] = _composed(self.loader, words)
         return self._composed[words]
+
+
+def _quoted(text: str) -> str:
+    """A text between quotes, as Hydra's grammar reads it."""
+    return '"' + re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + ('\\"' if found[2] else ""), text) + '"'
 
 
 def _swept(override: Any, word: str) -> list[Any]:

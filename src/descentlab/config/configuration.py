@@ -15,6 +15,7 @@ from descentlab.values import LARGEST, Check, Option, choice, number, sizes, swi
 
 # What a run is called, where it is kept, by whom and on how many threads it ran, and whether earlier ones stand for it.
 HASHED_NOT = ("name", "tracking", "launcher", "workers", "resume")
+DATA_HASHED_NOT = ("path", "validation_path", "test_path", "max_megabytes")  # the digest of the data tells files apart
 RUN: dict[str, Check] = {
     "name": text("must be auto, or up to 100 letters, digits, dots, dashes and spaces", r"[\w.+\- ]{1,100}"),
     "output": choice("auto", *OUTPUTS),
@@ -108,7 +109,7 @@ class Config:
 
     def _digest(self, *left_out: str) -> str:
         values = {key: value for key, value in self.as_dict().items() if key not in (*HASHED_NOT, *left_out)}
-        values["data"] = {key: value for key, value in values["data"].items() if key != "path"}
+        values["data"] = {key: value for key, value in values["data"].items() if key not in DATA_HASHED_NOT}
         activation = ACTIVATIONS[self.activation.name](**self.activation.numbers)
         if (version := numerics(activation, OUTPUTS[self.output], self.dtype)) > 1:  # left out of the hashes before it
             values["numerics"] = version

@@ -67,6 +67,8 @@ def tell_apart(cells: Sequence[Config]) -> list[Config]:
         flat = [flattened(cells[place].as_dict()) for place in places]
         shared = set(flat[0]).intersection(*flat)
         axes = sorted(key for key in shared if any(one[key] != flat[0][key] for one in flat))
+        if "data.path" in axes and len({one["data.path"] for one in flat}) == len(flat):
+            axes = [key for key in axes if key == "data.path" or not key.startswith("data.")]  # the file tells the rest
         columns = [[_label(key) + text for text in _texts([one[key] for one in flat])] for key in axes]
         full = ["-".join([name, *labels]) for labels in zip(*columns, strict=True)] if columns else [name] * len(places)
         short = [text[:LONGEST] for text in full]

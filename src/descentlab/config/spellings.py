@@ -86,6 +86,7 @@ OPTION_HINTS: Mapping[str, Names] = {
         "lecun_normal or lecun_uniform": ("lecun",),
     },
     "descent": {"stochastic, one sample a step, or mini_batch": ("sgd",)},
+    "data": {"data=file data.path=FILE, with data.target in place of data.inputs": ("csv",)},
     "update": {"adam": ("adamw", "rmsprop", "adagrad", "adadelta", "nadam")},
 }
 
@@ -142,7 +143,7 @@ def unknown_option(group: str, given: Any, known: Iterable[str], others: Sequenc
     if isinstance(given, str):
         hint = _matched(given, (), OPTION_HINTS.get(group))
         if group == "data" and re.fullmatch(r".*(\.\w{1,8}|/.*)", given):
-            hint = f"data=csv data.path={given}"
+            hint = f"data=file data.path={given}"
         if hint or (hint := meant(given, others)):
             return refusal(group, given, f"not one of {', '.join(sorted(names))} (did you mean {hint}?)")
     return unknown(group, given, names)

@@ -4,6 +4,7 @@ A source reads a table (`sources`). Its rows are split (`splits`), never by a ru
 of the file. Scaling is fitted on the training split alone (`scaling`).
 """
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -15,10 +16,11 @@ import numpy as np
 from numpy import ndarray
 
 from descentlab.data import scaling, splits
-from descentlab.data.paths import stamp
+from descentlab.data.files import PATHS
+from descentlab.data.paths import path_of, stamp
 from descentlab.data.sources import SOURCES
 from descentlab.data.table import Table
-from descentlab.data.text import TASKS
+from descentlab.data.targets import TASKS
 from descentlab.values import Option
 
 RECENT_BYTES = 2**29  # of tables that stay in memory though nobody uses them, those used last
@@ -58,8 +60,24 @@ class Dataset:
     @property
     def inputs(self) -> int:
         """How many numbers a network sees of a sample."""
+        return len(self.input_names)
+
+    @property
+    def column_names(self) -> list[str]:
+        """Names of the input columns as they stand in the file, or their positions."""
+        return list(self.table.names) or [str(place + 1) for place in range(self.table.inputs.shape[1])]
+
+    @functools.cached_property
+    def input_names(self) -> list[str]:
+        """Names of the numbers that a network sees; of a text column one for each text that training rows hold."""
         size = self.settings.get("image_size", "auto")
-        return self.table.inputs.shape[1] if size == "auto" else size**2
+        if size != "auto":
+            return [str(place + 1) for place in range(size**2)]
+        names = self.column_names
+        return [
+            names[place] if code is None else f"{names[place]}={self.table.categories[place][code]}"
+            for place, code in scaling.columns(self.table, self.rows["train"])
+        ]
 
     @property
     def outputs(self) -> int:
@@ -72,9 +90,8 @@ class Dataset:
         made = _made.get(self)
         if made is None:
             _made.clear()  # first, so that two of MNIST's size are never there at once
-            raw = {split: self.table.inputs[rows].astype(np.float64) for split, rows in self.rows.items()}
             targets = self.targets
-            inputs = scaling.scaled_inputs(raw, self.settings)
+            inputs = scaling.scaled_inputs(scaling.filled(self.table, self.rows), self.settings)
             made = _made[self] = {split: (x, targets[split]) for split, x in inputs.items()}
             for array in (array for pair in made.values() for array in pair):
                 array.flags.writeable = False  # shared by all who ask
@@ -106,6 +123,8 @@ def load(option: Option) -> Dataset:
     if dataset is None:
         table = read_table(option)
         settings = {key: value for key, value in option.numbers.items() if key in _SETTINGS}
+        if settings.get("target_scaling") == "auto":
+            settings["target_scaling"] = "standard" if table.task == "regression" else "none"
         rows = splits.chosen_rows(table, settings)
         scaling.check(table, settings)
         digest = hashlib.sha256(f"{table.digest} {json.dumps(settings, sort_keys=True)}".encode()).hexdigest()
@@ -130,7 +149,11 @@ _SETTINGS = (*splits.KEYS, *scaling.KEYS)
 
 
 def _key(option: Option, numbers: Mapping[str, Any]) -> tuple[str, ...]:
-    return option.name, json.dumps(dict(numbers), sort_keys=True), stamp(option.numbers.get("path"))
+    return (
+        option.name,
+        json.dumps(dict(numbers), sort_keys=True),
+        *(stamp(option.numbers[key]) for key in PATHS if key in option.numbers),
+    )
 
 
 def _table_key(option: Option) -> tuple[str, ...]:
@@ -146,18 +169,22 @@ def forget() -> None:
 
 
 def with_task(option: Option) -> tuple[Option, str]:
-    """The option with data.task=auto replaced by what the file's targets are, and the task.
+    """The option with absolute paths and with what the file says in place of auto, and the task.
 
     Raises:
         InputError: if the file has to be read and cannot be.
     """
+    given = {key: option.numbers[key] for key in PATHS if option.numbers.get(key, "none") not in ("auto", "none")}
+    paths = {key: str(path_of(value).absolute()) for key, value in given.items()}
+    option = Option(option.name, {**option.numbers, **paths})
     task = SOURCES[option.name].task(option.numbers)
     if task is None:
         table = read_table(option)
-        task = table.task
-        own = next(name for name, meant in TASKS.items() if meant == task)
-        option = Option(option.name, {**option.numbers, "task": own})
-        _tables[_table_key(option)] = table  # is what would be read for it
+        own = {"task": next(name for name, meant in TASKS.items() if meant == table.task)}
+        scale = option.numbers["target_scaling"]
+        own["target_scaling"] = ("standard" if table.task == "regression" else "none") if scale == "auto" else scale
+        option, task = Option(option.name, {**option.numbers, **table.found, **own}), table.task
+        _tables[_table_key(option)] = table  # found again without reading the file twice
     return option, task
 
 

@@ -1,10 +1,9 @@
 """MNIST from its IDX files or from OpenML, and the course notebook's cut of it."""
 
-import gzip
 import hashlib
+import io
 import os
 import warnings
-import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from descentlab.data import text
+from descentlab.data.content import MEGABYTES, content
 from descentlab.data.paths import MNIST_VARIABLE, NOTEBOOK_FILE, mnist_place
 from descentlab.data.shipped import one_hot
 from descentlab.data.table import MissingData, Table
@@ -27,18 +26,18 @@ MNIST_SHA256 = "376ef6c8ff19d9b42abd91cf9571589eee1949973430b9174b132b859848ee69
 def mnist(numbers: Mapping[str, Any]) -> Table:
     """70 000 digits of 28x28 pixels, the training files' rows first."""
     folder = mnist_place(numbers["path"], f"{IDX_FILES[0]}*")
-    images, labels = _openml() if folder is None else idx_files(folder)
+    images, labels = _openml() if folder is None else idx_files(folder, numbers["max_megabytes"])
     return Table("mnist", images.reshape(len(images), -1), one_hot(labels, 10), "multiclass")
 
 
-def idx_files(folder: Path) -> tuple[ndarray, ndarray]:
+def idx_files(folder: Path, megabytes: int = MEGABYTES) -> tuple[ndarray, ndarray]:
     """MNIST's four IDX files: training rows first, then t10k."""
     arrays = []
     for name in IDX_FILES:
         found = [path for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
         if not found:
             raise refusal("data.path", str(folder), f"holds no {name} or {name}.gz")
-        arrays.append(_idx(found[0], 3 if "images" in name else 1))
+        arrays.append(_idx(found[0], 3 if "images" in name else 1, megabytes))
     for images, labels, name in ((arrays[0], arrays[1], IDX_FILES[1]), (arrays[2], arrays[3], IDX_FILES[3])):
         if len(images) != len(labels):
             raise InputError(f"{folder / name}: holds {len(labels)} labels for {len(images)} images")
@@ -50,24 +49,20 @@ def idx_files(folder: Path) -> tuple[ndarray, ndarray]:
     return np.concatenate(arrays[::2]), np.concatenate(arrays[1::2])
 
 
-def _idx(path: Path, dimensions: int) -> ndarray:
+def _idx(path: Path, dimensions: int, megabytes: int) -> ndarray:
     """An IDX file of unsigned bytes: magic 0 0 8 d, d sizes of four bytes, then the values."""
-    try:
-        raw = path.read_bytes()
-        content = gzip.decompress(raw) if path.suffix == ".gz" else raw
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: cannot be read ({error or 'is cut short'})") from error
+    held = content(path, megabytes)
     head = 4 + 4 * dimensions
-    if content[:4] != bytes((0, 0, 8, dimensions)):
+    if held[:4] != bytes((0, 0, 8, dimensions)):
         kind = "images" if dimensions == 3 else "labels"
-        raise InputError(f"{path}: starts with {content[:4].hex(' ') or 'nothing'}, not as an IDX file of {kind}")
-    if len(content) < head:
-        raise InputError(f"{path}: is cut short, {len(content)} bytes")
-    shape = tuple(int.from_bytes(content[at : at + 4], "big") for at in range(4, head, 4))
+        raise InputError(f"{path}: starts with {held[:4].hex(' ') or 'nothing'}, not as an IDX file of {kind}")
+    if len(held) < head:
+        raise InputError(f"{path}: is cut short, {len(held)} bytes")
+    shape = tuple(int.from_bytes(held[at : at + 4], "big") for at in range(4, head, 4))
     size = int(np.prod(shape, dtype=object))
-    if len(content) != head + size:
-        raise InputError(f"{path}: holds {len(content) - head} values, and its header promises {size}")
-    return np.frombuffer(content, np.uint8, offset=head).reshape(shape)
+    if len(held) != head + size:
+        raise InputError(f"{path}: holds {len(held) - head} values, and its header promises {size}")
+    return np.frombuffer(held, np.uint8, offset=head).reshape(shape)
 
 
 def _openml() -> tuple[ndarray, ndarray]:
@@ -128,7 +123,7 @@ def notebook(numbers: Mapping[str, Any]) -> Table:
     if path is not None and path.is_dir():
         path = path / NOTEBOOK_FILE if (path / NOTEBOOK_FILE).is_file() else None
     if path is not None:
-        table = replace(text.read({"path": str(path), "inputs": 784, "task": "classes"}), name="notebook")
+        table = _notebook_file(path, numbers["max_megabytes"])
         return replace(table, notes=tuple(f"{path}: {note}" for note in _other_rows(table)))
     table = mnist(numbers)
     if len(table.inputs) != 70_000:
@@ -142,6 +137,20 @@ _NOTEBOOK_SHA256 = {  # of the bytes of pixels and labels
     "training rows 250-299": "c42bce73eaade44af9fe02ef95ff7ad891d5bf04716db13b023e8c90d918bba6",
     "t10k rows 0-49": "498dcae97d59e46355ef9d208ca2a1228882a1c9f6f33715343c11c9ada71974",
 }
+
+
+def _notebook_file(path: Path, megabytes: int) -> Table:
+    """784 pixels and a one-hot target a row, without a header."""
+    try:
+        values = np.loadtxt(io.StringIO(content(path, megabytes).decode()), delimiter=",", ndmin=2)
+    except ValueError as error:
+        raise InputError(f"{path}: must hold rows of numbers between commas ({error})") from error
+    targets = values[:, 784:]
+    if values.shape[1] != 794 or len(values) <= 250 or not np.isfinite(values).all():
+        raise InputError(f"{path}: must hold 784 pixels and 10 targets a row, 300 rows; holds {values.shape}")
+    if not (np.isin(targets, (0.0, 1.0)).all() and (targets.sum(axis=1) == 1).all()):
+        raise InputError(f"{path}: columns 785-794 must be one-hot")
+    return Table("notebook", values[:, :784], targets, "multiclass")
 
 
 def _other_rows(table: Table) -> list[str]:

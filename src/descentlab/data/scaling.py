@@ -7,9 +7,10 @@ import numpy as np
 from numpy import ndarray
 
 from descentlab.data.table import Table
-from descentlab.values import Schema, choice, refusal, whole
+from descentlab.values import InputError, Schema, choice, refusal, whole
 
-_RULES = choice("none", "unit", "standard")
+_RULES = choice("none", "unit", "unit_columns", "standard")
+_TARGET_RULES = choice("none", "unit", "standard", "auto")
 IMAGE: Schema = {"image_size": (whole(1, 1000, "auto"), "auto")}
 KEYS = ("scaling", "target_scaling", "image_size")
 
@@ -20,15 +21,54 @@ def scaling(rule: str) -> Schema:
 
 
 def target_scaling(rule: str) -> Schema:
-    """Likewise for targets."""
-    return {"target_scaling": (_RULES, rule)}
+    """Likewise for targets; auto is standard for regression and none for classes."""
+    return {"target_scaling": (_TARGET_RULES, rule)}
+
+
+LARGEST = 1e100  # of a value that is scaled; sums of squares stay finite
 
 
 def check(table: Table, numbers: Mapping[str, Any]) -> None:
-    """Refuse an image_size that the images do not have."""
+    """Refuse an image_size that the images do not have, and values too large to be scaled."""
     size, side = numbers.get("image_size", "auto"), round(table.inputs.shape[1] ** 0.5)
     if size != "auto" and size > side:
         raise refusal("data.image_size", size, f"must be at most {side}, the images' own size")
+    if table.file:
+        for values, names in ((table.inputs, table.names), (table.targets, table.target_names)):
+            large = (np.abs(values) > LARGEST).any(axis=0)
+            if large.any():
+                raise InputError(f"{table.file}: column {names[int(np.argmax(large))]} has values above {LARGEST:g}")
+
+
+def columns(table: Table, train: ndarray) -> list[tuple[int, int | None]]:
+    """What a network sees: input columns of the table, one with each text that training rows hold where it is text."""
+    found: list[tuple[int, int | None]] = []
+    for place in range(table.inputs.shape[1]):
+        if place in table.categories:
+            found += [(place, int(code)) for code in np.unique(table.inputs[train, place])]
+        else:
+            found.append((place, None))
+    return found
+
+
+def filled(table: Table, rows: Mapping[str, ndarray]) -> dict[str, ndarray]:
+    """Raw inputs of each split in float64: missing cells as the mean of the training rows, texts one-hot."""
+    raw = {split: table.inputs[chosen].astype(np.float64) for split, chosen in rows.items()}
+    if not table.file:
+        return raw
+    gone = np.isnan(raw["train"])
+    if gone.all(axis=0).any():
+        column = table.names[int(np.argmax(gone.all(axis=0)))]
+        raise InputError(f"{table.file}: column {column} is missing in every training row; say data.drop")
+    means = np.nanmean(raw["train"], axis=0)
+    raw = {split: np.where(np.isnan(x), means, x) for split, x in raw.items()}
+    seen = columns(table, rows["train"])
+    if not table.categories:
+        return raw
+    return {
+        split: np.stack([x[:, at] if code is None else (x[:, at] == code) * 1.0 for at, code in seen], axis=1)
+        for split, x in raw.items()
+    }
 
 
 def scaled_inputs(inputs: dict[str, ndarray], numbers: Mapping[str, Any]) -> dict[str, ndarray]:
@@ -39,7 +79,7 @@ def scaled_inputs(inputs: dict[str, ndarray], numbers: Mapping[str, Any]) -> dic
     inputs = {name: unit(x) for name, x in inputs.items()}
     if image_size != "auto":
         inputs = {name: shrunk(x, image_size) for name, x in inputs.items()}
-    standard = fitted("standard" if rule == "standard" else "none", inputs["train"])
+    standard = fitted(rule if rule in ("standard", "unit_columns") else "none", inputs["train"])
     return {name: standard(x) for name, x in inputs.items()}
 
 
@@ -50,11 +90,17 @@ def scaled_targets(targets: dict[str, ndarray], numbers: Mapping[str, Any]) -> d
 
 
 def fitted(rule: str, train: ndarray) -> Callable[[ndarray], ndarray]:
-    """The map of a scaling rule: unit takes the training range to [0, 1]; standard gives columns mean 0 and sd 1."""
+    """The map of a scaling rule, fitted on training rows.
+
+    unit takes the range of all values to [0, 1], unit_columns that of each column; standard gives columns mean 0, sd 1.
+    """
     if rule == "none":
         return lambda x: x
     if rule == "unit":
         low, span = train.min(), np.ptp(train)
+    elif rule == "unit_columns":
+        low, span = train.min(axis=0), np.ptp(train, axis=0)
+        span = np.where(span > 0, span, 1.0)
     else:
         low, span = train.mean(axis=0), train.std(axis=0)
         span = np.where(span > 1e-12 * np.abs(train).max(axis=0), span, 1.0)  # a constant column becomes 0

@@ -4,17 +4,47 @@ To add one: write its reader, enter it in SOURCES with its keys, add conf/data/<
 """
 
 import functools
+import re
+from collections.abc import Mapping
 from typing import Any
 
-from descentlab.data import mnist, shipped
-from descentlab.data import text as csv
+from descentlab.data import files, mnist, shipped
+from descentlab.data.content import MEGABYTES
 from descentlab.data.scaling import IMAGE, scaling, target_scaling
 from descentlab.data.splits import DRAWN, LIMIT, by_rows
 from descentlab.data.table import Source
-from descentlab.values import Schema, choice, number, text, whole
+from descentlab.data.targets import TASKS
+from descentlab.data.text import SEPARATORS
+from descentlab.values import Check, Schema, choice, number, refusal, switch, text, whole
 
 _TARGETS: Schema = {"targets": (choice("column", "one_hot"), "column")}
-_PATH: Schema = {"path": (text("must be auto, or the path of a file or folder"), "auto")}
+_PATH: Schema = {
+    "path": (text("must be auto, or the path of a file or folder"), "auto"),
+    "max_megabytes": (whole(1, 10**6), MEGABYTES),
+}
+_PATH_OR_NONE = (text("must be none, or the path of a file with the same columns"), "none")
+
+
+def _columns(*words: str) -> Check:
+    valid = f"must be {', '.join(words)}, a name, a position, a range such as 785-794, or a list of them"
+
+    def check(key: str, value: Any) -> Any:
+        if value is None and "none" in words:
+            return "none"
+        if isinstance(value, str) and re.fullmatch(r"\[.+\]", value):  # as it stands, where Hydra cannot read it
+            value = [part.strip() for part in value[1:-1].split(",")]
+        items = value if isinstance(value, (list, tuple)) else [value]
+        if not items or not all(
+            isinstance(item, (str, int)) and not isinstance(item, bool) and item != "" for item in items
+        ):
+            raise refusal(key, value, valid)
+        return list(items) if isinstance(value, (list, tuple)) else value
+
+    return check
+
+
+def _header(key: str, value: Any) -> Any:
+    return value if value == "auto" else switch(key, value)
 
 
 def _always(task: str, count: int) -> dict[str, Any]:
@@ -37,6 +67,12 @@ def _plane(name: str, noise: float) -> Source:
         **DRAWN,
     }
     return Source(functools.partial(shipped.curves, name), schema, **_BY_TARGETS)
+
+
+def _resolved_task(numbers: Mapping[str, Any]) -> str | None:
+    """The task of a file where all that it could say is there already, so that it need not be read."""
+    known = all(numbers[key] != "auto" for key in ("task", "target", "drop", "target_scaling"))
+    return TASKS[numbers["task"]] if known else None
 
 
 SOURCES: dict[str, Source] = {
@@ -68,18 +104,27 @@ SOURCES: dict[str, Source] = {
         {**_PATH, **IMAGE, **by_rows(train="0:250", test="250:300"), **LIMIT},
         **_always("multiclass", 10),
     ),
-    "csv": Source(
-        csv.read,
+    "file": Source(
+        files.read,
         {
             **_PATH,
-            "inputs": (whole(1, 10**6, "auto"), "auto"),
-            "task": (choice("auto", *csv.TASKS), "auto"),
-            **scaling("none"),
-            **target_scaling("none"),
+            "target": (_columns("auto"), "auto"),
+            "drop": (_columns("auto", "none"), "auto"),
+            "task": (choice("auto", *TASKS), "auto"),
+            "header": (_header, "auto"),
+            "separator": (choice("auto", *SEPARATORS), "auto"),
+            "decimal": (choice("point", "comma"), "point"),
+            "missing": (choice("refuse", "drop", "mean"), "refuse"),
+            "categories": (choice("refuse", "one_hot"), "refuse"),
+            "encoding": (text("must be the name of an encoding, such as utf-16"), "utf-8"),
+            "validation_path": _PATH_OR_NONE,
+            "test_path": _PATH_OR_NONE,
+            **scaling("standard"),
+            **target_scaling("auto"),
             **DRAWN,
             **by_rows(),
         },
-        task=lambda numbers: csv.TASKS.get(numbers["task"]),
+        task=_resolved_task,
         outputs=lambda numbers: None,
     ),
 }

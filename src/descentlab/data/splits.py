@@ -9,7 +9,7 @@ from numpy import ndarray
 
 from descentlab.data import SPLITS
 from descentlab.data.table import Table
-from descentlab.values import Schema, refusal, whole
+from descentlab.values import InputError, Schema, refusal, whole
 
 
 def _range(key: str, value: Any) -> str:
@@ -33,54 +33,99 @@ def _shares(key: str, value: Any) -> str:
     return "-".join(map(str, shares))
 
 
+FEWEST = 10  # rows of a file of one's own that are split at all
+
+
 def chosen_rows(table: Table, numbers: Mapping[str, Any]) -> dict[str, ndarray]:
-    """Which rows of the table each split holds, in file order."""
-    wanted = {split: numbers.get(f"{split}_rows", "auto") for split in SPLITS}
-    if table.fixed:
-        rows = dict(table.fixed)
-    elif any(asked != "auto" for asked in wanted.values()):
-        rows = _ranges(table, wanted)
-    else:
-        rows = _drawn(table, numbers)
+    """Which rows of the table each split holds, in file order.
+
+    Raises:
+        InputError: for rows that are not there or that two splits would share, and for a class that training has not.
+    """
+    rows = dict(table.fixed or {})
+    wanted = {split: value for split in SPLITS if (value := numbers.get(f"{split}_rows", "auto")) != "auto"}
+    left = np.ones(len(table.inputs), dtype=bool)
+    for taken in rows.values():
+        left[taken] = False
+    free = np.flatnonzero(left)
+    if wanted:
+        if numbers.get("split", "60-20-20") != "60-20-20":
+            raise refusal(
+                "data.split", numbers["split"], f"stands beside data.{next(iter(wanted))}_rows; say one of them"
+            )
+        rows |= _ranges(table, wanted, free, rows)
+    elif "train" not in rows:
+        rows |= _drawn(table, numbers, free, tuple(rows))
     limit = numbers.get("limit", "all")
     if limit != "all":
         rows = {split: chosen[:limit] for split, chosen in rows.items()}
-    return {split: np.sort(chosen) for split, chosen in rows.items()}
+    rows = {split: np.sort(rows[split]) for split in SPLITS if split in rows}
+    if table.file and table.labels:
+        _check_classes(table, rows)
+    return rows
 
 
-def _ranges(table: Table, wanted: Mapping[str, str]) -> dict[str, ndarray]:
-    rows = {}
+def _ranges(table: Table, wanted: Mapping[str, str], free: ndarray, taken: Mapping[str, Any]) -> dict[str, ndarray]:
+    """Row ranges of the file; `taken` splits have a file of their own."""
+    places = free if table.kept is None else table.kept[free]
+    rows: dict[str, ndarray] = {}
     for split, asked in wanted.items():
-        if asked == "auto":
-            continue
+        key = f"data.{split}_rows"
         start, stop = map(int, asked.split(":"))
-        if stop > len(table.inputs):
-            raise refusal(f"data.{split}_rows", asked, f"{table.name} has {len(table.inputs)} rows")
-        rows[split] = np.arange(start, stop)
+        if stop > places[-1] + 1:
+            raise refusal(key, asked, f"{table.name} has {places[-1] + 1} rows")
+        if split in taken:
+            raise refusal(key, asked, f"stands beside data.{split}_path; say one of them")
+        own = free[(places >= start) & (places < stop)]
+        for other, chosen in rows.items():
+            if len(np.intersect1d(own, chosen)):
+                raise refusal(key, asked, f"overlaps data.{other}_rows={wanted[other]}; no row may be in two splits")
+        if not len(own):
+            raise refusal(key, asked, "holds no row, since all of them have missing cells")
+        rows[split] = own
     if "train" not in rows:
         raise refusal("data.train_rows", "auto", "must be given where validation_rows or test_rows are")
     return rows
 
 
-def _drawn(table: Table, numbers: Mapping[str, Any]) -> dict[str, ndarray]:
+def _drawn(table: Table, numbers: Mapping[str, Any], free: ndarray, taken: tuple[str, ...]) -> dict[str, ndarray]:
     """A random order cut at the shares; for classes an order whose every stretch has them in proportion."""
-    samples = len(table.inputs)
-    generator = np.random.default_rng(numbers["split_seed"])
-    order = generator.permutation(samples)
+    samples = len(free)
+    shares = {split: int(share) for split, share in zip(SPLITS, numbers["split"].split("-"), strict=True)}
+    shares = {split: 0 if split in taken else share for split, share in shares.items()}
+    whole_share = sum(shares.values())
+    if table.file and samples < FEWEST and shares["train"] < whole_share:
+        toy = table.inputs.shape == (4, 2) and set(np.unique(table.inputs)) == {0.0, 1.0}
+        remedy = f"say data.train_rows=0:{samples} or data.split=100-0-0{', or data=xor' if toy else ''}"
+        raise InputError(f"{table.file}: {samples} rows are too few to split; {remedy}")
+    order = np.random.default_rng(numbers["split_seed"]).permutation(samples)
     if table.task != "regression":
-        _, classes = np.unique(table.targets[order], axis=0, return_inverse=True)
+        _, classes = np.unique(table.targets[free[order]], axis=0, return_inverse=True)
         place = np.empty(samples)
         for label in range(classes.max() + 1):
             members = np.flatnonzero(classes == label)
             place[members] = (np.arange(len(members)) + 0.5) / len(members)
         order = order[np.argsort(place, kind="stable")]
-    shares = [int(part) for part in numbers["split"].split("-")]
-    test, validation = (round(samples * share / 100) for share in (shares[2], shares[1]))
+    test, validation = (round(samples * shares[split] / whole_share) for split in ("test", "validation"))
     cuts = {"train": order[test + validation :], "validation": order[test : test + validation], "test": order[:test]}
-    for split, share in zip(SPLITS, shares, strict=True):
+    for split, share in shares.items():
         if share and not len(cuts[split]):
             raise refusal("data.split", numbers["split"], f"leaves no rows for {split}; {table.name} has {samples}")
-    return {split: rows for split, rows in cuts.items() if len(rows)}
+    return {split: free[rows] for split, rows in cuts.items() if len(rows)}
+
+
+def _check_classes(table: Table, rows: Mapping[str, ndarray]) -> None:
+    """Refuse classes that no training row has."""
+    held = table.targets[rows["train"]]
+    counts = held.sum(axis=0) if held.shape[1] > 1 else np.array([(held == 0).sum(), (held == 1).sum()])
+    for label, count in zip(table.labels, counts, strict=True):
+        if not count:
+            told = (
+                f"no training row has {label!r}"
+                if table.task == "multilabel"
+                else f"training has no row of class {label!r}"
+            )
+            raise InputError(f"{table.file}: {told}; say another data.split_seed, data.split or data.train_rows")
 
 
 LIMIT: Schema = {"limit": (whole(1, 10**9, "all"), "all")}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from descentlab.config.cells import Cell, different
 from descentlab.config.options import LAUNCHER
+from descentlab.data import describing
 from descentlab.nn.recipe import Training
 from descentlab.sweeps import launchers, remote
 from descentlab.sweeps.progress import say, shown
@@ -56,8 +57,9 @@ def begin(parts: Mapping[str, Sequence[Cell]], tracker: "Tracker", label: str = 
         launchers.check(launcher)
     if tracker.stores:
         say(f"storing in {tracker.location}")
-    for note in dict.fromkeys(note for cells in parts.values() for cell in cells for note in cell.dataset.notes):
-        say(note)
+    datasets = dict.fromkeys(cell.dataset for cells in parts.values() for cell in cells)
+    for line in dict.fromkeys(line for dataset in datasets for line in describing.lines(dataset)):
+        say(line)
     fresh = not all(cell.config.resume for cells in parts.values() for cell in cells)
     if note := tracker.begin({part: different(cells) for part, cells in parts.items()}, label, fresh):
         say(note)

@@ -67,6 +67,7 @@ class StoredRun:
     sweep = _Named("tags", "sweep", str)  # that the run belongs to
     label = _Named("tags", "label", str)  # of a sweep: the name of its experiment or study
     parent = _Named("tags", "mlflow.parentRunId", str)  # of a restart: the run of its cell
+    description = _Named("tags", "mlflow.note.content", str)  # of a cell on a user's file: what was read
     reason = _Named("tags", "reason", str)  # why it failed or was killed
     outcome = _Named("tags", "outcome", str)  # how a restart, or all restarts of a cell, ended; else mixed
     diverged = _Named("tags", "diverged", int)  # how many restarts of a cell

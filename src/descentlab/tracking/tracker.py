@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from descentlab.config.cells import Cell
+from descentlab.data import describing
 from descentlab.interrupts import terminable
 from descentlab.tracking import checksums, closing, environment, ownership, params, plans, tables, trained_cell
 from descentlab.tracking.cell_run import CellRun, Claim, SummaryRun, TrackedCell
@@ -185,6 +186,8 @@ class _StoreTracker(Tracker):
             | {"sweep": sweep, member_tag(sweep): member(place, config.name)}
         )
         tags |= {"config_hash": config.hash, "cell_hash": config.cell_hash, "data_digest": cell.digest}
+        if lines := describing.lines(cell.dataset):  # shown by MLflow as the run's description
+            tags["mlflow.note.content"] = "; ".join(lines)[:4000]
         tags |= {key: value for key, value in (("judge", cell.judged_by), ("trainer", cell.trained_by)) if value}
         checkpoints = self.store.folder / CHECKPOINTS / str(self.store.experiment_id) / cell.key
         run = TrackedCell(self.queue, config, tags, checkpoints, self.checkpoint_seconds, self.children)
