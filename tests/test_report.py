@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import math
 import sys
 
 import numpy as np
@@ -87,6 +88,12 @@ def test_a_verdict_that_flipped_is_shown_beside_the_one_before(small, store, tmp
     assert "more width &amp; depth &lt;help&gt;" in page
     assert "class='not-supported flipped'" in page
     assert "small/curves.svg" in page
+
+
+def test_a_verdict_without_a_finite_estimate_is_still_json():
+    values = {"a": math.nan, "b": math.inf, "c": -math.inf, "d": 1.5, "e": "x", "f": 3}
+    text = json.dumps({key: study._json_value(value) for key, value in values.items()}, allow_nan=False)
+    assert json.loads(text) == {"a": None, "b": "inf", "c": "-inf", "d": 1.5, "e": "x", "f": 3}
 
 
 def test_the_full_form_is_drawn_and_not_a_later_quick_one(small, store, tmp_path):

@@ -156,7 +156,7 @@ def test_a_margin_at_which_counted_values_lie_is_refused(test, margin, included,
         ((np.arange(30) < 27, np.arange(30) < 9), {"test": "more_often"}, "supported"),
         ((np.arange(30) < 17, np.arange(30) < 15), {"test": "more_often"}, "undecided"),
         ((np.arange(30) < 2, np.arange(30) < 25), {"test": "more_often"}, "not supported"),
-        ((normal(n=300), 0.3), {"test": "within", "n": 300}, "supported"),
+        ((normal(n=300), 0.3), {"test": "within", "n": 300}, "not contradicted"),
         ((normal(n=300), 1.9), {"test": "within", "n": 300}, "undecided"),  # beyond the band, and not so rare
         ((normal(n=300), 5.0), {"test": "within", "n": 300}, "not supported"),
     ],
@@ -266,9 +266,9 @@ def test_a_diverged_simulation_ranks_worst_among_those_a_published_value_is_held
     worst = -np.inf if better == "higher" else np.inf
     assert (row.low, row.high) == (worst, worst)
     few = normal(n=300)
-    assert verdict((few, published), test="within", better=better, n=300).verdict == "supported"
+    assert verdict((few, published), test="within", better=better, n=300).verdict == "not contradicted"
     few[:60] = [np.nan, np.inf, -np.inf] * 20
-    assert verdict((few, published), test="within", better=better, n=300).verdict == "supported"
+    assert verdict((few, published), test="within", better=better, n=300).verdict == "not contradicted"
 
 
 def test_nothing_is_held_against_simulations_that_are_missing_or_by_a_number_that_is():
@@ -293,6 +293,8 @@ def test_values_must_be_those_that_were_declared():
 def test_the_score_of_a_claim_is_that_of_its_worst_case():
     rows = judge([claim(cases=2), claim(id="d")], {"c": {"x": normal(3), "y": normal(-3)}, "d": normal(3)})
     assert scores(rows) == {"c": -1, "d": 1}
+    within = claim(id="e", test="within", n=300)
+    assert scores(judge([within], {"e": (normal(n=300), 0.3)})) == {"e": 0.5}
     assert [dataclasses.asdict(row) for row in rows] == [row.as_dict() for row in rows]
 
 

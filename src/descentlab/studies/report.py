@@ -107,7 +107,7 @@ def rebuild(source: Option, name: str, folder: Path) -> Rebuilt | None:
     if len(verdicts):
         words = {score: word for word, score in SCORES.items()}
         earlier = runs[-2].metrics if len(runs) > 1 else {}
-        before = {name: words.get(int(score), "") for name, score in earlier.items() if name.startswith("verdict/")}
+        before = {name: words.get(score, "") for name, score in earlier.items() if name.startswith("verdict/")}
         verdicts["before"] = [before.get(f"verdict/{claim}", "") for claim in verdicts["claim"]]
     title = (script.__doc__ or name).strip().splitlines()[0]
     return Rebuilt(name, title, run, place, verdicts)

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -152,7 +152,7 @@ class Study:
     def verdicts(self, values: Mapping[str, Values | Mapping[str, Values] | None]) -> "pd.DataFrame":
         """Judge the declared claims on their values (`verdicts.judge`), print the table and keep it.
 
-        Kept are verdict.json, verdicts.csv and a metric verdict/<claim> (1 supported, 0 undecided, -1 not supported)
+        Kept are verdict.json, verdicts.csv and a metric verdict/<claim> (as `verdicts.scores`)
         with estimate/<claim> beside it where the claim is a single case.
 
         Raises:
@@ -163,15 +163,23 @@ class Study:
         rows = verdicts.judge(self.claims, values)
         frame = pd.DataFrame([row.as_dict() for row in rows])
         self.summary.table("verdicts", frame)
-        plain = [{key: None if value != value else value for key, value in row.as_dict().items()} for row in rows]
+        plain = [{key: _json_value(value) for key, value in row.as_dict().items()} for row in rows]
         self.summary.text("verdict.json", json.dumps(plain, indent=2, default=str) + "\n")
         numbers = {f"verdict/{claim}": float(score) for claim, score in verdicts.scores(rows).items()}
         cases = {claim.id: claim.cases for claim in self.claims}
-        numbers |= {f"estimate/{row.claim}": row.estimate for row in rows if cases[row.claim] == 1}
+        lone = [row for row in rows if cases[row.claim] == 1 and math.isfinite(row.estimate)]
+        numbers |= {f"estimate/{row.claim}": row.estimate for row in lone}
         self.summary.metrics(numbers)
         print(f"\nverdicts\n{_by_claim(frame).to_string(index=False, float_format=lambda value: f'{value:.4g}')}")
         print("\n".join(f"  {claim.id}: {claim.statement}" for claim in self.claims), flush=True)
         return frame
+
+
+def _json_value(value: Any) -> Any:
+    """A value as JSON has it: NaN as null, an infinite number (too many restarts diverged) as text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
 
 
 def _by_claim(rows: "pd.DataFrame") -> "pd.DataFrame":

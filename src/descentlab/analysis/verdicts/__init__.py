@@ -14,8 +14,8 @@ below alpha, not supported if p_against is, and undecided otherwise: too few see
     within          one published value lies between the quantiles (1 -+ margin) / 2   its rank among simulated values
                     of simulated ones
 
-The published value of `within` supports the claim between the quantiles. Outside, the claim is not supported if the
-value's rank says so after Holm's correction, and undecided otherwise.
+`within` cannot support a claim. A published value between the quantiles is "not contradicted"; one outside is not
+supported if its rank says so after Holm's correction, and undecided otherwise.
 
 A claim may stand for several cases (arms, depths). Each has a row of its own, and all of them count in the family. The
 declaration gives their number, so that the size of the family is fixed before the run. It also gives n, and the first

@@ -11,7 +11,8 @@ from descentlab.analysis.verdicts.claims import KINDS, Claim
 from descentlab.analysis.verdicts.evidence import NOTHING, Evidence, Values, confidence, weigh
 
 SUPPORTED, NOT_SUPPORTED, UNDECIDED = "supported", "not supported", "undecided"
-SCORES = {SUPPORTED: 1, UNDECIDED: 0, NOT_SUPPORTED: -1}
+NOT_CONTRADICTED = "not contradicted"  # by simulations among which a published value is an ordinary one
+SCORES = {SUPPORTED: 1.0, NOT_CONTRADICTED: 0.5, UNDECIDED: 0.0, NOT_SUPPORTED: -1.0}
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Verdict:
             between.
         confidence: 1 - alpha, but 1 - 2 alpha for an equivalence test, which that interval decides.
         p, p_holm: for the claim; p_against, p_against_holm: for its opposite.
-        verdict: supported, not supported or undecided.
+        verdict: supported, not contradicted, undecided or not supported.
     """
 
     claim: str
@@ -113,9 +114,9 @@ def _holm(p_values: Sequence[float]) -> list[float]:
     return p.tolist()
 
 
-def scores(rows: Sequence[Verdict]) -> dict[str, int]:
-    """One number per claim, the least of its cases: 1 supported, 0 undecided, -1 not supported."""
-    least: dict[str, int] = {}
+def scores(rows: Sequence[Verdict]) -> dict[str, float]:
+    """One number per claim, the least of its cases: 1 supported, .5 not contradicted, 0 undecided, -1 not supported."""
+    least: dict[str, float] = {}
     for row in rows:
         least[row.claim] = min(least.get(row.claim, 1), SCORES[row.verdict])
     return least
@@ -123,7 +124,8 @@ def scores(rows: Sequence[Verdict]) -> dict[str, int]:
 
 def _verdict(claim: Claim, case: str, evidence: Evidence, p_holm: float, p_against_holm: float) -> Verdict:
     holds = evidence.inside if claim.test == "within" else p_holm <= claim.alpha
-    verdict = SUPPORTED if holds else NOT_SUPPORTED if p_against_holm <= claim.alpha else UNDECIDED
+    best = NOT_CONTRADICTED if claim.test == "within" else SUPPORTED
+    verdict = best if holds else NOT_SUPPORTED if p_against_holm <= claim.alpha else UNDECIDED
     return Verdict(
         claim=claim.id,
         case=case,
