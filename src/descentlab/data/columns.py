@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+MOST_TEXTS = 100  # of a column that become inputs, where most rows have a text of their own
+
+
 @dataclass(frozen=True)
 class Column:
     """One column of a file.
@@ -115,6 +118,9 @@ def table_of(cells: Cells, numbers: Mapping[str, Any]) -> Table:
         if column.kind == "text":
             _check_text(cells, numbers, column)
             found, own = np.unique(own.astype(str), return_inverse=True)
+            if len(found) > max(MOST_TEXTS, len(own) / 2):
+                what = f"{path}: column {column.shown} has {len(found)} different texts in {len(own)} rows"
+                raise InputError(f"{what}; say {word('data.drop', [column])}")
             categories[at] = tuple(str(text) for text in found)
         values[:, at] = own
     read = read_targets(cells, targets, kept, numbers["task"])
@@ -175,6 +181,8 @@ def _text_column(series: "pd.Series", numbers: Mapping[str, Any], place: int, na
     if held and {text.lower() for text in held} <= {"true", "false"} and len(held) == len([t for t in texts if t]):
         own = [np.nan if not text else float(text.lower() == "true") for text in texts]
         return Column(name, place + 1, "boolean", np.array([*own, np.nan])[codes])
+    if held and all(is_number(text) or is_number(text, ",") for text in held):  # another decimal mark, refused later
+        texts = [text if text in held else "" for text in texts]
     return Column(name, place + 1, "text", np.array([*texts, ""], dtype=object)[codes])
 
 

@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 SEPARATORS = {"tab": "\t", "semicolon": ";", "bar": "|", "comma": ",", "space": " "}  # the surer first
 MISSING = frozenset(("?", "NA", "N/A", "NaN", "nan", "null", "None", "-"))  # an empty cell besides
 SAMPLE = 200  # lines that separator and header are found from
+_BINARY = {  # first bytes -> what to do with such a file
+    b"PK\x03\x04": "save a workbook as CSV, and name an archive .zip or .npz",
+    b"\xd0\xcf\x11\xe0": "save the workbook as CSV",
+    b"PAR1": "name a Parquet file .parquet",
+    b"\x1f\x8b": "name a compressed file .gz",
+    b"\x93NUMPY": "save inputs and targets as X and y with numpy.savez",
+    b"\x89HDF": "save the table as CSV or Parquet",
+}
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?inf(inity)?", re.IGNORECASE)
 
 
@@ -73,7 +81,11 @@ def read(path: Path, numbers: Mapping[str, Any]) -> Cells:
     Raises:
         InputError: in one line, for what is in doubt and no key settles.
     """
-    data = _utf8(path, content(path, numbers["max_megabytes"]), numbers["encoding"])
+    data = content(path, numbers["max_megabytes"])
+    for start, remedy in _BINARY.items():
+        if data.startswith(start):
+            raise InputError(f"{path}: is no text; {remedy}")
+    data = _utf8(path, data, numbers["encoding"])
     first = data.split(b"\n", 1)[0].decode()
     if first.startswith("#") or re.fullmatch(r'"?sep=.*', first, re.IGNORECASE):
         what = "starts with #" if first.startswith("#") else "names a separator"
