@@ -4,7 +4,8 @@ python := .venv/bin/python
 # Both names: builds in isolation read the first up to pip 25.2 and the second from then on.
 pip := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt $(python) -m pip install --quiet --disable-pip-version-check
 
-studies := vanishing_gradients order_to_chaos dying_relu activation_cost initial_spread student_teacher xor one_layer linear_control notebook_restarts local_minima barriers
+studies := vanishing_gradients dying_relu activation_cost initial_spread xor one_layer notebook_restarts local_minima \
+	literature/order_to_chaos literature/student_teacher literature/linear_control literature/barriers
 
 .PHONY: help setup sweep report test fault ui server run lint bench clean
 

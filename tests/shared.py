@@ -5,7 +5,6 @@ import importlib.util
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -23,6 +22,7 @@ from descentlab.nn.losses import LOSSES
 from descentlab.nn.recipe import Recipe
 from descentlab.nn.trainer import iterate, train_recipe
 from descentlab.nn.updates import UPDATES
+from descentlab.studies import study
 from descentlab.sweeps import running as sweeps
 from descentlab.tracking import store as stores
 
@@ -236,11 +236,8 @@ def assert_same_trainings(one, other):
     np.testing.assert_array_equal(one.steps, other.steps)
 
 
-FOLDER = Path(__file__).resolve().parents[1] / "experiments"
-
-
 def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"experiments_{name}", FOLDER / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"experiments_{name}", study.scripts()[name])
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from shared import FOLDER, script
+from shared import script
 
 from descentlab.config import composing
 from descentlab.studies import study
 from descentlab.tracking import find, results
 from descentlab.values import InputError
 
-SCRIPTS = sorted(FOLDER.glob("*.py"))
+SCRIPTS = list(study.scripts().values())
 
 
 def run(name: str, store, *arguments: str) -> int:
@@ -25,7 +25,7 @@ def run(name: str, store, *arguments: str) -> int:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [f"{name}.py", *arguments, *place])
         with pytest.raises(SystemExit) as end:
-            runpy.run_path(str(FOLDER / f"{name}.py"), run_name="__main__")
+            runpy.run_path(str(study.scripts()[name]), run_name="__main__")
     return end.value.code
 
 

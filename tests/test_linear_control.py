@@ -1,4 +1,4 @@
-"""experiments/linear_control.py: the optimum by singular values, Saxe's modes, and the values of its claims."""
+"""experiments/literature/linear_control.py: the optimum by singular values, Saxe's modes, values of its claims."""
 
 import importlib.util
 from pathlib import Path
@@ -11,7 +11,7 @@ import yaml
 from descentlab import train
 from descentlab.analysis.verdicts import declared, judge
 
-PATH = Path(__file__).resolve().parents[1] / "experiments" / "linear_control.py"
+PATH = Path(__file__).resolve().parents[1] / "experiments" / "literature" / "linear_control.py"
 spec = importlib.util.spec_from_file_location("linear_control", PATH)
 linear_control = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(linear_control)

@@ -1,4 +1,4 @@
-"""experiments/order_to_chaos.py: the depth at which training stops, and what theory says of it."""
+"""experiments/literature/order_to_chaos.py: the depth at which training stops, and what theory says of it."""
 
 import importlib.util
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-PATH = Path(__file__).resolve().parents[1] / "experiments" / "order_to_chaos.py"
+PATH = Path(__file__).resolve().parents[1] / "experiments" / "literature" / "order_to_chaos.py"
 spec = importlib.util.spec_from_file_location("order_to_chaos", PATH)
 order_to_chaos = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(order_to_chaos)

@@ -111,7 +111,7 @@ def test_a_study_that_was_never_run_or_does_not_exist_is_said_to_be_so(small, st
 def test_a_study_that_cannot_be_drawn_is_named_and_costs_the_page_nothing(small, store, tmp_path, monkeypatch, capsys):
     for name, line in (("broken", "x = {}['no such column']"), ("missing", "raise MissingData('data.path=a: none')")):
         text = SCRIPT.replace("    ends = study", f"    study.table('first', measure())\n    {line}\n    ends = study")
-        (tmp_path / f"{name}.py").write_text(f"{text}\nfrom descentlab.data.loading import MissingData\n")
+        (tmp_path / f"{name}.py").write_text(f"{text}\nfrom descentlab.data.table import MissingData\n")
     assert small() == 0
     (summary,) = find(store, "summary")
     monkeypatch.setattr(report, "find", lambda *a, **kw: [summary] if a[1] == "summary" else find(*a, **kw))
@@ -222,3 +222,14 @@ def test_fading_is_fitted_over_hidden_layers_alone(vanishing):
     assert vanishing.fading(frame, 0, "delta_norm").iloc[0] == pytest.approx(1.0)
     frame.loc[0, "value"] = 1e-9
     assert vanishing.fading(frame, 0, "delta_norm", first=2).iloc[0] == pytest.approx(1.0)
+
+
+def test_the_studies_of_published_theory_lie_in_a_folder_of_their_own_and_are_found():
+    scripts = study.scripts()
+    literature = {name for name, path in scripts.items() if path.parent.name == "literature"}
+    assert {"order_to_chaos", "student_teacher", "barriers"} <= literature
+    assert {"sweep", "notebook", "vanishing_gradients", "xor"} <= set(scripts) - literature
+    for name in literature:
+        assert study.declared_claims(name), name
+    assert study.told(scripts["barriers"]) == "experiments/literature/barriers.py"
+    assert len(study._tuned_arms("order_to_chaos")) == 42

@@ -1,4 +1,4 @@
-"""experiments/student_teacher.py: descent of students, and the values of its claims."""
+"""experiments/literature/student_teacher.py: descent of students, and the values of its claims."""
 
 import importlib.util
 from pathlib import Path
@@ -10,7 +10,7 @@ import pytest
 from descentlab.analysis.students import Students
 from descentlab.analysis.verdicts import declared, judge
 
-PATH = Path(__file__).resolve().parents[1] / "experiments" / "student_teacher.py"
+PATH = Path(__file__).resolve().parents[1] / "experiments" / "literature" / "student_teacher.py"
 spec = importlib.util.spec_from_file_location("student_teacher", PATH)
 student_teacher = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(student_teacher)

@@ -63,11 +63,6 @@ class NotDrawn:
     reason: str
 
 
-def scripts() -> list[str]:
-    """The studies that there are scripts for."""
-    return sorted(path.stem for path in study.EXPERIMENTS.glob("[a-z]*.py"))
-
-
 def rebuild(source: Option, name: str, folder: Path) -> Rebuilt | None:
     """Draw one study anew.
 
@@ -84,8 +79,8 @@ def rebuild(source: Option, name: str, folder: Path) -> Rebuilt | None:
     """
     import pandas as pd
 
-    if name not in scripts():
-        raise unknown("study", name, scripts())
+    if name not in study.scripts():
+        raise unknown("study", name, list(study.scripts()))
     runs: list[StoredRun] = []
     for form in ("full", "quick"):
         runs = runs or find(source, "summary", where={"study": name, "form": form}, limit=2)
@@ -149,7 +144,7 @@ def write_page(outcomes: Sequence[Rebuilt | NotDrawn], folder: Path) -> Path:
     """One page over all studies: verdicts first, then every figure; returns its path."""
     body = ["<h1>descentlab: what the experiments say</h1>"]
     for missing in [one for one in outcomes if isinstance(one, NotDrawn)]:
-        body.append(f"<p>experiments/{missing.name}.py: not drawn: {html.escape(missing.reason)}</p>")
+        body.append(f"<p>{study.told(study.scripts()[missing.name])}: not drawn: {html.escape(missing.reason)}</p>")
     rebuilt = [one for one in outcomes if isinstance(one, Rebuilt)]
     for one in rebuilt:
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(one.run.started))
@@ -158,7 +153,7 @@ def write_page(outcomes: Sequence[Rebuilt | NotDrawn], folder: Path) -> Path:
         if told := [word for word in overrides if not word.startswith("tracking")]:  # whose address may hold a password
             about.append("with " + " ".join(told))
         body.append(f"<h2 id='{one.name}'>{html.escape(one.title)}</h2>")
-        body.append(f"<p>experiments/{one.name}.py, {html.escape(', '.join(about))}</p>")
+        body.append(f"<p>{study.told(study.scripts()[one.name])}, {html.escape(', '.join(about))}</p>")
         if len(one.verdicts):
             body.append(_verdict_table(one.verdicts))
         for figure in sorted(one.folder.glob("*.svg")):
@@ -197,7 +192,7 @@ def _cell(value: object) -> str:
 
 def _script(name: str) -> ModuleType:
     """An experiment's script as a module."""
-    spec = importlib.util.spec_from_file_location(f"experiments_{name}", study.EXPERIMENTS / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"experiments_{name}", study.scripts()[name])
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -211,10 +206,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
 
     def work() -> int:
-        names = [word for word in given if "=" not in word] or scripts()
+        names = [word for word in given if "=" not in word] or list(study.scripts())
         for name in names:
-            if name not in scripts():
-                raise unknown("study", name, scripts())
+            if name not in study.scripts():
+                raise unknown("study", name, list(study.scripts()))
         source = composing.compose([word for word in given if "=" in word], sweep=False)[0].tracking
         outcomes = rebuild_all(source, names, FOLDER)
         if not outcomes:

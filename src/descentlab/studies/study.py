@@ -301,21 +301,42 @@ def _cut_short(tracker: "Tracker", settings: Mapping[str, str]) -> "StoredRun | 
     return last[0] if same else None
 
 
+def scripts() -> dict[str, Path]:
+    """The script of every study, by name: from experiments/ and experiments/literature/."""
+    found = [path for place in _places() for path in place.glob("[a-z]*.py")]
+    return {path.stem: path for path in sorted(found, key=lambda path: path.stem)}
+
+
+def _places() -> list[Path]:
+    return [EXPERIMENTS, EXPERIMENTS / "literature"]
+
+
+def _beside(kind: str, name: str) -> Path:
+    """The file <kind>/<name>.yaml beside the scripts; where there is none, the place for it in experiments/."""
+    files = [place / kind / f"{name}.yaml" for place in _places()]
+    return next((file for file in files if file.is_file()), files[0])
+
+
+def told(path: Path) -> str:
+    """A file beside the scripts as it is written in messages and pages."""
+    return f"experiments/{path.relative_to(EXPERIMENTS).as_posix()}"
+
+
 def declared_claims(name: str) -> list[Claim]:
-    """What a study claims, from experiments/claims/<name>.yaml; none where there is no such file.
+    """What a study claims, from claims/<name>.yaml beside the scripts; none where there is no such file.
 
     Raises:
         InputError: a file that cannot be read, or claims that mean nothing.
     """
     import yaml
 
-    path = EXPERIMENTS / "claims" / f"{name}.yaml"
+    path = _beside("claims", name)
     if not path.is_file():
         return []
     try:
         return verdicts.declared(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise InputError(f"experiments/claims/{name}.yaml: {shown(error, 300)}") from error
+        raise InputError(f"{told(path)}: {shown(error, 300)}") from error
 
 
 def _check_claims(claims: Sequence[Claim], overrides: Sequence[str]) -> None:
@@ -339,7 +360,8 @@ def _tune(name: str, parts: Mapping[str, Part], overrides: Sequence[str]) -> Non
             best = table[table["chosen"]].iloc[0]
             chosen.append([*arm, f"learning_rate={best['learning_rate']:g}"])
             print(f"{key}: {' '.join(chosen[-1])}, validation loss {best['validation_loss']:.4g}", flush=True)
-        _write_arms(key, chosen, f"made by `python experiments/{name}.py --tune`")
+        script = scripts().get(name, EXPERIMENTS / f"{name}.py")
+        _write_arms(script.parent / "arms" / f"{key}.yaml", chosen, f"made by `python {told(script)} --tune`")
 
 
 def choose_rate(config: Config, rates: Sequence[float] = RATES) -> "pd.DataFrame":
@@ -402,24 +424,20 @@ def _beyond(tried: dict[float, float], steps: int) -> list[float]:
     return sorted(float(f"{rate:.3g}") for rate in more if low <= rate <= high)
 
 
-def _arms_file(part: str) -> Path:
-    return EXPERIMENTS / "arms" / f"{part}.yaml"
-
-
 def _tuned_arms(part: str) -> list[Arm]:
     import yaml
 
+    path = _beside("arms", part)
     try:
-        arms = yaml.safe_load(_arms_file(part).read_text(encoding="utf-8"))
+        arms = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
-        raise InputError(f"experiments/arms/{part}.yaml: cannot be read; --tune makes it") from error
+        raise InputError(f"{told(path)}: cannot be read; --tune writes it") from error
     if not isinstance(arms, list) or not all(isinstance(arm, list) for arm in arms):
-        raise InputError(f"experiments/arms/{part}.yaml: must be a list of override lists; --tune makes it")
+        raise InputError(f"{told(path)}: must be a list of override lists; --tune writes it")
     return [[str(override) for override in arm] for arm in arms]
 
 
-def _write_arms(part: str, arms: Sequence[Arm], note: str) -> None:
-    path = _arms_file(part)
+def _write_arms(path: Path, arms: Sequence[Arm], note: str) -> None:
     path.parent.mkdir(exist_ok=True)
     lines = [f"# {note}", *(f"- [{', '.join(arm)}]" for arm in arms)]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
