@@ -1,1 +1,1 @@
-"""What the measurements mean: statistics and theory, standing on NumPy and SciPy."""
+"""Statistics, theory and certificates for measurements of networks. Needs NumPy and SciPy only."""

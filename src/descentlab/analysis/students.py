@@ -1,7 +1,7 @@
-"""The loss of ReLU students who learn from orthonormal ReLU teachers, in closed form: no network, no data.
+"""The population loss of ReLU students of orthonormal ReLU teachers, in closed form.
 
-A student answers sum_i relu(w_i x), a teacher's class sum_j relu(v_j x) with orthonormal v_j, and x is standard normal
-in n dimensions. Half the expected squared difference of the answers (Safran & Shamir 2018) is
+The students compute sum_i relu(w_i x), the teachers sum_j relu(v_j x) with orthonormal v_j, and x is standard normal
+in n dimensions. Half the expected squared difference (Safran & Shamir 2018) is
 
     C = 1/2 sum_ij f(w_i, w_j) - sum_ij f(w_i, v_j) + 1/2 sum_ij f(v_i, v_j)
     f(w, v) = E relu(w x) relu(v x) = |w| |v| (sin t + (pi - t) cos t) / (2 pi),    t the angle between them
@@ -12,8 +12,8 @@ in n dimensions. Half the expected squared difference of the answers (Safran & S
     along dw     = |v| / (2 pi |w|) [ sin t (dw - u (u dw)) + N (N dw) / sin t ]
     along dv     = 1 / (2 pi) [ (pi - t) dv + N (M dv) / sin t + sin t u (p dv) ]
 
-The last two are of df/dw, and their terms over sin t vanish with it. It has minima that are not global, from six
-teachers on, and attains them all: what descent ends in here can be certified.
+The last two are changes of df/dw; their terms divided by sin t go to 0 with sin t. From six teachers on, C has minima
+that are not global. C attains all its minima, so the ends of descent can be certified.
 """
 
 import numpy as np
@@ -21,7 +21,7 @@ from numpy import ndarray
 
 
 class Students:
-    """C as a function of the flat weights theta (k n,) of k students of n teachers, who are the axes.
+    """C as a function of the flat weights theta (k n,) of k students; the n teachers are the axes.
 
     Wherever a method takes theta it may be (P,) or a stack (R, P), P = k n; results have an axis R or not accordingly.
 
@@ -77,7 +77,7 @@ class _Pairs:
         self.u, self.p = w / self.w_norm, v / self.v_norm.mT
         self.cos = self.u @ self.p.mT  # (R, k, m)
         self.sin = np.sqrt(np.maximum(1.0 - self.cos * self.cos, 0.0))
-        self.rest = np.arctan2(self.sin, -self.cos)  # pi - t; of one piece with sin, so that errors of both cancel
+        self.rest = np.arctan2(self.sin, -self.cos)  # pi - t, from sin, so that errors of both cancel
 
     def value(self) -> ndarray:
         return self.w_norm * self.v_norm * (self.sin + self.rest * self.cos) / (2 * np.pi)
@@ -88,7 +88,7 @@ class _Pairs:
         return (radial * self.u + self.rest @ self.v) / (2 * np.pi)
 
     def bend(self, d: ndarray) -> ndarray:
-        """How `slope` changes as the w move along d."""
+        """The change of `slope` as the w move along d (R, k, n): (R, k, n)."""
         along = (self.u * d).sum(axis=-1, keepdims=True)  # u dw
         pull = self.v_norm / (2 * np.pi * self.w_norm)
         across = pull * self._over_sin(d @ self.p.mT - self.cos * along)
@@ -96,7 +96,7 @@ class _Pairs:
         return turned + across @ self.p - (across * self.cos).sum(axis=-1, keepdims=True) * self.u
 
     def bend_with(self, d: ndarray) -> ndarray:
-        """How `slope` changes as the v move along d."""
+        """The change of `slope` as the v move along d (R, m, n): (R, k, n)."""
         along = (self.p * d).sum(axis=-1)[..., None, :]  # p dv, (R, 1, m)
         across = self._over_sin(self.u @ d.mT - self.cos * along)
         radial = (self.sin * along - across * self.cos).sum(axis=-1, keepdims=True)

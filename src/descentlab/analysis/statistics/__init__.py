@@ -1,10 +1,10 @@
-"""What can be said from a handful of restarts: intervals, paired tests, success rates, best of k, modes.
+"""Statistics of restarts: intervals, paired tests, success rates, the best of k, modes.
 
-Every function takes one value per restart. An interval over restarts holds for the data split it was measured on.
-What is random takes a seed and repeats exactly.
+Every function takes one value per restart. An interval over restarts holds for the split of the data that they share.
+Functions that draw random numbers take a seed, and repeat exactly.
 
-A diverged restart is a value that is not finite. Intervals of a mean refuse it, so that the caller has to say what
-was left out; comparisons and best-of-k rank it worst and never drop it.
+A diverged restart is a value that is not finite. Intervals of a mean refuse such values: leave them out and report
+their number. Comparisons and the best of k rank them worst.
 """
 
 from descentlab.analysis.statistics.best_of import best_of_k, best_of_k_interval, select_best_of_k

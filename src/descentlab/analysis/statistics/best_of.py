@@ -1,4 +1,4 @@
-"""What keeping the best of k restarts is worth."""
+"""The expected best of k restarts."""
 
 import math
 
@@ -12,12 +12,13 @@ from descentlab.analysis.statistics.samples import Better, Interval, sign, upper
 
 
 def best_of_k(values: ArrayLike, k: int, better: Better = "higher", unbiased: bool = True) -> float:
-    """Expected best of k restarts, judged and reported by the same values (Dodge et al. 2019).
+    """Expected best of k restarts, chosen and reported by the same values (Dodge et al. 2019).
 
-    This is what a search over k seeds would see; choosing by one split and reporting another is `select_best_of_k`.
+    A search over k seeds would report this value. It is too good: use `select_best_of_k` to choose on one split and
+    report another.
 
     Args:
-        values: (n,); a diverged restart is infinitely bad.
+        values: (n,); a diverged restart counts as infinitely bad.
         k: restarts in one search.
         better: whether the best is the lowest or the highest.
         unbiased: sum x_(i) C(i-1, k-1) / C(n, k), k restarts without replacement; otherwise Dodge's
@@ -36,15 +37,15 @@ def select_best_of_k(
     """Expected reported value of the restart that is chosen out of k by another value.
 
     Args:
-        selection: (n,), what the choice is made by, such as the validation loss; a diverged restart ranks worst and
-            restarts that tie are equally likely to be chosen.
-        report: (n,), what is reported of the chosen one, such as the test accuracy.
+        selection: (n,), the values to choose by, such as the validation loss. A diverged restart ranks worst; restarts
+            with equal values are equally likely to be chosen.
+        report: (n,), the values to report, such as the test accuracy.
         k: restarts in one search.
         better: which end of `selection` is chosen.
         unbiased: as in `best_of_k`.
 
     Returns:
-        The expectation; NaN if all k can be diverged ones whose report is NaN.
+        The expectation. NaN if a search can consist of diverged restarts alone and their report is NaN.
 
     Raises:
         ValueError: lengths differ, k below 1, or k above n where unbiased.
@@ -81,11 +82,10 @@ def best_of_k_interval(
 ) -> Interval:
     """The unbiased estimate of `select_best_of_k` with Student's interval from the jackknife's standard error.
 
-    A bootstrap would not do: a resample holds the best restarts several times or not at all, so that its best of k is
-    biased, and the estimate can lie outside its own interval. The measured coverage at a nominal 95 % (150 samples of
-    normal values, k chosen by themselves) is .94 for k = 1, .96 for 5, .93 for 20 and .81 for 100 at n = 200; the
-    percentile bootstrap covers .85, .95, .82 and .70. The more of the n restarts a search takes, the fewer
-    searches there are to learn from.
+    A bootstrap would be biased: a resample holds the best restarts several times or not at all, and the estimate can
+    lie outside its own interval. Measured coverage at a nominal 95 % and n = 200, for normal values that are both
+    selection and report (150 samples; 60 for the percentile bootstrap in brackets): .94 (.85) for k = 1, .96 (.95)
+    for 5, .93 (.82) for 20, .81 (.70) for 100. Intervals for k close to n are too short.
 
     Args:
         selection: (n,), as in `select_best_of_k`.

@@ -1,4 +1,4 @@
-"""Bootstrap intervals: the same restarts drawn again with replacement."""
+"""Bootstrap intervals: restarts resampled with replacement."""
 
 import math
 from collections.abc import Callable
@@ -46,7 +46,7 @@ def bootstrap_interval(
         resamples: bootstrap samples.
 
     Raises:
-        ValueError: unknown method; a sample for which the method has no answer.
+        ValueError: unknown method, or a sample for which the method is undefined.
     """
     if method not in BOOTSTRAPS:
         raise ValueError(f"method={method}: not one of {', '.join(BOOTSTRAPS)}")
@@ -66,7 +66,7 @@ def bootstrap_interval(
 def interquartile_mean(scores: ArrayLike, seed: int = 0, confidence: float = 0.95, resamples: int = 2000) -> Interval:
     """Mean of the middle half of all scores, with a stratified percentile bootstrap (Agarwal et al. 2021).
 
-    A quarter of the scores, rounded down, is cut off at each end. Restarts are drawn anew within each task.
+    A quarter of the scores, rounded down, is cut off at each end. Restarts are resampled within each task.
 
     Args:
         scores: (n,) restarts of one task, or (n, T) restarts by tasks; finite.

@@ -1,4 +1,4 @@
-"""Tests of two arms, or of one against a margin, each with the estimate that answers the same question."""
+"""Tests of two arms, or of one against a margin, each with its estimate."""
 
 import math
 from dataclasses import dataclass
@@ -41,15 +41,15 @@ def paired_difference(
 
     The test ranks |a - b - margin| (`signed_rank`). Where one restart of a pair diverged, the other one wins by an
     infinite difference; where both did, the pair is a tie. Up to 200 pairs p-values are exact, given the ranks.
-    Differences closer than 1e-12 of the largest value count as equal, so that rounding does not order what is equal
-    in counts (accuracies).
+    Differences closer than 1e-12 of the largest value count as equal, so that rounding does not order equal counts
+    (accuracies).
 
     Args:
         a: (n,), one value per seed; NaN or infinite where the restart diverged.
         b: (n,), the other arm at the same seeds.
-        better: whether a low or a high value is the good one, which decides what ranks worst.
+        better: which values are good; diverged restarts rank at the other end.
         confidence: of the interval, between 0 and 1.
-        margin: what a - b is tested against, in the unit of the values; the interval is of a - b all the same.
+        margin: tested value of a - b, in the unit of the values; the interval is of a - b whatever the margin.
 
     Raises:
         ValueError: arms of different length, or none.
@@ -82,8 +82,8 @@ class Equivalence:
 
     Attributes:
         mean: Student's interval of coverage 1 - 2 alpha: within +-margin exactly where p_within <= alpha.
-        p_within: of the two one-sided tests: small where |mean| < margin is shown.
-        p_beyond: small where |mean| > margin is shown.
+        p_within: p-value that |mean| < margin, of the two one-sided tests.
+        p_beyond: p-value that |mean| > margin.
     """
 
     mean: Interval
@@ -95,7 +95,7 @@ def equivalence(values: ArrayLike, margin: float, alpha: float = 0.05) -> Equiva
     """Two one-sided t tests of a mean against a margin of practical equality (TOST, Schuirmann 1987).
 
     Args:
-        values: (n,), finite, n at least 2: differences from what they should equal.
+        values: (n,), finite, n at least 2: differences from the predicted value.
         margin: above 0, in the unit of the values.
         alpha: of each one-sided test.
 
@@ -152,7 +152,7 @@ def fisher_tails(successes: tuple[int, int], trials: tuple[int, int]) -> tuple[f
 
 
 def rate_difference(successes: tuple[int, int], trials: tuple[int, int], confidence: float = 0.95) -> Interval:
-    """How much more often the first group succeeds, with an interval out of both Wilson intervals (Newcombe 1998).
+    """Difference between two success rates, with an interval from both Wilson intervals (Newcombe 1998).
 
     Args:
         successes: of the first group and of the second.

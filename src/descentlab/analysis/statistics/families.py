@@ -1,4 +1,4 @@
-"""Families of comparisons: Holm's correction, and whether a family can be decided at all."""
+"""Families of comparisons: Holm's correction, and the smallest p-value that n values can give."""
 
 import math
 from bisect import bisect_left
@@ -19,7 +19,7 @@ def smallest_p(n: int, test: str = "wilcoxon", rate: float = 0.5) -> float:
     Args:
         n: values behind the test, 0 or more.
         test: one of TESTS.
-        rate: for `binomial`, the success rate that n successes are held against.
+        rate: for `binomial`, the success rate to compare n successes with.
 
     Raises:
         ValueError: unknown test.
@@ -56,7 +56,7 @@ def check_family(n: int, size: int, alpha: float = 0.05, test: str = "wilcoxon",
 
 
 def holm(p_values: ArrayLike) -> ndarray:
-    """Holm's step-down correction: p-values that may be held against the familywise alpha (Holm 1979).
+    """Holm's step-down correction: p-values to compare with the familywise alpha (Holm 1979).
 
     Args:
         p_values: (m,), one per comparison of the declared family.

@@ -1,4 +1,4 @@
-"""Interval estimates from one value per restart: means, standard deviations, shares, quantiles, correlations."""
+"""Interval estimates of means, standard deviations, shares, quantiles and correlations."""
 
 import math
 from typing import NamedTuple
@@ -21,7 +21,7 @@ METRIC_BOUNDS = {  # last part of a metric's name -> smallest and largest possib
 
 
 def metric_bounds(metric: str) -> tuple[float, float]:
-    """The smallest and largest value that a metric can have, from the last part of its name.
+    """The smallest and largest possible value of a metric, from the last part of its name.
 
     Args:
         metric: such as "test/accuracy" or "loss"; an unknown one is unbounded.
@@ -59,14 +59,18 @@ def mean_interval(values: ArrayLike, confidence: float = 0.95, bounds: tuple[flo
 
 
 def mean_intervals(values: ArrayLike, confidence: float = 0.95, bounds: tuple[float, float] = UNBOUNDED) -> Means:
-    """Student's t interval of the mean of each row (Student 1908), kept within the bounds of what is measured.
+    """Student's t interval of the mean of each row (Student 1908), within the bounds of the metric.
 
-    Where Student's interval would reach a bound, the interval is Student's on the scale of log(x - low bound),
-    log(high bound - x) or, between two bounds, the logit; its standard error comes from the delta method. So a loss
-    stays above 0 and a share within 0 and 1. The measured coverage at a nominal 95 % (20 000 samples each), Student's
-    alone in brackets: exponential losses .94 (.89) at n = 3, .91 (.88) at 5, .90 (.90) at 10; shares from Beta(50, 1)
-    .94 (.89), .91 (.88), .91 (.91). No small sample covers a mean that rare values dominate: of outcomes that are 1
-    in 10 % of cases and .01 otherwise, 10 values cover .65, 30 cover .96.
+    An interval that would reach a bound is computed on the scale of log(x - low bound), log(high bound - x) or, between
+    two bounds, the logit, with the standard error of the delta method. So a loss stays above 0 and a share within 0
+    and 1. Measured coverage at a nominal 95 %, 20 000 samples each (Student's interval alone in brackets):
+
+        n                          3            5            10
+        exponential losses         .94 (.89)    .91 (.88)    .90 (.90)
+        shares from Beta(50, 1)    .94 (.89)    .91 (.88)    .91 (.91)
+
+    A small sample does not cover a mean that rare values dominate: of outcomes that are 1 in 10 % of cases and .01
+    otherwise, the interval from 10 values covers .65, from 30 values .96.
 
     Args:
         values: (P, n); values that are not finite are left out.
@@ -165,17 +169,18 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
 
 
 def quantile_interval(values: ArrayLike, share: float = 0.5, confidence: float = 0.95) -> Interval:
-    """A quantile of the distribution of outcomes between two order statistics, whatever that distribution is.
+    """A quantile of the distribution of outcomes, with an interval between two order statistics.
 
-    The number of values below the quantile is binomial, so that coverage is at least `confidence` (Thompson 1936).
+    The number of values below the quantile is binomial, so the coverage is at least `confidence` for every distribution
+    (Thompson 1936).
 
     Args:
         values: (n,); a diverged restart may be infinite.
-        share: of the distribution that lies below, strictly between 0 and 1; .5 for the median.
+        share: part of the distribution below the quantile, strictly between 0 and 1; .5 for the median.
         confidence: wanted coverage, between 0 and 1.
 
     Returns:
-        The interval; a limit that n values cannot give is infinite.
+        The interval; a limit is infinite if n values are too few for it.
     """
     from scipy.stats import quantile_test
 
@@ -195,10 +200,10 @@ def quantile_interval(values: ArrayLike, share: float = 0.5, confidence: float =
 
 
 def correlation_interval(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -> Interval:
-    """Pearson's correlation over restarts, with Student's interval of Fisher's z and the jackknife's error of it.
+    """Pearson's correlation over restarts, with Student's interval of Fisher's z and its jackknife standard error.
 
-    Fisher's own error, 1 / sqrt(n - 3), is for normal pairs alone: on lognormal ones (correlation .7) it covers 67 % at
-    n = 100, where this interval covers 93 %; on normal ones both cover 95 %.
+    Fisher's own error, 1 / sqrt(n - 3), holds for normal pairs: for lognormal pairs (correlation .7) it covers 67 % at
+    n = 100, this interval 93 %. For normal pairs both cover 95 %.
 
     Args:
         a: (n,), finite, n at least 4.
@@ -206,7 +211,7 @@ def correlation_interval(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -
         confidence: wanted coverage, between 0 and 1.
 
     Returns:
-        The interval; NaN throughout where a or b does not vary.
+        The interval; all NaN if a or b does not vary.
     """
     first, second = finite_sample(a, at_least=4), finite_sample(b, at_least=4)
     if first.size != second.size:
@@ -228,17 +233,17 @@ def correlation_interval(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -
 
 
 def reliability(scores: ArrayLike) -> float:
-    """How much of the variance of restarts' means over test samples would return on other samples of the kind.
+    """Share of the variance between restarts' means over test samples that would remain on other samples.
 
     1 - (restart x sample mean square) / (restart mean square), by analysis of variance (Hoyt 1941; Cronbach 1951).
-    No correlation with these means can be expected above its square root (Spearman 1904).
+    Its square root bounds the correlation of anything with these means (Spearman 1904).
 
     Args:
         scores: (R, N), a value per restart and sample, such as the loss; at least 2 by 2.
 
     Returns:
-        1 where samples leave nothing open; 0 or below where restarts differ by no more than samples explain; NaN where
-        they do not differ at all.
+        1 without noise from the samples; 0 or below if the noise explains all differences between restarts; NaN if
+        restarts do not differ.
     """
     table = np.asarray(scores, dtype=float)
     if table.ndim != 2 or min(table.shape) < 2 or not np.isfinite(table).all():

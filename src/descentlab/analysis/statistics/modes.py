@@ -24,10 +24,10 @@ def dip_test(values: ArrayLike, seed: int = 0, simulations: int = 2000) -> Dip:
     """Test whether outcomes have a single mode (Hartigan & Hartigan 1985).
 
     The dip is the largest distance between the sample's distribution function and the nearest unimodal one. The
-    uniform distribution is the worst case among unimodal ones, which makes the p-value, by simulation, a cautious one.
+    uniform distribution has the largest dips of all unimodal ones, so the simulated p-value is conservative.
 
     Args:
-        values: (n,), finite, n at least 4; only equal values are one place, so round what differs by rounding alone.
+        values: (n,), finite, n at least 4. Round values that differ by rounding errors only: they count as distinct.
         seed: of the simulated samples.
         simulations: how many; p cannot go below 1 / (simulations + 1).
 
@@ -89,7 +89,7 @@ def _hull(x: list[float], y: list[int], first: int, last: int, side: float) -> l
 
 
 def _along(x: ndarray, y: list[int], corners: list[int]) -> ndarray:
-    """A polygon through some of the points, at all points from the first corner to the last; vertical at equal x."""
+    """Heights of a polygon at all points between its first and last corner; edges between equal x are vertical."""
     i = np.arange(corners[0], corners[-1] + 1)
     side = np.minimum(np.searchsorted(corners, i, side="right"), len(corners) - 1)
     start, end = np.array(corners)[side - 1], np.array(corners)[side]

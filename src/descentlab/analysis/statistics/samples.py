@@ -1,4 +1,4 @@
-"""What a sample must be, and the interval that statistics of it come in."""
+"""Checks of a sample, and the interval that every estimate comes with."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -28,7 +28,7 @@ def finite_sample(values: ArrayLike, at_least: int = 1) -> ndarray:
         at_least: smallest n.
 
     Raises:
-        ValueError: values that are no list, too few of them, or one that is not finite.
+        ValueError: not a list, fewer than `at_least` values, or a value that is not finite.
     """
     sample = np.asarray(values, dtype=float)
     if sample.ndim != 1 or sample.size < at_least:

@@ -1,10 +1,10 @@
 """Wilcoxon's signed-rank test, and the estimate and interval of the location that belong to it (Hodges & Lehmann 1963).
 
-The test ranks |d - m| for differences d and a margin m. Equal values share the mean of their ranks; a difference equal
-to the margin keeps its rank and takes no side (Pratt 1959). Its one-sided p-values never fall, and never rise, as m
-grows: where two values become equal, and where they part again, every choice of signs moves at least as far as the
-observed one. So the margins that a two-sided test does not reject form an interval, and the interval excludes a margin
-exactly where the test rejects it.
+The test ranks |d - m| for differences d and a margin m. Equal values share the mean of their ranks. A difference equal
+to the margin keeps its rank and counts for neither side (Pratt 1959). As m grows, p_greater never falls and p_less
+never rises, ties included: where two values become equal or unequal, no choice of signs loses more rank than the
+observed one. So the margins that the two-sided test does not reject form an interval, and this interval excludes a
+margin exactly if the test rejects it.
 """
 
 import math
@@ -25,11 +25,11 @@ EXACT_UP_TO = 200  # differences; beyond, p-values come from the normal distribu
 
 @dataclass(frozen=True)
 class SignedRank:
-    """Where differences are centred, and whether a margin is.
+    """The location of differences, and the test of a margin.
 
     Attributes:
-        location: the Hodges-Lehmann estimate, the median of the means of all pairs of differences, with the interval of
-            all margins that the two-sided test does not reject.
+        location: the Hodges-Lehmann estimate (the median of the means of all pairs of differences), with the interval
+            of all margins that the two-sided test does not reject.
         p_greater: one-sided p-value that the location is above the margin.
         p_less: that it is below.
     """
@@ -40,14 +40,14 @@ class SignedRank:
 
 
 def signed_rank(differences: ndarray, scale: float, margin: float = 0.0, confidence: float = 0.95) -> SignedRank:
-    """Test and estimate where differences are centred.
+    """Estimate the location of differences and test it against a margin.
 
     Args:
-        differences: (n,); infinite where a restart diverged, never NaN. More than about 29 % infinite ones of one sign
-            make the estimate infinite.
-        scale: above 0, the size of the values that were subtracted: differences closer than 1e-12 of it are equal.
-        margin: what the location is tested against, in the unit of the differences.
-        confidence: of the interval, between 0 and 1; a limit that n differences cannot give is infinite.
+        differences: (n,); infinite for a diverged restart, never NaN. More than about 29 % infinite differences of one
+            sign make the estimate infinite.
+        scale: size of the subtracted values, above 0; differences closer than 1e-12 of it are equal.
+        margin: tested location, in the unit of the differences.
+        confidence: of the interval, between 0 and 1; a limit is infinite if n differences are too few for it.
     """
     tail = 1 - upper_tail(confidence)
     half_unit = math.ldexp(1.0, math.frexp(scale)[1] - RESOLUTION - 1)
@@ -60,7 +60,7 @@ def signed_rank(differences: ndarray, scale: float, margin: float = 0.0, confide
         order = np.unique(np.concatenate(([bottom, top], means, means + 1.0))).tolist()
 
     def crossing(holds: Callable[[float], bool]) -> float:
-        """The smallest place at which a condition holds that goes on to hold above it."""
+        """The smallest place at which a condition holds; it must hold at all places above."""
         index = bisect_left(order, True, key=holds)
         return -math.inf if index == 0 else math.inf if index == len(order) else order[index]
 
@@ -86,12 +86,12 @@ def _twice_ranks(differences: ndarray) -> ndarray:
 
 
 def _balance(differences: ndarray) -> int:
-    """The doubled ranks of what is above 0 less those of what is below."""
+    """The doubled ranks of positive values less those of negative ones."""
     return int((_twice_ranks(differences) * np.sign(differences)).sum())
 
 
 def _tails(differences: ndarray) -> tuple[float, float]:
-    """One-sided p-values of the signed ranks, of above and below 0, given the ranks."""
+    """One-sided p-values that the location is above 0 and below 0, given the ranks."""
     ranks = _twice_ranks(differences)
     observed, sided = int(ranks[differences > 0].sum()), ranks[differences != 0]
     if differences.size <= EXACT_UP_TO:

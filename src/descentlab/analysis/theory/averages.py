@@ -1,7 +1,7 @@
-"""Averages of an activation over Gaussian z, of which the maps of mean field are made.
+"""Averages of an activation over Gaussian z, from which mean-field theory builds its maps.
 
-They are exact where phi is linear on either side of 0, which is measured on phi and not read off its name, and
-adaptive quadrature elsewhere. Gauss-Hermite is avoided: a node on ReLU's kink gets E[phi'^2] wrong.
+The averages are closed forms if phi is linear on either side of 0 (tested on values of phi, not by its name), and
+adaptive quadrature otherwise. Gauss-Hermite quadrature is avoided: a node on ReLU's kink gets E[phi'^2] wrong.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from scipy.integrate import cubature
 
 from descentlab.nn.activations import Activation
 
-REACH = 12.0  # standard deviations that are integrated over: what lies beyond weighs 1e-32
+REACH = 12.0  # range of integration in standard deviations; the tails beyond weigh 1e-32
 PRECISION = 1e-11  # relative, of the integrals
 
 
@@ -35,11 +35,14 @@ class Moments(NamedTuple):
 
 @lru_cache(maxsize=10_000)
 def moments(activation: Activation, q: float) -> Moments:
-    """The averages that the length and slope maps are made of.
+    """The averages in the length and slope maps.
 
     Args:
         activation: phi.
         q: variance of z, at or above 0; infinity gives the limits.
+
+    Raises:
+        ArithmeticError: a quadrature that does not converge.
     """
     sides = homogeneous_slopes(activation)
     if sides is None and q in (0.0, np.inf):
@@ -52,7 +55,7 @@ def moments(activation: Activation, q: float) -> Moments:
         return Moments(half * q if half else 0.0, half, half)
     root, scale = _scales(activation, q)
 
-    def integrand(nodes: ndarray) -> ndarray:  # g and -g in one, so that what cancels does so before it is summed
+    def integrand(nodes: ndarray) -> ndarray:  # g and -g together, so that they cancel before the sum
         g = nodes[:, 0]
         (above, slope_above), (below, slope_below) = (_evaluate(activation, z) for z in (root * g, -root * g))
         squares = (above**2 + below**2) / scale**2
@@ -68,9 +71,17 @@ def moments(activation: Activation, q: float) -> Moments:
 def pair_moments(activation: Activation, q: float, angle: float) -> tuple[float, float]:
     """E[phi(z1) phi(z2)] / q and E[phi'(z1) phi'(z2)] for z of variance q and correlation cos(angle).
 
-    In polar coordinates of the plane the kinks at z1 = 0 and z2 = 0 are straight lines through the origin, between
-    which the integrand is smooth; half the plane is enough, as exchanging z1 and z2 mirrors it. Where phi is linear
-    on either side of 0 this is the arc-cosine kernel (Cho & Saul 2009).
+    In polar coordinates the kinks at z1 = 0 and z2 = 0 are rays from the origin, and the integrand is smooth between
+    them. Half the plane is enough, because exchanging z1 and z2 mirrors it. If phi is linear on either side of 0, this
+    is the arc-cosine kernel (Cho & Saul 2009).
+
+    Args:
+        activation: phi.
+        q: variance of z1 and z2, finite and above 0.
+        angle: 0 to pi; its cosine is the correlation of z1 and z2.
+
+    Raises:
+        ArithmeticError: a quadrature that does not converge.
     """
     sides = homogeneous_slopes(activation)
     if sides is not None:
@@ -99,7 +110,7 @@ def pair_moments(activation: Activation, q: float, angle: float) -> tuple[float,
 
 @lru_cache(maxsize=100)
 def homogeneous_slopes(activation: Activation) -> tuple[float, float] | None:
-    """Slopes right and left of 0 where phi is linear on either side of it (homogeneous), None elsewhere."""
+    """Slopes right and left of 0 if phi is linear on either side (homogeneous), else None."""
     distance = np.geomspace(1e-6, 1e3, 46)
     z = np.concatenate([distance, -distance])
     right, left = _slopes(activation, 1.0)
@@ -110,7 +121,7 @@ def homogeneous_slopes(activation: Activation) -> tuple[float, float] | None:
 
 
 def _evaluate(activation: Activation, z: ndarray) -> tuple[ndarray, ndarray]:
-    """phi(z) and phi'(z) as new float64 arrays; z is left alone."""
+    """phi(z) and phi'(z) as new float64 arrays."""
     value = activation(z)
     slope = activation.derivative(z, value)
     return value, slope.astype(z.dtype)
@@ -123,13 +134,13 @@ def _slopes(activation: Activation, distance: float) -> tuple[float, float]:
 
 
 def _scales(activation: Activation, q: float) -> tuple[float, float]:
-    """The sizes of z and of phi(z), by which integrands are brought to the order of 1."""
+    """Sizes of z and phi(z), to scale integrands to the order of 1."""
     root = float(np.sqrt(q))
     return root, float(np.abs(_evaluate(activation, np.array([-root, root]))[0]).max()) or 1.0
 
 
 def _panels(root: float) -> list[tuple[float, float]]:
-    """The range of |g| cut at |z| = 1/4, 1, 4, ..., lest a bend of phi near 0 fall between the first nodes."""
+    """The range of |g|, cut at |z| = 1/4, 1, 4, ..., so that nodes lie close to a bend of phi near 0."""
     cuts = 4.0 ** np.arange(-1, 40) / root
     return list(pairwise([0.0, *cuts[cuts < REACH].tolist(), REACH]))
 

@@ -1,4 +1,4 @@
-"""Exact laws: nets that are born dead, and the modes of a linear network while it learns."""
+"""Exact laws: the chance of a dead ReLU network, and the modes of a linear network while it learns."""
 
 from collections.abc import Sequence
 
@@ -8,11 +8,11 @@ from numpy.typing import ArrayLike
 
 
 def born_dead_probability(widths: Sequence[int]) -> float:
-    """The chance that a ReLU net answers one non-zero input with a constant: 1 - prod_l (1 - 2^-N_l).
+    """Probability that a layer of a ReLU network is all zero for one non-zero input: 1 - prod_l (1 - 2^-N_l).
 
-    Exact for continuous symmetric weights and zero biases, because a unit of a layer that is reached is off with
-    chance 1/2, whatever the others do (Lu et al. 2019; Rister & Rubin 2020). A net that is dead on a whole interval
-    of inputs is dead on each of them, so that for the interval this is an upper bound.
+    Exact for continuous symmetric weights and zero biases: given a non-zero input to its layer, each unit is off with
+    probability 1/2, independently of the others (Lu et al. 2019; Rister & Rubin 2020). A network that is dead on an
+    interval of inputs is dead on each of them, so this is an upper bound for the interval.
 
     Args:
         widths: N_l of the hidden layers.

@@ -1,4 +1,4 @@
-"""Where length, slope and correlation settle in deep networks with one activation and one spread throughout."""
+"""Fixed points of length, slope and correlation in deep networks with the same activation and spread in all layers."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ ROUNDING = 1e-12  # a factor this close to 1 is 1
 
 @dataclass(frozen=True)
 class MeanField:
-    """The maps from layer to layer of wide networks with one activation and one spread throughout.
+    """The maps from layer to layer of wide networks with the same activation and spread in all layers.
 
     Attributes:
         activation: phi.
@@ -40,7 +40,7 @@ class MeanField:
         return self.sw2 * moments(self.activation, float(q)).square + self.sb2
 
     def length_slope(self, q: float) -> float:
-        """dq'/dq, by which a small difference in length shrinks per layer (Schoenholz et al. 2017)."""
+        """dq'/dq, the factor per layer on a small difference in length (Schoenholz et al. 2017)."""
         return self.sw2 * moments(self.activation, float(q)).growth
 
     def chi(self, q: float) -> float:
@@ -62,7 +62,7 @@ class MeanField:
         return self.sw2 * pair_moments(self.activation, float(q), float(np.arccos(c)))[1]
 
     def fixed_point(self, start: float = 1.0) -> "FixedPoint":
-        """Where length and correlation settle with depth (Poole et al. 2016; Schoenholz et al. 2017).
+        """The limits of length and correlation with depth (Poole et al. 2016; Schoenholz et al. 2017).
 
         Args:
             start: the first layer's length, as for `settled_length`.
@@ -75,10 +75,10 @@ class MeanField:
     def settled_length(self, start: float = 1.0) -> float:
         """The length that networks of growing depth approach; infinity where it grows without bound.
 
-        A saturating phi has one, whatever the start. Where the map is marginal (ReLU at sw2 = 2, identity at sw2 = 1,
-        both without biases) every length stays what it is and the answer is the start itself; biases make it
-        infinite. Where there are several fixed points (GELU, SiLU) the answer is the next one in the direction in
-        which the start moves, which is the limit as long as the map never decreases.
+        A saturating phi has one limit for all starts. If the map is marginal (ReLU at sw2 = 2, identity at sw2 = 1,
+        both without biases), every length is a fixed point and the result is the start; biases make it infinite. With
+        several fixed points (GELU, SiLU) the result is the first one in the direction in which the start moves, which
+        is the limit as long as the map never decreases.
 
         Args:
             start: the first layer's length, above 0.
@@ -121,13 +121,13 @@ class MeanField:
 
 @dataclass(frozen=True)
 class FixedPoint:
-    """Where a mean field settles, and over how many layers.
+    """The limit of a mean field with depth, and the number of layers to get there.
 
-    A depth is the number of layers over which a factor e is lost, -1 / log of a slope (Schoenholz et al. 2017):
-    infinite on the critical line, negative where the quantity grows.
+    A depth is the number of layers in which a quantity falls by a factor e, -1 / log of its slope (Schoenholz et al.
+    2017). It is infinite on the critical line and negative if the quantity grows.
 
     Attributes:
-        q: length; infinite where it grows without bound.
+        q: length; infinite if it grows without bound.
         chi: the slope map at q, below 1 in the ordered phase and above 1 in the chaotic one.
         c: correlation of two inputs: 1 unless chi > 1; NaN where chi > 1 and q is infinite or 0.
         length_slope: dq'/dq at q.
@@ -142,20 +142,20 @@ class FixedPoint:
 
     @property
     def length_depth(self) -> float:
-        """xi_q, over which the length forgets where it came from."""
+        """xi_q, the depth of a difference in length."""
         return _depth(self.length_slope)
 
     @property
     def correlation_depth(self) -> float:
-        """xi_c, over which the correlation of two inputs settles: nets train up to about 6 xi_c layers.
+        """xi_c, the depth of the correlation of two inputs; networks train up to about 6 xi_c layers.
 
-        With sb2 = 0 and q = 0 it is their distance that falls at this rate; the angle between them may stand still.
+        With sb2 = 0 and q = 0 their distance falls at this rate, while the angle between them may stay the same.
         """
         return _depth(self.correlation_slope)
 
     @property
     def gradient_depth(self) -> float:
-        """-1 / log chi, over which E|delta|^2 falls by e towards the input."""
+        """-1 / log chi, the depth of E|delta|^2 towards the input."""
         return _depth(self.chi)
 
 

@@ -1,4 +1,4 @@
-"""Mean field at finite depth: the spread that rules give to layers, and what it does layer by layer."""
+"""Mean field at finite depth: the spread that an initializer gives to each layer, and its effect layer by layer."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ from descentlab.nn.initializers import Initializer
 
 
 class Spread(NamedTuple):
-    """How widely a layer is drawn: sw2 = n_in Var(weight) and sb2 = Var(bias)."""
+    """The spread of a layer's parameters: sw2 = n_in Var(weight) and sb2 = Var(bias)."""
 
     sw2: float
     sb2: float
 
 
 class _UnitDraws:
-    """A generator whose draws have mean square 1 exactly: what a rule makes of them is its spread, not an estimate."""
+    """A generator whose draws have a mean square of exactly 1, so that a rule's spread is read without error."""
 
     def __init__(self) -> None:
         self._generator = np.random.default_rng(0)
@@ -38,7 +38,7 @@ class _UnitDraws:
 
 @lru_cache(maxsize=1000)
 def spread(initializer: Initializer, n_in: int, n_out: int) -> Spread:
-    """The spread a rule gives to a layer, read off the rule itself.
+    """The spread that a rule gives to a layer, measured on the rule itself.
 
     Args:
         initializer: any rule of nn.initializers.
@@ -72,7 +72,7 @@ class Propagation:
 
     @property
     def decades_lost(self) -> ndarray:
-        """-1/2 log10 chi, decades of |delta| lost on the way from layer l + 1 to layer l: (L - 1,)."""
+        """-1/2 log10 chi, decades of |delta| lost from layer l + 1 to layer l: (L - 1,)."""
         with np.errstate(divide="ignore"):
             return -0.5 * np.log10(self.chi)
 
@@ -84,8 +84,8 @@ class Propagation:
     def log10_gradient(self, layers: Sequence[int]) -> ndarray:
         """log10 of the root mean square of one sample's |dC/dW[l]| / |delta[L]|, Frobenius norm: (L,).
 
-        dC/dW[l] is the outer product of delta[l] and a[l-1], so that activations which shrink with depth can hide a
-        delta that vanishes.
+        dC/dW[l] is the outer product of delta[l] and a[l-1], so activations that shrink with depth can hide a vanishing
+        delta.
 
         Args:
             layers: the sizes n_0 .. n_L.
@@ -95,13 +95,13 @@ class Propagation:
 
 
 def propagate(activation: Activation, spreads: Sequence[tuple[float, float]], input_square: float) -> Propagation:
-    """Follow length and slope from an actual input through every layer, far from any fixed point or not.
+    """Follow length and slope from a given input through every layer.
 
-    Where length_slope > 1 differences in length grow from layer to layer, and finite width shows: under He's spread
-    at depth 20, GELU nets of width 200 miss the mean field by .013 decade per layer, those of width 1000 by none.
+    If length_slope > 1, differences in length grow from layer to layer and finite width matters: under He's spread at
+    depth 20, GELU networks of width 200 differ from mean field by .013 decade per layer, those of width 1000 by 0.
 
     Args:
-        activation: of the hidden layers; what the output layer does to delta[L] is left to the loss.
+        activation: of the hidden layers; delta[L] depends on the loss and is not part of this.
         spreads: (sw2, sb2) of layers 1 .. L, as `layer_spreads` gives them.
         input_square: |x|^2 / n_0 of the input.
     """
