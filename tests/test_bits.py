@@ -60,11 +60,15 @@ def digest(*runs):
     return found.hexdigest()[:16]
 
 
+def recorded():
+    return json.loads(RECORDED.read_text(encoding="utf-8"))
+
+
 def by_forms(**changes):
-    """Every loss over every output, in every descent mode."""
-    for loss, output in FORMS:
+    """Every loss over every output, in every descent mode: those that were recorded."""
+    for loss, output in recorded()["forms"]:
         task = "regression" if loss == "mean_squared_error" else "multiclass"
-        for descent in DESCENTS:
+        for descent in recorded()["descents"]:
             yield {"loss": loss, "output": output, "task": task, "descent": descent, **changes}
 
 
@@ -77,7 +81,7 @@ def cases():
             yield f"update {name} {dtype}", [
                 {"update": name, "dtype": dtype, "descent": descent, "layers": DEEP, "weight_decay": 0.01,
                  "learning_rate_decay": 0.9, "learning_rate": 0.05, "diagnostics": "full"}
-                for descent in DESCENTS
+                for descent in recorded()["descents"]
             ]  # fmt: skip
         for name in INITIALIZERS:
             yield (
@@ -92,7 +96,7 @@ def cases():
                 f"tiny {activation} {dtype}",
                 [
                     {**tiny, "activation": activation, "descent": descent, "dtype": dtype, "restarts": restarts}
-                    for descent in DESCENTS
+                    for descent in recorded()["descents"]
                     for restarts in (1, 50)
                 ],
             )
@@ -101,19 +105,15 @@ def cases():
             f"wide {dtype}",
             [
                 {"layers": (100, 90, 3), "descent": descent, "update": update, "dtype": dtype}
-                for descent in DESCENTS
+                for descent in recorded()["descents"]
                 for update in ("gradient_descent", "momentum")
             ],
         )
         yield f"rates and divergence {dtype}", [
             {"learning_rate": (0.01, 1e6), "loss": "mean_squared_error", "output": "linear", "task": "regression",
              "activation": "relu", "dtype": dtype, "descent": descent, "epochs": 6}
-            for descent in DESCENTS
+            for descent in recorded()["descents"]
         ]  # fmt: skip
-
-
-def recorded():
-    return json.loads(RECORDED.read_text(encoding="utf-8"))
 
 
 CASES = {name: list(runs) for name, runs in cases()}
@@ -133,5 +133,7 @@ def test_every_recorded_case_is_still_trained():
 
 
 if __name__ == "__main__":
-    found = {"environment": environment(), "digests": {name: digest(*runs) for name, runs in CASES.items()}}
+    found = {"environment": environment(), "forms": FORMS, "descents": list(DESCENTS), "digests": {}}
+    RECORDED.write_text(json.dumps(found), encoding="utf-8")
+    found["digests"] = {name: digest(*runs) for name, runs in cases()}
     RECORDED.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")

@@ -26,7 +26,7 @@ from descentlab.nn.activations import (
     softsign,
     tanh,
 )
-from descentlab.nn.initializers import INITIALIZERS, draw, normal, notebook, orthogonal, uniform
+from descentlab.nn.initializers import INITIALIZERS, Initializer, draw, normal, notebook, orthogonal, uniform
 from descentlab.nn.losses import LOSSES
 from descentlab.nn.memory import Workspace
 from descentlab.nn.network import Network
@@ -268,6 +268,11 @@ def test_the_spread_of_every_rule_is_the_variance_of_its_draws(name, n_in, n_out
     nets = [draw([rule], (n_in, n_out), seed)[0] for seed in range(200)]
     assert n_in * np.mean([np.square(W).mean() for W, _ in nets]) == pytest.approx(sw2, rel=0.01)  # se .3 %
     assert np.mean([np.square(b).mean() for _, b in nets]) == pytest.approx(sb2, rel=0.08)  # se 2 %
+
+
+def test_a_rule_of_other_draws_has_its_spread_estimated():
+    rule = Initializer("laplace", lambda generator, n_out, n_in: generator.laplace(0.0, 1.0, (n_out, n_in)))
+    assert spread(rule, 10, 5)[0] == pytest.approx(20.0, rel=0.01)  # variance 2, ten inputs
 
 
 def test_spreads_are_exact():

@@ -8,7 +8,10 @@ dtype wherever it is not subnormal. A slope taken from the value cannot: where p
 the slope there is right to the rounding error of that number and then 0 (sigmoid and tanh in float32 from z = 17 and
 9; sigmoid has all digits for z < 0).
 
-To add an activation: enter a factory below in ACTIVATIONS, add conf/activation/<name>.yaml.
+To add an activation, enter a factory below (@ACTIVATIONS.enter) and add conf/activation/<name>.yaml. Its functions
+work element by element on arrays of any shape and memory order, some elements of which belong to no unit, and write
+the dtype of `out`. One without a `curvature` trains as any other; what asks for second derivatives (certified minima,
+Hessians: analysis.curvature) refuses it in one line.
 """
 
 import math
@@ -43,10 +46,9 @@ class Activation(Named):
         initializer: the key of INITIALIZERS that initializer=auto stands for: glorot_uniform (Glorot & Bengio 2010),
             he_normal for ReLU and relatives that stop negative z (He et al. 2015), lecun_normal for selu (Klambauer et
             al. 2017).
-        curvature: `curvature(z, a, out) -> out`, phi''(z) in the dtype of z. Training never asks for it; second
-            derivatives (analysis.curvature) do.
+        curvature: `curvature(z, a, out) -> out`, phi''(z) in the dtype of z, or None; training never asks for it.
         smoothness: how many derivatives of phi are continuous at 0, counted up to 2: 0 where phi' jumps (a kink, as
-            ReLU's), 1 where phi'' does.
+            ReLU's), 1 where phi'' does. Certified minima depend on it.
         quick_value: `value`, bit for bit, for a caller that ignores floating-point errors itself, as the training loop
             does: np.errstate takes a microsecond a call.
         numerics: version of the bits of value and slope in float64 and in float32. Raise it when they change: runs of

@@ -1,4 +1,7 @@
-"""Descent modes: which samples each step sees, and in which order an epoch goes through them."""
+"""Descent modes: which samples each step sees, and in which order an epoch goes through them.
+
+To add one, enter a factory below (@DESCENTS.enter) and add conf/descent/<name>.yaml.
+"""
 
 from dataclasses import dataclass
 

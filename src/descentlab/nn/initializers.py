@@ -6,6 +6,11 @@ shape of the distribution: lecun sqrt(1/n_in) (LeCun et al. 1998), glorot sqrt(2
 
 Weights and biases have a stream each, so that arms which differ in their biases share their weights, and all normal
 rules scale the same standard draws.
+
+To add a rule, enter a factory below (@INITIALIZERS.enter) and add conf/initializer/<name>.yaml. Its weights come from
+the generator that it is given and from nothing else; how many numbers it draws may depend on n_out and n_in alone,
+since the layers of a network share one stream. `analysis.theory` knows the spread of a rule exactly where it calls
+standard_normal(size) and uniform(low, high, size) only, and estimates it elsewhere.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,8 +40,8 @@ class Initializer(Named):
         name: its key in INITIALIZERS.
         weights: `weights(generator, n_out, n_in) -> (n_out, n_in)` float64.
         bias_spread: standard deviation of the normal biases; 0 for zero biases.
-        legacy_draw: 0 for the streams above; k >= 1 for the k-th network out of NumPy's legacy RandomState(seed), in
-            which case `weights` is called with the layer's sizes and the RandomState, and biases follow each W.
+        legacy_draw: 0 for the streams above; k >= 1 for the k-th network out of NumPy's legacy RandomState(seed), where
+            biases follow each W and `weights` is not called.
     """
 
     name: str

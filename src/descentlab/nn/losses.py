@@ -8,6 +8,10 @@ The loss owns its error: `error` is delta = dC_i/dz for each sample i, before an
 directly where the product of loss and output simplifies (Bishop 2006, section 5.2) and from the output's Jacobian
 elsewhere. `error_derivative` is that error's derivative along a direction of z, the loss's part of a Hessian-vector
 product (Pearlmutter 1994). The Jacobians of the three output functions are symmetric, which it makes use of.
+
+To add a loss, write a `Form` for every output function it may stand on, enter a `Loss` in LOSSES and add
+conf/loss/<name>.yaml. z is (R, B, K) or (B, K) in any memory order, y (B, K) or of z's shape; both keep what they hold,
+but for z where it is the `out` of `error`.
 """
 
 from collections.abc import Callable
@@ -30,9 +34,9 @@ class Form:
 
     Attributes:
         value: `value(z, y) -> (...)`, each sample's loss, for z and y of shape (..., K).
-        error: `error(z, y, out=None) -> (..., K)`, each sample's dC_i/dz, in `out` where that is given; `out` may be z,
-            which is left alone otherwise.
-        error_derivative: `error_derivative(z, y, dz) -> (..., K)`, (d^2 C_i / dz^2) dz; z is left alone.
+        error: `error(z, y, out=None) -> (..., K)`, each sample's dC_i/dz, in `out` where that is given. `out` may be z,
+            so an error reads z before it writes.
+        error_derivative: `error_derivative(z, y, dz) -> (..., K)`, (d^2 C_i / dz^2) dz.
         quick_error: `error`, bit for bit, for a caller that ignores floating-point errors itself.
     """
 
@@ -49,7 +53,14 @@ class Form:
 
 @dataclass(frozen=True)
 class Loss(Named):
-    """A loss by name, the output functions it may stand on, and which targets it can judge."""
+    """A loss.
+
+    Attributes:
+        name: its key in LOSSES.
+        forms: by the key in OUTPUTS of the output function that it stands on.
+        target_rule: which targets it can judge, in words that follow "targets that are".
+        accepts: `accepts(y)`, whether it can judge targets (N, K).
+    """
 
     name: str
     forms: dict[str, Form]

@@ -9,6 +9,10 @@ nesterov            v = momentum v + rate g;  theta -= momentum v + rate g      
 adam                moments m, s of g and g^2, bias-corrected; theta -= rate m / (sqrt(s) + eps) (Kingma & Ba 2015)
 
 The rate stands inside the velocity, so a rate that decays acts on new gradients only.
+
+To add a rule, enter a factory below (@UPDATES.enter) and add conf/update/<name>.yaml. It works element by element, in
+any memory order: no number of a row may depend on another row, or a restart would depend on its stack. All that it
+remembers stands in its slots, which snapshots keep.
 """
 
 from collections.abc import Callable
