@@ -11,9 +11,9 @@ from shared import changed
 
 from descentlab.config.options import schemas
 from descentlab.config.resolving import resolve
+from descentlab.data import describing, scaling
 from descentlab.data import loading as data
 from descentlab.data import mnist as mnist_data
-from descentlab.data import scaling
 from descentlab.data import splits as split_rules
 from descentlab.data.sources import SOURCES
 from descentlab.data.table import Table
@@ -25,7 +25,7 @@ def zipped(content):
     return gzip.compress(content, mtime=0)
 
 
-COMPLETE = [name for name in SOURCES if name not in ("file", "mnist", "notebook")]  # read without any file
+COMPLETE = [name for name in SOURCES if name not in ("file", "idx", "mnist", "notebook")]  # read without any file
 
 
 def option(name, **numbers):
@@ -332,7 +332,7 @@ FEW = {"train_rows": "0:20", "validation_rows": "20:30", "test_rows": "30:40"}
 
 
 def test_idx_files_compressed_or_not_are_read_with_t10k_after_the_training_rows(folder):
-    splits = load("mnist", path=str(folder), scaling="none", **FEW).splits
+    splits = load("idx", path=str(folder), scaling="none", **FEW).splits
     assert {name: x.shape for name, (x, _) in splits.items()} == {
         "train": (20, 784), "validation": (10, 784), "test": (10, 784)
     }  # fmt: skip
@@ -342,41 +342,105 @@ def test_idx_files_compressed_or_not_are_read_with_t10k_after_the_training_rows(
 
 
 def test_mnist_is_looked_for_in_the_folder_that_the_environment_names(folder, monkeypatch):
+    known = mnist_data.mnist_sha256(*mnist_data.idx_files(folder))
+    monkeypatch.setattr(mnist_data, "MNIST_SHA256", known)
     monkeypatch.setenv("DESCENTLAB_MNIST", str(folder))
     assert load("mnist", **FEW).digest == load("mnist", path=str(folder), **FEW).digest
+
+
+def test_mnist_of_other_images_is_refused_and_told_of_idx(folder, monkeypatch):
+    assert "its files are not MNIST's; data=idx data.path=FOLDER" in refused("mnist", path=str(folder), **FEW)
+    monkeypatch.setenv("DESCENTLAB_MNIST", str(folder))
+    assert refused("mnist", **FEW).startswith("DESCENTLAB_MNIST=")
+
+
+def test_idx_files_of_any_name_and_number_of_classes_are_read(tmp_path):
+    for part, count in (("emnist-letters-train", 52), ("emnist-letters-test", 26)):
+        (tmp_path / f"{part}-images-idx3-ubyte").write_bytes(idx(np.full((count, 5, 7), 9)))
+        (tmp_path / f"{part}-labels-idx1-ubyte.gz").write_bytes(zipped(idx(np.arange(count) % 26 + 1)))
+    (tmp_path / "emnist-letters-mapping.txt").write_text("1 65 97")
+    dataset = load("idx", path=str(tmp_path), split="50-50-0")
+    assert {split: len(rows) for split, rows in dataset.rows.items()} == {"train": 26, "validation": 26, "test": 26}
+    assert (dataset.inputs, dataset.outputs, dataset.task) == (35, 26, "multiclass")
+    found = describing.inspected(dataset)
+    assert found["classes"] == {str(letter): 3 for letter in range(1, 27)}
+    assert found["targets"] == ["label"]
+    assert dataset.rows["test"].tolist() == list(range(52, 78))
+    (tmp_path / "emnist-digits-train-images").write_bytes(idx(np.full((3, 5, 7), 9)))
+    assert "several files of training images (emnist-digits-train-images, emnist-letters-" in refused(
+        "idx", path=str(tmp_path)
+    )
+
+
+def test_a_folder_without_idx_files_is_refused(tmp_path):
+    assert "holds no IDX file of training images" in refused("idx", path=str(tmp_path))
+    assert "must be a folder" in refused("idx", path=str(tmp_path / "none"))
+    assert "needs a folder" in refused("idx")
+
+
+def test_a_split_of_mnist_divides_the_training_rows_and_leaves_the_test_rows(monkeypatch):
+    table = Table(
+        "mnist", np.zeros((70_000, 4), np.uint8), np.eye(10)[np.arange(70_000) % 10], "multiclass", tests=10_000
+    )
+    monkeypatch.setitem(SOURCES, "mnist", replace(SOURCES["mnist"], read=lambda numbers: table))
+    data.forget()
+    plain = load("mnist")
+    assert plain.rows["train"].tolist() == list(range(50_000))
+    drawn = [load("mnist", split="80-20-0", split_seed=seed).rows for seed in (0, 0, 1)]
+    assert {split: len(rows) for split, rows in drawn[0].items()} == {
+        "train": 48_000,
+        "validation": 12_000,
+        "test": 10_000,
+    }
+    assert drawn[0]["train"].tolist() == drawn[1]["train"].tolist() != drawn[2]["train"].tolist()
+    for rows in drawn:
+        assert rows["test"].tolist() == list(range(60_000, 70_000))
+        assert max(rows["train"].max(), rows["validation"].max()) < 60_000
+    assert "beside data.train_rows" in refused("mnist", split="80-20-0", train_rows="0:100")
+    data.forget()
 
 
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("train-images-idx3-ubyte.gz", b"not gzip", "cannot be read"),
-        ("train-images-idx3-ubyte.gz", zipped(b"1234" * 10), "starts with 31 32 33 34, not as an IDX file"),
-        ("train-labels-idx1-ubyte", b"", "starts with nothing"),
-        ("train-labels-idx1-ubyte", idx(np.zeros((2, 2))), "not as an IDX file of labels"),
+        ("train-images-idx3-ubyte.gz", b"not gzip", "no IDX file of training images"),
+        ("train-images-idx3-ubyte.gz", zipped(b"1234" * 10), "no IDX file of training images"),
+        ("train-labels-idx1-ubyte", b"", "no IDX file of training labels"),
+        ("train-labels-idx1-ubyte", idx(np.zeros((2, 2))), "no IDX file of training labels"),
+        ("train-images-idx3-ubyte.gz", zipped(idx(np.zeros((0, 28, 28)))), "holds no images"),
         ("train-labels-idx1-ubyte", idx(np.zeros(30))[:-1], "holds 29 values, and its header promises 30"),
         ("train-labels-idx1-ubyte", idx(np.zeros(30))[:6], "is cut short"),
         ("train-labels-idx1-ubyte", idx(np.zeros(29)), "holds 29 labels for 30 images"),
-        ("t10k-labels-idx1-ubyte", idx(np.full(10, 10)), "row 0: label 10 is not a digit"),
-        ("t10k-images-idx3-ubyte.gz", zipped(idx(np.zeros((10, 28, 27)))), "square"),
+        ("t10k-labels-idx1-ubyte", idx(np.full(10, 10)), "training has no row of class '10'"),
+        ("t10k-images-idx3-ubyte.gz", zipped(idx(np.zeros((10, 28, 27)))), "of one size"),
         ("train-images-idx3-ubyte.gz", zipped(idx(np.zeros((30, 28, 28))))[:-20], "cannot be read"),
     ],
 )
 def test_a_broken_idx_file_is_refused_by_name(folder, name, content, says):
     (folder / name).write_bytes(content)
-    message = refused("mnist", path=str(folder), **FEW)
+    message = refused("idx", path=str(folder), **FEW)
     assert says in message
-    assert (name if says != "square" else str(folder)) in message
+    assert str(folder) in message or folder.name in message
+
+
+def test_a_broken_file_of_mnist_is_refused_by_name(folder):
+    path = folder / "train-labels-idx1-ubyte"
+    for content, says in ((b"", "starts with nothing"), (idx(np.zeros((2, 2))), "not as an IDX file of labels")):
+        path.write_bytes(content)
+        message = refused("mnist", path=str(folder), **FEW)
+        assert says in message
+        assert str(path) in message
 
 
 def test_a_missing_idx_file_is_named(folder):
     (folder / "t10k-labels-idx1-ubyte").unlink()
-    assert "holds no t10k-labels-idx1-ubyte" in refused("mnist", path=str(folder), **FEW)
+    assert "holds no IDX file of test labels" in refused("idx", path=str(folder), **FEW)
 
 
 @pytest.mark.parametrize("key", ["train_rows", "validation_rows", "test_rows"])
 def test_rows_beyond_the_files_are_refused(folder, key):
-    assert refused("mnist", path=str(folder), **{**FEW, key: "39:41"}).startswith(
-        f"data.{key}=39:41: mnist has 40 rows"
+    assert refused("idx", path=str(folder), **{**FEW, key: "39:41"}).startswith(
+        f"data.{key}=39:41: {folder.name} has 40 rows"
     )
 
 

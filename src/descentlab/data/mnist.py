@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
+from descentlab.data import idx
 from descentlab.data.content import MEGABYTES, content
 from descentlab.data.paths import MNIST_VARIABLE, NOTEBOOK_FILE, mnist_place
 from descentlab.data.shipped import one_hot
@@ -27,7 +28,10 @@ def mnist(numbers: Mapping[str, Any]) -> Table:
     """70 000 digits of 28x28 pixels, the training files' rows first."""
     folder = mnist_place(numbers["path"], f"{IDX_FILES[0]}*")
     images, labels = _openml() if folder is None else idx_files(folder, numbers["max_megabytes"])
-    return Table("mnist", images.reshape(len(images), -1), one_hot(labels, 10), "multiclass")
+    if folder is not None and mnist_sha256(images, labels) != MNIST_SHA256:
+        key = "data.path" if numbers["path"] != "auto" else MNIST_VARIABLE
+        raise refusal(key, str(folder), "its files are not MNIST's; data=idx data.path=FOLDER reads other images")
+    return Table("mnist", images.reshape(len(images), -1), one_hot(labels, 10), "multiclass", tests=10_000)
 
 
 def idx_files(folder: Path, megabytes: int = MEGABYTES) -> tuple[ndarray, ndarray]:
@@ -37,32 +41,12 @@ def idx_files(folder: Path, megabytes: int = MEGABYTES) -> tuple[ndarray, ndarra
         found = [path for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
         if not found:
             raise refusal("data.path", str(folder), f"holds no {name} or {name}.gz")
-        arrays.append(_idx(found[0], 3 if "images" in name else 1, megabytes))
+        arrays.append(idx.read(found[0], 3 if "images" in name else 1, megabytes))
     for images, labels, name in ((arrays[0], arrays[1], IDX_FILES[1]), (arrays[2], arrays[3], IDX_FILES[3])):
-        if len(images) != len(labels):
-            raise InputError(f"{folder / name}: holds {len(labels)} labels for {len(images)} images")
-        if len(labels) and labels.max() > 9:
-            row = int(np.argmax(labels > 9))
-            raise InputError(f"{folder / name}: row {row}: label {labels[row]} is not a digit")
-    if arrays[0].shape[1:] != arrays[2].shape[1:] or arrays[0].shape[1] != arrays[0].shape[2]:
-        raise InputError(f"{folder}: images must be square and of one size")
+        idx.check_pair(images, labels, folder / name)
+    if arrays[0].shape[1:] != arrays[2].shape[1:]:
+        raise InputError(f"{folder}: images must be of one size")
     return np.concatenate(arrays[::2]), np.concatenate(arrays[1::2])
-
-
-def _idx(path: Path, dimensions: int, megabytes: int) -> ndarray:
-    """An IDX file of unsigned bytes: magic 0 0 8 d, d sizes of four bytes, then the values."""
-    held = content(path, megabytes)
-    head = 4 + 4 * dimensions
-    if held[:4] != bytes((0, 0, 8, dimensions)):
-        kind = "images" if dimensions == 3 else "labels"
-        raise InputError(f"{path}: starts with {held[:4].hex(' ') or 'nothing'}, not as an IDX file of {kind}")
-    if len(held) < head:
-        raise InputError(f"{path}: is cut short, {len(held)} bytes")
-    shape = tuple(int.from_bytes(held[at : at + 4], "big") for at in range(4, head, 4))
-    size = int(np.prod(shape, dtype=object))
-    if len(held) != head + size:
-        raise InputError(f"{path}: holds {len(held) - head} values, and its header promises {size}")
-    return np.frombuffer(held, np.uint8, offset=head).reshape(shape)
 
 
 def _openml() -> tuple[ndarray, ndarray]:
@@ -126,10 +110,8 @@ def notebook(numbers: Mapping[str, Any]) -> Table:
         table = _notebook_file(path, numbers["max_megabytes"])
         return replace(table, notes=tuple(f"{path}: {note}" for note in _other_rows(table)))
     table = mnist(numbers)
-    if len(table.inputs) != 70_000:
-        raise InputError(f"data=notebook: needs MNIST's 70000 images; the files hold {len(table.inputs)}")
     rows = np.r_[0:250, 60_000:60_050]
-    return replace(table, name="notebook", inputs=table.inputs[rows] / 255.0, targets=table.targets[rows])
+    return Table("notebook", table.inputs[rows] / 255.0, table.targets[rows], "multiclass")
 
 
 _NOTEBOOK_SHA256 = {  # of the bytes of pixels and labels

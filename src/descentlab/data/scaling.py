@@ -33,7 +33,7 @@ def check(table: Table, numbers: Mapping[str, Any]) -> None:
     size, side = numbers.get("image_size", "auto"), round(table.inputs.shape[1] ** 0.5)
     if size != "auto" and size > side:
         raise refusal("data.image_size", size, f"must be at most {side}, the images' own size")
-    if table.file:
+    if table.file and table.inputs.dtype.kind == "f":
         for values, names in ((table.inputs, table.names), (table.targets, table.target_names)):
             large = (np.abs(values) > LARGEST).any(axis=0)
             if large.any():
@@ -54,7 +54,7 @@ def columns(table: Table, train: ndarray) -> list[tuple[int, int | None]]:
 def filled(table: Table, rows: Mapping[str, ndarray]) -> dict[str, ndarray]:
     """Raw inputs of each split in float64: missing cells as the mean of the training rows, texts one-hot."""
     raw = {split: table.inputs[chosen].astype(np.float64) for split, chosen in rows.items()}
-    if not table.file:
+    if not table.file or table.inputs.dtype.kind != "f":
         return raw
     gone = np.isnan(raw["train"])
     if gone.all(axis=0).any():

@@ -8,10 +8,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from descentlab.data import files, mnist, shipped
+from descentlab.data import files, idx, mnist, shipped
 from descentlab.data.content import MEGABYTES
 from descentlab.data.scaling import IMAGE, scaling, target_scaling
-from descentlab.data.splits import DRAWN, LIMIT, by_rows
+from descentlab.data.splits import DRAWN, LIMIT, MNIST, by_rows
 from descentlab.data.table import Source
 from descentlab.data.targets import TASKS
 from descentlab.data.text import SEPARATORS
@@ -94,10 +94,15 @@ SOURCES: dict[str, Source] = {
             **_PATH,
             **scaling("unit"),
             **IMAGE,
-            **by_rows(train="0:50000", validation="50000:60000", test="60000:70000"),
-            **LIMIT,
+            **MNIST,
         },
         **_always("multiclass", 10),
+    ),
+    "idx": Source(
+        idx.idx,
+        {**_PATH, **scaling("unit"), **IMAGE, **DRAWN, **by_rows()},
+        task=lambda numbers: "multiclass",
+        outputs=lambda numbers: None,
     ),
     "notebook": Source(
         mnist.notebook,

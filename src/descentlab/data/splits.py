@@ -20,6 +20,10 @@ def _range(key: str, value: Any) -> str:
     return f"{int(found[1])}:{int(found[2])}" if found else "auto"
 
 
+def _shares_or_rows(key: str, value: Any) -> str:
+    return "rows" if value == "rows" else _shares(key, value)
+
+
 def _shares(key: str, value: Any) -> str:
     valid = "must be whole percentages of train-validation-test that sum to 100, such as 60-20-20, train above 0"
     parts = value.split("-") if isinstance(value, str) else value
@@ -39,17 +43,25 @@ FEWEST = 10  # rows of a file of one's own that are split at all
 def chosen_rows(table: Table, numbers: Mapping[str, Any]) -> dict[str, ndarray]:
     """Which rows of the table each split holds, in file order.
 
+    Args:
+        table: of the data set.
+        numbers: its keys; `split` is rows where row ranges are its default.
+
     Raises:
         InputError: for rows that are not there or that two splits would share, and for a class that training has not.
     """
     rows = dict(table.fixed or {})
     wanted = {split: value for split in SPLITS if (value := numbers.get(f"{split}_rows", "auto")) != "auto"}
+    if numbers.get("split") != "rows" and wanted == MNIST_ROWS:
+        wanted = {}
+    if table.tests and not wanted:
+        rows["test"] = np.arange(len(table.inputs) - table.tests, len(table.inputs))
     left = np.ones(len(table.inputs), dtype=bool)
     for taken in rows.values():
         left[taken] = False
     free = np.flatnonzero(left)
     if wanted:
-        if numbers.get("split", "60-20-20") != "60-20-20":
+        if numbers.get("split", "rows") not in ("rows", "60-20-20"):
             raise refusal(
                 "data.split", numbers["split"], f"stands beside data.{next(iter(wanted))}_rows; say one of them"
             )
@@ -129,7 +141,8 @@ def _check_classes(table: Table, rows: Mapping[str, ndarray]) -> None:
 
 
 LIMIT: Schema = {"limit": (whole(1, 10**9, "all"), "all")}
-DRAWN: Schema = {"split": (_shares, "60-20-20"), "split_seed": (whole(0, 2**32 - 1), 0), **LIMIT}
+_SEED: Schema = {"split_seed": (whole(0, 2**32 - 1), 0), **LIMIT}
+DRAWN: Schema = {"split": (_shares, "60-20-20"), **_SEED}
 
 
 def by_rows(**ranges: str) -> Schema:
@@ -137,4 +150,6 @@ def by_rows(**ranges: str) -> Schema:
     return {f"{split}_rows": (_range, ranges.get(split, "auto")) for split in SPLITS}
 
 
+MNIST_ROWS = {"train": "0:50000", "validation": "50000:60000", "test": "60000:70000"}
+MNIST: Schema = {"split": (_shares_or_rows, "rows"), **_SEED, **by_rows(**MNIST_ROWS)}
 KEYS = (*DRAWN, *by_rows())

@@ -34,6 +34,7 @@ class Table:
         dropped: names of columns that were left out.
         kept: the data row of the file that each row stands on; None where none was left out.
         found: keys of the configuration that were found in the file, with their values.
+        tests: how many rows at the end are a test set of their own, which `data.split` leaves alone.
         file: the file's own name, "" for data that are no file of the user's.
     """
 
@@ -50,6 +51,7 @@ class Table:
     dropped: tuple[str, ...] = ()
     kept: ndarray | None = None
     found: Mapping[str, Any] = field(default_factory=dict)
+    tests: int = 0
     file: str = ""
 
     @functools.cached_property
