@@ -10,7 +10,7 @@ With d. for the derivative along a direction (V, c) of the weights and biases, f
     dC/dW[l]   = delta[l] a[l-1]^T                  (H v)[l]    = ddelta[l] a[l-1]^T + delta[l] da[l-1]^T
 
 Products are exact for smooth activations. For the others (elu, softsign, selu, the ReLU family) they hold almost
-everywhere: where a sample stands on a unit's kink, they are those of one side, and `Objective.smooth` is false.
+everywhere: where a sample stands on the kink of a unit, they are those of one side, and `Objective.smooth` is false.
 All arithmetic is float64.
 """
 
@@ -24,9 +24,9 @@ from descentlab.analysis.spectrum import DENSE_LIMIT, extreme_eigenvalues
 from descentlab.nn.network import Network
 from descentlab.nn.parameters import Parameters, parameter_count
 
-BLOCK_NUMBERS = 2_000_000  # activations held at a time, all layers together
-KINK_DISTANCE = 1e-6  # of z from 0, relative to |theta| |a|: nearer than that, a sample stands on the kink
-KINK_JUMP = 1e-8  # of the gradient: a smaller one would not keep it from vanishing
+BLOCK_NUMBERS = 2_000_000  # activations in memory at a time, all layers together
+KINK_DISTANCE = 1e-6  # of z from 0, relative to |theta| |a|: a sample closer than this stands on the kink
+KINK_JUMP = 1e-8  # of the gradient: a smaller jump does not keep the gradient from vanishing
 
 
 class Objective:
@@ -34,8 +34,8 @@ class Objective:
 
         C(theta) = 1/N sum_i C_i(theta) + weight_decay / 2 sum W^2        (biases are not decayed)
 
-    This is what batch descent follows. Wherever a method takes theta it may be (P,) for one network or (R, P) for a
-    stack, in the order of `nn.memory.Parameters`; results have an axis R or not accordingly.
+    Batch descent follows this function. Where a method takes theta, it accepts (P,) for one network or (R, P) for a
+    stack, in the order of `nn.parameters.Parameters`; the result has an axis R in the second case only.
 
     Args:
         network: shape and functions.
@@ -44,7 +44,7 @@ class Objective:
         weight_decay: at or above 0, as in training.
 
     Raises:
-        ValueError: for an activation that has no curvature, or arrays that do not fit the network.
+        ValueError: if the activation has no second derivative, or arrays do not fit the network.
     """
 
     def __init__(self, network: Network, inputs: ndarray, targets: ndarray, weight_decay: float = 0.0) -> None:
@@ -64,7 +64,7 @@ class Objective:
 
     @property
     def smooth(self) -> bool:
-        """Whether second derivatives are exact everywhere; false: almost everywhere (elu, selu, softsign, ReLUs)."""
+        """Whether second derivatives are exact everywhere; if false, almost everywhere (elu, selu, softsign, ReLUs)."""
         return self._phi.smooth
 
     def value_and_gradient(self, theta: ndarray) -> tuple[ndarray, ndarray]:
@@ -121,7 +121,7 @@ class Objective:
             (P, P), symmetric.
 
         Raises:
-            ValueError: above 2000 parameters, where `extreme_eigenvalues` is the tool.
+            ValueError: above 2000 parameters; use `extreme_eigenvalues` there.
         """
         if self.size > DENSE_LIMIT:
             raise ValueError(
@@ -148,10 +148,10 @@ class Objective:
         return float(self.extreme_eigenvalues(theta)[1][-1])
 
     def kinks(self, theta: ndarray) -> int:
-        """How many kinks one network stands on: pairs of a sample and a unit whose z is 0 where phi' jumps.
+        """Count the kinks on which one network stands: pairs of a sample and a unit whose z is 0 where phi' jumps.
 
-        Counted is a pair only if the gradient jumps across it: a kink whose unit has no say in an output, or whose
-        sample has no error left, is none. Zero for activations with a continuous slope (elu with alpha 1, softsign).
+        A pair counts only if the gradient jumps there: not if the unit has no effect on the output, nor if the sample
+        has no error left. The count is 0 for activations with a continuous slope (elu with alpha 1, softsign).
 
         Args:
             theta: (P,).
@@ -172,12 +172,12 @@ class Objective:
         return count
 
     def symmetries(self, theta: ndarray) -> ndarray:
-        """The directions in which one network's known continuous symmetries move it, none of which alters C.
+        """The directions of one network's known continuous symmetries; C does not change along them.
 
-        They come from rescaling a hidden unit (ReLU family; broken by weight decay), mixing and shifting hidden units
-        (identity; rotating and shifting under weight decay), a common shift of softmax's z (of its biases alone under
-        weight decay), and from whatever feeds or reads a unit that is dead on all samples. Where the gradient
-        vanishes, they are zero modes of the Hessian.
+        They are: rescaling a hidden unit (ReLU family; not under weight decay); mixing and shifting hidden units
+        (identity; rotating and shifting under weight decay); a common shift of softmax's z (of its biases only under
+        weight decay); and all weights into and out of a unit that is dead on all samples. Where the gradient vanishes,
+        these directions are zero modes of the Hessian.
 
         Args:
             theta: (P,).
@@ -194,11 +194,11 @@ class Objective:
         return basis[strengths > 1e-9]
 
     def certificate(self, theta: ndarray, level_tolerance: float = 0.01) -> Certificate:
-        """What the end theta (P,) of one network's training is: `minima.certify` with all that is known here.
+        """Certify the end theta (P,) of one network's training, by `minima.certify` with the kinks and symmetries here.
 
         Args:
             theta: (P,).
-            level_tolerance: a fall of C by more than this while polishing is a change of level.
+            level_tolerance: a fall of C by more than this during the polish is a change of level.
         """
         return certify(
             self.value_and_gradient,
@@ -270,7 +270,7 @@ class Objective:
         return self._phi.derivative(z, a)
 
     def _forward(self, parameters: Parameters, x: ndarray) -> tuple[list[ndarray], list[ndarray]]:
-        """Z of all layers, and what each layer is fed: x, then a of the hidden layers; (R, B, n), x (B, n_0)."""
+        """Z of all layers, and the input of each layer: x, then a of the hidden layers; (R, B, n), x (B, n_0)."""
         zs: list[ndarray] = []
         activations = [x]
         for weights, biases in zip(parameters.W, parameters.b, strict=True):

@@ -1,19 +1,19 @@
 """Networks up to their symmetries, and the loss on the lines and planes between them.
 
-Known symmetries, each of which moves the parameters and leaves the answer to every input as it is:
+A symmetry changes the parameters of a network and keeps its output for every input. The known ones:
 
     permutation   hidden units of a layer change places                  any activation
-    flip          a unit's (w, b, v) become (-w, -b, -v), v being what   phi - phi(0) odd: tanh, softsign, identity and
-                  it feeds; the next biases gain 2 phi(0) v              sigmoid, whose phi(0) is 1/2
+    flip          a unit's (w, b, v) become (-w, -b, -v), v being its    phi - phi(0) odd: tanh, softsign, identity and
+                  outgoing weights; the next biases gain 2 phi(0) v      sigmoid, whose phi(0) is 1/2
     rescaling     (w, b, v) become (c w, c b, v / c), c > 0              phi(c z) = c phi(z): ReLU, leaky ReLU, identity
     shift         all outputs' weights and biases gain the same row      softmax output
 
-For tanh in one hidden layer these are all there are, but for networks that a smaller one could replace (Sussmann 1992).
-What only a data set leaves unseen (a unit dead on all its samples) is not divided out, nor is how identity layers may
-be mixed.
+For tanh with one hidden layer there are no others, except in networks that a smaller one could replace (Sussmann 1992).
+Two symmetries are not removed: those that hold on one data set only (a unit that is dead on all samples), and mixing
+the units of identity layers.
 
-Where flips are possible, biases are counted from phi(0) within this file, b[l+1] + phi(0) sum_j W[l+1]_j: so counted, a
-flip changes nothing but signs, and distances between networks part into sums over units.
+Where units can be flipped, this file uses the biases b[l+1] + phi(0) sum_j W[l+1]_j. With them a flip only changes
+signs, and the squared distance between two networks is a sum over units.
 """
 
 import os
@@ -35,27 +35,27 @@ from descentlab.nn.network import Network
 from descentlab.nn.parameters import Parameters, input_table, target_table
 from descentlab.nn.program import forward
 
-ROUNDING = 1e-13  # of the logarithm of a scale: nearer to balance than this is balanced
-SWEEPS = 1000  # over the layers, for what converges long before
-POINTS = 25  # on a path, ends included
+ROUNDING = 1e-13  # of the logarithm of a scale: a unit closer to balance than this is balanced
+SWEEPS = 1000  # most passes over the layers; both loops converge long before
+POINTS = 25  # on a path, both ends included
 
 _LONE = BlasLimit(1)
 
 
 def canonical(network: Network, parameters: Parameters) -> Parameters:
-    """One network for all that differ by known symmetries: equal functions so related become equal parameters.
+    """Replace each network by one representative of all networks that the known symmetries relate to it.
 
-    Softmax's common shift is taken out, so that outputs sum to 0; a unit that can be rescaled is balanced,
-    |(w, b)| = |v|, the least norm there is, and a unit without input or without effect becomes 0; a unit that can be
-    flipped points to the same side as a fixed direction, and units stand in order along it. Units with the very same
-    input keep the order they have.
+    The outputs' common shift of softmax is removed: its weights and biases sum to 0. A unit that can be rescaled is
+    balanced, |(w, b)| = |v|, which has the least norm; a unit without input or without effect becomes 0. Units that
+    can be flipped point to the same side as a fixed direction. Units are sorted along this direction; units with
+    identical incoming weights keep their order.
 
     Args:
         network: shape and functions.
         parameters: of R networks.
 
     Returns:
-        A copy that answers alike; restart r depends on itself alone.
+        A copy with the same outputs; the result for restart r depends on restart r only.
     """
     form = _reduced(network, parameters)
     for layer, following in pairwise(form.theta):
@@ -67,48 +67,48 @@ def canonical(network: Network, parameters: Parameters) -> Parameters:
 
 
 def matched(network: Network, a: Parameters, b: Parameters, seed: int = 0) -> tuple[Parameters, Parameters]:
-    """The two networks of each pair, brought as near to each other as their symmetries allow.
+    """Match the hidden units of the two networks of each pair.
 
-    Shift and rescaling are divided out of both as in `canonical`; then the units of b change places and signs so that
-    the squared distance between the two is least, biases counted from phi(0). With one hidden layer that is a linear
-    assignment, solved exactly. With more, layers are assigned in turn, each given the others, until none changes:
-    weight matching by coordinate ascent (Ainsworth et al. 2023), once from the units as they stand and once from an
-    assignment layer by layer from the input; the nearer end is taken.
+    Shift and rescaling are removed from both as in `canonical`. Then the units of b are permuted and flipped to
+    minimise the squared distance between the two, with the biases described above. With one hidden layer this is a
+    linear assignment, which is solved exactly. With more, one layer is assigned at a time, the others fixed, until no
+    layer changes: weight matching by coordinate ascent (Ainsworth et al. 2023). It starts once from the given order and
+    once from an assignment layer by layer from the input; the closer result is returned.
 
     Args:
         network: shape and functions.
         a: of R networks.
-        b: of as many; pair r is a[r], b[r].
+        b: of R networks; pair r is a[r], b[r].
         seed: of the order in which layers are assigned.
 
     Returns:
-        Copies of both, each answering as it did.
+        Copies of both, with the same outputs as before.
 
     Raises:
-        ValueError: parameters that are not finite, or not as many of a as of b.
+        ValueError: if parameters are not finite, or a and b differ in number.
     """
     if len(a) != len(b) or not (np.isfinite(a.flat).all() and np.isfinite(b.flat).all()):
-        raise ValueError(f"{len(a)} and {len(b)} networks: must be pairs of finite ones")
+        raise ValueError(f"{len(a)} and {len(b)} networks: must be pairs of finite networks")
     fixed, moved = _reduced(network, a), _reduced(network, b)
     _match(network, fixed, moved, seed)
     return _restored(network, fixed), _restored(network, moved)
 
 
 def distinct(network: Network, parameters: Parameters, tolerance: float = 1e-4) -> ndarray:
-    """Which networks are the same but for symmetries, so that equal minima are counted once.
+    """Number the networks that differ by more than symmetries, so that equal minima are counted once.
 
     Args:
         network: shape and functions.
-        parameters: of R networks; ends of training want polishing first (`minima.certify`).
-        tolerance: two are the same where, matched, their distance is at most this share of the norm.
+        parameters: of R networks; polish the ends of training first (`minima.certify`).
+        tolerance: two networks are the same if their distance after matching is at most this share of the norm.
 
     Returns:
-        (R,) int: kinds from 0 in order of first appearance; -1 where parameters are not finite.
+        (R,) int: numbers from 0 in order of first appearance; -1 where parameters are not finite.
     """
     kinds = np.full(len(parameters), -1)
     finite = np.flatnonzero(np.isfinite(parameters.flat).all(axis=1))
     forms = _reduced(network, canonical(network, parameters[finite]))
-    norms = np.linalg.norm(forms.flat, axis=1)  # symmetries keep it, so that few pairs have to be matched
+    norms = np.linalg.norm(forms.flat, axis=1)  # symmetries keep the norm, so few pairs have to be matched
     first = np.empty(0, dtype=int)  # of each kind
     for here, restart in enumerate(finite):
         kinds[restart] = len(first)
@@ -152,7 +152,7 @@ def path_losses(
 
 
 def barriers(losses: ArrayLike) -> ndarray:
-    """How far the loss rises above the chord between the ends: max_t L(t) - ((1 - t) L(0) + t L(1)), at least 0.
+    """The height of the loss above the chord between the ends: max_t L(t) - ((1 - t) L(0) + t L(1)), at least 0.
 
     Args:
         losses: (..., points), as from `path_losses`.
@@ -175,14 +175,14 @@ class Plane:
 
 
 def random_plane(parameters: Parameters, seed: int = 0) -> Plane:
-    """A plane around one network, along two random directions as long as its weights, unit by unit (Li et al. 2018).
+    """A plane around one network along two random directions, normalised unit by unit (Li et al. 2018).
 
     Args:
         parameters: of one network.
         seed: of the directions.
 
     Returns:
-        The plane: every unit's row in a direction has the norm of that unit's weights; biases stay as they are.
+        The plane. In each direction, the row of a unit has the norm of that unit's weights; biases do not change.
     """
     draw, directions = stream(seed, STATISTICS_STREAM), []
     for _ in range(2):
@@ -198,10 +198,10 @@ def plane_through(ends: Parameters) -> tuple[Plane, ndarray]:
     """The plane through three networks, with orthonormal directions (Garipov et al. 2018).
 
     Args:
-        ends: of three networks that do not lie on one line.
+        ends: parameters of three networks that do not lie on one line.
 
     Returns:
-        The plane, whose origin is the first network, and where the three lie on it, (3, 2).
+        The plane, with the first network as origin, and the coordinates of the three networks on it, (3, 2).
     """
     origin, second, third = ends.flat.astype(np.float64)
     q, r = np.linalg.qr(np.stack([second - origin, third - origin], axis=1))
@@ -216,7 +216,7 @@ def plane_losses(
 
     Args:
         network: shape, functions and loss.
-        plane: which one.
+        plane: the plane.
         x: positions along `across`.
         y: positions along `up`.
         inputs: (N, n_0).
@@ -238,7 +238,7 @@ def plane_losses(
 def _losses(
     network: Network, count: int, build: Callable[[ndarray], ndarray], inputs: ndarray, targets: ndarray
 ) -> ndarray:
-    """Mean losses (count,) of the networks build(numbers) (n, P), as many at a time as the cache holds."""
+    """Mean losses (count,) of the networks build(numbers) (n, P), in chunks that fit the cache."""
     x, y = input_table(inputs, "float64"), target_table(targets, "float64")
     threads = os.cpu_count() or 1
     losses = np.zeros(count)
@@ -280,7 +280,7 @@ def _count_biases_from(middle: float, parameters: Parameters) -> None:
 
 
 def _reduced(network: Network, parameters: Parameters) -> Parameters:
-    """A copy in float64 with biases counted from phi(0) where units flip, without shift, balanced."""
+    """A balanced copy in float64 without shift; where units can be flipped, with the biases described above."""
     form = Parameters(network.layers, parameters.flat.astype(np.float64))
     if _flips(network.activation):
         _count_biases_from(_values(network.activation)[2], form)
@@ -292,14 +292,14 @@ def _reduced(network: Network, parameters: Parameters) -> Parameters:
 
 
 def _restored(network: Network, form: Parameters) -> Parameters:
-    """The same, biases counted from 0 again."""
+    """The same networks with ordinary biases, in place."""
     if _flips(network.activation):
         _count_biases_from(-_values(network.activation)[2], form)
     return form
 
 
 def _balance(theta: list[ndarray]) -> None:
-    """Rescale units until |(w, b)| = |v|: one sweep with one hidden layer, more where layers hang together."""
+    """Rescale units until |(w, b)| = |v|: one pass with one hidden layer, several with more."""
     moving = np.ones((len(theta[0]), 1), dtype=bool)
     for _ in range(SWEEPS if len(theta) > 2 else 1):
         furthest = np.zeros_like(moving, dtype=float)
@@ -308,7 +308,7 @@ def _balance(theta: list[ndarray]) -> None:
             works = (into > 0) & (out > 0)
             scale = np.sqrt(np.where(works, out, 1.0)) / np.sqrt(np.where(works, into, 1.0))
             furthest = np.maximum(furthest, np.abs(np.log(scale)).max(axis=-1, keepdims=True))
-            scale[~np.broadcast_to(moving, scale.shape)] = 1.0  # a network does not wait for others' last bits
+            scale[~np.broadcast_to(moving, scale.shape)] = 1.0  # a balanced network does not change with its neighbours
             layer *= np.where(works, scale, 0.0)[..., None]
             following[..., :-1] *= np.where(works, 1.0 / scale, 0.0)[:, None]
         moving &= furthest > ROUNDING
@@ -317,7 +317,7 @@ def _balance(theta: list[ndarray]) -> None:
 
 
 def _rearrange(layer: ndarray, following: ndarray, order: ndarray, sign: ndarray) -> None:
-    """Put the hidden units of a layer in another order (R, n_l), then give each place its sign; in place."""
+    """Permute the hidden units of a layer by order (R, n_l), then multiply each by its sign (R, n_l); in place."""
     layer[...] = sign[..., None] * np.take_along_axis(layer, order[..., None], axis=1)
     following[..., :-1] = sign[:, None] * np.take_along_axis(following[..., :-1], order[:, None], axis=2)
 
@@ -326,7 +326,7 @@ def _rearrange(layer: ndarray, following: ndarray, order: ndarray, sign: ndarray
 
 
 def _match(network: Network, fixed: Parameters, moved: Parameters, seed: int) -> None:
-    """Move the units of `moved` to those of `fixed`, both as from `_reduced`, in place."""
+    """Permute and flip the units of `moved` to match `fixed`, in place; both come from `_reduced`."""
     hidden, flips, always = len(fixed.theta) - 1, _flips(network.activation), np.full(len(fixed), -np.inf)
     if hidden == 1:
         _assign(fixed.theta, moved.theta, 0, flips, always)
@@ -344,15 +344,15 @@ def _match(network: Network, fixed: Parameters, moved: Parameters, seed: int) ->
 def _assign(
     fixed: list[ndarray], moved: list[ndarray], layer: int, flips: bool, at_least: ndarray, outgoing: bool = True
 ) -> bool:
-    """Move one hidden layer's units to where they are nearest, the other layers given.
+    """Match the units of one hidden layer, with the other layers fixed.
 
     Args:
         fixed: theta per layer, (R, n_out, n_in + 1).
         moved: likewise.
-        layer: which, from 0.
+        layer: index of the hidden layer, from 0.
         flips: whether signs may change.
-        at_least: (R,), a pair whose inner product would not gain more than this is left as it is.
-        outgoing: whether what the units feed counts too.
+        at_least: (R,); a pair changes only if its inner product gains more than this.
+        outgoing: whether the outgoing weights count as well.
 
     Returns:
         Whether any pair changed.
@@ -371,7 +371,7 @@ def _assign(
 
 
 def _ascend(fixed: list[ndarray], moved: list[ndarray], flips: bool, seed: int) -> None:
-    """Assign layers in turn, in random order, until none of any pair changes."""
+    """Assign the layers one by one, in random order, until no pair changes."""
     draw = stream(seed, STATISTICS_STREAM)
     least = ROUNDING * sum(np.square(layer).sum(axis=(1, 2)) for layer in fixed)  # (R,)
     for _ in range(SWEEPS):
