@@ -10,7 +10,7 @@ import pytest
 from shared import cell, diverged, of, trained
 
 from descentlab import cli, tracking
-from descentlab.analysis.statistics import holm, paired_difference
+from descentlab.analysis.statistics import holm, paired_difference, probability_of_improvement
 from descentlab.cli import comparing, deleting, exporting, listing, output
 from descentlab.tracking import find, get, results
 from descentlab.values import InputError, Option
@@ -184,7 +184,15 @@ def test_two_cells_are_compared_by_the_seeds_they_share(option, ids):
     corrected = holm([test.p_value for test in tests])
     for name, test, p in zip(scores, tests, corrected, strict=True):
         (line,) = (line for line in text.splitlines() if line.startswith(name))
-        for number in (f"{test.difference.estimate:.4g}", f"{test.difference.low:.4g} to", f"{p:.2g}"):
+        better = probability_of_improvement(
+            a.loc[shared, name], b.loc[shared, name], "lower" if "loss" in name else "higher"
+        )
+        for number in (
+            f"{better.estimate:.2f}",
+            f"{test.difference.estimate:.4g}",
+            f"{test.difference.low:.4g} to",
+            f"{p:.2g}",
+        ):
             assert number in line
     assert "n = 4 shared seeds, of which 0 of A and 1 of B diverged" in text
     assert "holds for the split" in text

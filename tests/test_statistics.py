@@ -15,6 +15,7 @@ from descentlab.analysis.statistics import (
     best_of_k_interval,
     bootstrap_interval,
     check_family,
+    compare_arms,
     correlation_interval,
     dip_test,
     equivalence,
@@ -24,6 +25,7 @@ from descentlab.analysis.statistics import (
     mean_intervals,
     metric_bounds,
     paired_difference,
+    probability_of_improvement,
     quantile_interval,
     reliability,
     select_best_of_k,
@@ -352,6 +354,58 @@ def test_an_unknown_direction_is_refused():
     for call in (lambda: paired_difference([1], [2], "up"), lambda: best_of_k([1, 2], 1, "up")):
         with pytest.raises(ValueError, match="better=up: must be lower or higher"):
             call()
+
+
+# Several arms
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.tuples(*[st.one_of(st.integers(-2, 2), st.just(math.nan))] * 2), min_size=2, max_size=8))
+def test_the_probability_of_improvement_counts_all_pairs_of_restarts(values):
+    a, b = np.array(values, float).T
+    lost = [np.where(np.isfinite(arm), -arm, -math.inf) for arm in (a, b)]
+
+    def share(first, second):
+        return np.mean([0.5 * (x > y) + 0.5 * (x >= y) for x in first for y in second])
+
+    found = probability_of_improvement(a, b)
+    assert found.estimate == pytest.approx(share(*lost))
+    assert 0 <= found.low <= found.estimate <= found.high <= 1
+    assert probability_of_improvement(-b, -a).estimate == pytest.approx(found.estimate) or np.isnan(values).any()
+    if 0 < found.estimate < 1:
+        left_out = [share(*(np.delete(arm, i) for arm in lost)) for i in range(len(a))]
+        half = scipy.stats.t.ppf(0.975, len(a) - 1) * math.sqrt((len(a) - 1) * np.var(left_out))
+        inside = 0 < found.estimate - half and found.estimate + half < 1
+        assert not inside or found.high == pytest.approx(found.estimate + half)
+
+
+def test_an_arm_that_always_wins_has_wilsons_limit():
+    found = probability_of_improvement(np.arange(10.0), 20 + np.arange(10.0))
+    assert found == wilson(10, 10)
+    assert probability_of_improvement(np.full(10, math.nan), np.arange(10.0)) == wilson(0, 10)
+    assert limits(probability_of_improvement([1.0, 1.0], [1.0, 1.0])) == (0.5, 0.5)
+
+
+@pytest.mark.slow
+def test_the_interval_of_the_probability_of_improvement_covers_it():
+    samples = np.random.default_rng(13).normal(size=(1500, 2, 30)) - [[1.0], [0.0]]
+    truth = scipy.stats.norm.cdf(1 / math.sqrt(2))
+    found = [probability_of_improvement(*pair) for pair in samples]
+    assert 0.93 < np.mean([one.low <= truth <= one.high for one in found]) < 0.97
+
+
+def test_all_pairs_of_arms_are_one_family():
+    generator = np.random.default_rng(14)
+    arms = {name: generator.normal(shift, 1, 12) for name, shift in (("relu", 0.0), ("tanh", 1.0), ("sigmoid", 2.0))}
+    found = compare_arms(arms)
+    assert [(one.a, one.b) for one in found] == [("relu", "tanh"), ("relu", "sigmoid"), ("tanh", "sigmoid")]
+    assert [one.p_holm for one in found] == holm([one.paired.p_value for one in found]).tolist()
+    assert found[1].paired == paired_difference(arms["relu"], arms["sigmoid"])
+    assert found[1].improvement == probability_of_improvement(arms["relu"], arms["sigmoid"])
+    with pytest.raises(ValueError, match="arms=relu: must be at least two"):
+        compare_arms({"relu": arms["relu"]})
+    with pytest.raises(ValueError, match="two values or more"):
+        probability_of_improvement([1.0], [2.0])
 
 
 # Families

@@ -83,7 +83,7 @@ def _differences(what: str, a: Mapping[str, str], b: Mapping[str, str]) -> list[
 
 def _paired(a: "pd.DataFrame", b: "pd.DataFrame", metrics: Sequence[str] | None) -> list[str]:
     """Differences a - b over the seeds that both have, with Wilcoxon's test, corrected over the metrics shown."""
-    from descentlab.analysis.statistics import holm, paired_difference
+    from descentlab.analysis.statistics import holm, paired_difference, probability_of_improvement
 
     scores = [name for name in a.columns if name in b.columns and is_score(name)]
     for name in metrics or ():
@@ -93,19 +93,22 @@ def _paired(a: "pd.DataFrame", b: "pd.DataFrame", metrics: Sequence[str] | None)
     both = a.merge(b, on="seed", suffixes=(" A", " B"))
     if both.empty or not chosen:
         return ["results: no seed is in both" if both.empty else "results: no loss or score is in both"]
-    tests = []
+    tests, wins = [], []
     with np.errstate(over="ignore", invalid="ignore"):  # a restart on its way to infinity may be among them
         for name in chosen:
             better: Literal["lower", "higher"] = "lower" if name.endswith("loss") else "higher"
-            tests.append(paired_difference(both[name + " A"], both[name + " B"], better))
+            arms = both[name + " A"], both[name + " B"]
+            tests.append(paired_difference(*arms, better))
+            wins.append(f"{probability_of_improvement(*arms, better).estimate:.2f}" if len(both) > 1 else "-")
         means = [[number(both[f"{name} {letter}"].mean()) for letter in "AB"] for name in chosen]
     rows = []
-    for name, mean, test, p in zip(chosen, means, tests, holm([test.p_value for test in tests]), strict=True):
+    corrected = holm([test.p_value for test in tests])
+    for name, mean, test, win, p in zip(chosen, means, tests, wins, corrected, strict=True):
         gap = test.difference
         between = f"{number(gap.low)} to {number(gap.high)}"
         rows.append(
             {"metric": name, "A": mean[0], "B": mean[1], "A - B": number(gap.estimate), "95 % interval": between,
-             "p": f"{test.p_value:.2g}", "p (Holm)": f"{p:.2g}"}
+             "A better": win, "p": f"{test.p_value:.2g}", "p (Holm)": f"{p:.2g}"}
         )  # fmt: skip
     lost = tests[0].diverged
     n = len(both)
@@ -115,7 +118,8 @@ def _paired(a: "pd.DataFrame", b: "pd.DataFrame", metrics: Sequence[str] | None)
     notes = [
         note + "; Wilcoxon's signed-rank test, Holm over the metrics shown; A - B is Hodges and Lehmann's estimate."
     ]
+    notes.append("A better: the probability that a restart of A is better than one of B, ties counted half.")
     notes.append("An interval over seeds holds for the split it was measured on.")
     if (smallest := 2.0 ** (1 - n) * len(rows)) > 0.05:
         notes.append(f"No p (Holm) can be below {min(1.0, smallest):.2g} with so few seeds.")
-    return [*table(rows, ("metric",), ("p", "B", "A")), *notes]
+    return [*table(rows, ("metric",), ("p", "B", "A", "A better")), *notes]

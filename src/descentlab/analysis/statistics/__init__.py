@@ -7,6 +7,7 @@ A diverged restart is a value that is not finite. Intervals of a mean refuse suc
 their number. Comparisons and the best of k rank them worst.
 """
 
+from descentlab.analysis.statistics.arms import ArmComparison, compare_arms, probability_of_improvement
 from descentlab.analysis.statistics.best_of import best_of_k, best_of_k_interval, select_best_of_k
 from descentlab.analysis.statistics.bootstrap import bootstrap_interval, interquartile_mean
 from descentlab.analysis.statistics.comparisons import (
@@ -34,6 +35,7 @@ from descentlab.analysis.statistics.modes import Dip, dip_test
 from descentlab.analysis.statistics.samples import Better, Interval
 
 __all__ = [
+    "ArmComparison",
     "Better",
     "Dip",
     "Equivalence",
@@ -44,6 +46,7 @@ __all__ = [
     "best_of_k_interval",
     "bootstrap_interval",
     "check_family",
+    "compare_arms",
     "correlation_interval",
     "dip_test",
     "equivalence",
@@ -54,6 +57,7 @@ __all__ = [
     "mean_intervals",
     "metric_bounds",
     "paired_difference",
+    "probability_of_improvement",
     "quantile_interval",
     "rate_difference",
     "rate_tails",

@@ -1,14 +1,11 @@
 """The expected best of k restarts."""
 
-import math
-
 import numpy as np
 from numpy import ndarray
 from numpy.typing import ArrayLike
-from scipy.special import stdtrit
 
-from descentlab.analysis.statistics.intervals import UNBOUNDED, bounded_limits
-from descentlab.analysis.statistics.samples import Better, Interval, sign, upper_tail
+from descentlab.analysis.statistics.intervals import UNBOUNDED, jackknife_interval
+from descentlab.analysis.statistics.samples import Better, Interval, sign
 
 
 def best_of_k(values: ArrayLike, k: int, better: Better = "higher", unbiased: bool = True) -> float:
@@ -105,7 +102,4 @@ def best_of_k_interval(
     left_out = np.array(
         [select_best_of_k(np.delete(chosen_by, i), np.delete(reported, i), k, better) for i in range(n)]
     )
-    half = stdtrit(n - 1, upper_tail(confidence)) * math.sqrt((n - 1) * left_out.var())
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        low, high = bounded_limits(np.array([estimate]), np.array([half]), bounds)
-    return Interval(estimate, float(low[0]), float(high[0]), n)
+    return jackknife_interval(estimate, left_out, confidence, bounds)

@@ -123,6 +123,24 @@ def bounded_limits(mean: ndarray, half: ndarray, bounds: tuple[float, float]) ->
     return np.where(reached, limits[0], low), np.where(reached, limits[1], high)
 
 
+def jackknife_interval(
+    estimate: float, left_out: ndarray, confidence: float = 0.95, bounds: tuple[float, float] = UNBOUNDED
+) -> Interval:
+    """Student's interval with the jackknife's standard error, within bounds as in `mean_intervals` (Tukey 1958).
+
+    Args:
+        estimate: of all n values.
+        left_out: (n,), the same estimate without each of the values.
+        confidence: wanted coverage, between 0 and 1.
+        bounds: the smallest and largest possible value of the estimate.
+    """
+    n = left_out.size
+    half = stdtrit(n - 1, upper_tail(confidence)) * np.sqrt((n - 1) * left_out.var())
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # an estimate at a bound
+        low, high = bounded_limits(np.array([estimate]), np.array([half]), bounds)
+    return Interval(estimate, float(low[0]), float(high[0]), n)
+
+
 def spread_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
     """Standard deviation (n - 1) with an interval that allows for heavy tails (Bonett 2006).
 
