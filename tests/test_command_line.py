@@ -519,6 +519,7 @@ def test_progress_names_the_epoch_at_which_its_loss_was_measured(run, monkeypatc
     monkeypatch.setattr(progress, "LINE_SECONDS", 0)
     _, _, error = run("data=xor", "tracking=none", "epochs=100", "log_every=100", "workers=1")
     shown = [line.split(": ", 1)[1].split(", about")[0] for line in error.splitlines()]
+    assert error.splitlines()[0].endswith(" at epoch 0")  # nothing tells yet how long it takes
     middle = [line for line in shown if line.startswith("epoch 50/100, ")]
     assert middle
     assert all(re.fullmatch(r"epoch 50/100, train/loss 0\.\d+ at epoch 0", line) for line in middle)

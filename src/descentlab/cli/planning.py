@@ -6,18 +6,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from descentlab.cli.output import filesize
 from descentlab.config.cells import Cell, different
 from descentlab.config.cells import cells as made
 from descentlab.config.configuration import Config
+from descentlab.nn.memory import chunks
 from descentlab.nn.parameters import parameter_count
-from descentlab.nn.recipe import Recipe
 from descentlab.nn.trainer import train_recipe
-from descentlab.tracking import NoStore, StoredRun, find, upkeep
+from descentlab.sweeps import capacity
+from descentlab.tracking import NoStore, StoredRun, find
+from descentlab.tracking.tables import own_runs
+from descentlab.tracking.trained_cell import CELL_POINTS, CHILD_LAYER_POINTS, CHILD_POINTS
+from descentlab.tracking.trainings import WEIGHTS_LIMIT
 from descentlab.values import Option
 
-TIMED_RESTARTS = 8  # that are trained for a moment where no kept cell tells the time
-DATABASE_BYTES = 35_000  # of a restart with its own run, where no store tells: 20 points of 6 metrics, params and tags
+READ = 200  # of the newest stored cells, whose files are measured
+ROW_BYTES = 350  # of a metric's row in SQLite, with its share of indices, params and tags; a test measures it
+FIGURES_BYTES = 120_000  # of a cell's figures and tables without a row; the same test measures them
 
 
 def plan(configs: Sequence[Config], option: Option) -> str:
@@ -44,10 +51,23 @@ def plan(configs: Sequence[Config], option: Option) -> str:
     if not missing:
         return "\n".join([*lines, "time      a few seconds: nothing is trained"])
     seconds, sources = _estimated_seconds(missing, kept)
-    needed, measured = _estimated_bytes(missing, kept, option)
     lines.append(f"time      about {_duration(seconds)} of training, from {sources}")
-    lines.append(f"disk      about {filesize(needed)}, {measured}")
+    lines.append(_memory([cell for cell, _ in missing], there))
+    if option.name != "none":
+        size, measured = _estimated_bytes(missing, kept)
+        lines.append(f"disk      about {filesize(size)}, {measured}")
     return "\n".join(lines)
+
+
+def _memory(missing: Sequence[Cell], there: Sequence[Cell]) -> str:
+    """What this process needs, and what there is."""
+    if missing[0].config.launcher.name != "none":
+        return "memory    of the launcher's workers"
+    needed, free = capacity.needed(missing, there), capacity.available()
+    told = f"memory    about {filesize(needed)}"
+    if free is None:
+        return told
+    return f"{told} of {filesize(free)} that is free" + (": too much, this would be refused" if needed > free else "")
 
 
 def _finished(option: Option) -> list[StoredRun]:
@@ -72,25 +92,35 @@ def _missing(cell: Cell, kept: Sequence[StoredRun]) -> int:
 
 def _estimated_seconds(missing: Sequence[tuple[Cell, int]], kept: Sequence[StoredRun]) -> tuple[float, str]:
     """Seconds of training, and what they were told from."""
-    known: dict[tuple[Any, ...], list[float]] = {}
+    known: dict[tuple[Any, ...], list[StoredRun]] = {}
     for run in kept:
         if math.isfinite(run.seconds):
-            known.setdefault(_alike(run.params), []).append(run.seconds / (run.epochs * run.restarts))
+            known.setdefault(_alike(run.params), []).append(run)
     timed: dict[tuple[Any, ...], float] = {}
     total, told = 0.0, Counter[str]()
     for cell, restarts in missing:
-        alike = _alike(_params(cell.config))
-        if alike in known:
-            each = sorted(known[alike])[len(known[alike]) // 2]
+        alike, stack = _alike(_params(cell.config)), _stack(cell)
+        each = sorted(
+            run.seconds / (run.epochs * run.restarts)
+            for run in known.get(alike, ())
+            if _near(min(run.restarts, stack), min(cell.config.restarts, stack))
+        )
+        if each:
+            second = each[len(each) // 2]
             told["finished"] += 1
         else:
-            shape = (alike, cell.config.epochs)
+            shape = (alike, cell.config.epochs, min(cell.config.restarts, stack))
             timed[shape] = timed[shape] if shape in timed else _timed(cell)
-            each = timed[shape]
+            second = timed[shape]
             told["timed"] += 1
-        total += each * cell.config.epochs * restarts
+        total += second * cell.config.epochs * restarts
     named = {"finished": "finished cells of the same kind", "timed": "a few epochs timed now"}
     return total, "; ".join(f"{named[kind]} (for {count} of {len(missing)})" for kind, count in told.items())
+
+
+def _near(a: int, b: int) -> bool:
+    """Whether cells of `a` restarts tell the cost of one in cells of `b`: it falls with their number."""
+    return max(a, b) <= 2 * min(a, b)
 
 
 def _params(cell: Config) -> dict[str, str]:
@@ -101,70 +131,78 @@ def _params(cell: Config) -> dict[str, str]:
 
 def _shape(params: Mapping[str, str]) -> tuple[Any, ...]:
     """What the size of a restart's files depends on."""
-    return tuple(params.get(key) for key in ("data", "hidden", "dtype"))
+    return tuple(params.get(key) for key in ("data", "hidden", "dtype", "epochs"))
 
 
 def _alike(params: Mapping[str, str]) -> tuple[Any, ...]:
-    """What the time of an epoch hangs on."""
+    """What the time of an epoch depends on."""
     told = ("data", "hidden", "descent", "batch_size", "update", "activation", "dtype")
     return tuple(params.get(key) for key in told) + tuple(params.get(key) for key in sorted(params) if "data." in key)
 
 
+def _stack(cell: Cell) -> int:
+    """Restarts that two chunks of a cell hold; more cost as much each."""
+    recipe = cell.recipe
+    batch = recipe.descent.steps(len(cell.dataset.rows["train"]))[0][1]
+    return 2 * max(part.stop - part.start for part in chunks(10**6, recipe.layers, batch, recipe.dtype, workers=1))
+
+
 def _timed(cell: Cell) -> float:
-    """Seconds of an epoch of one restart, its share of the logged epochs included; measured on a moment's training."""
-    config = cell.config
-    restarts = min(config.restarts, TIMED_RESTARTS)
+    """Seconds of an epoch of one restart, its share of the logged epochs included.
+
+    Measured is one epoch of at most two chunks of restarts. Where that is less than a hundredth of the work, eight
+    epochs more tell what is done once, per epoch, and per logged epoch.
+    """
+    config, recipe = cell.config, cell.recipe
+    restarts = min(config.restarts, _stack(cell))
 
     def seconds(epochs: int) -> float:
-        recipe: Recipe = replace(cell.recipe, epochs=epochs, restarts=restarts, log_every=epochs, learning_rate=1e-6)
-        return train_recipe(recipe, cell.dataset.splits, config.workers).seconds  # type: ignore[arg-type]
+        short = replace(recipe, epochs=epochs, restarts=restarts, log_every=epochs, learning_rate=1e-6)
+        return train_recipe(short, cell.dataset.splits, config.workers).seconds  # type: ignore[arg-type]
 
-    seconds(1)  # what is made once is not counted
-    short, long = seconds(1), seconds(3)  # two logged epochs each
+    first = seconds(1)
+    if config.epochs * config.restarts < 100 * restarts:
+        return first / restarts
+    short, long = min(seconds(1), seconds(1)), min(seconds(3), seconds(3))  # two logged epochs each
     epoch = max((long - short) / 2, 1e-9)
     logged = max(short - epoch, 0.0) / 2
-    points = len(cell.recipe.logged_epochs())
-    return (epoch * config.epochs + logged * points) / config.epochs / restarts
+    return (epoch * config.epochs + logged * len(recipe.logged_epochs())) / config.epochs / restarts
 
 
-def _estimated_bytes(
-    missing: Sequence[tuple[Cell, int]], kept: Sequence[StoredRun], option: Option
-) -> tuple[float, str]:
-    """Bytes of the runs to come, and what they were told from."""
-    measured: dict[tuple[Any, ...], list[float]] = {}
-    for run in kept[-200:]:
-        shape = _shape(run.params)
-        if len(measured.setdefault(shape, [])) < 10:
-            measured[shape].append(sum(run.artifacts().values()) / run.restarts)
-    database, count = float(DATABASE_BYTES), sum(run.restarts for run in kept)
-    if count:
-        rows = upkeep.sizes(option)[1]
-        database = rows / count if rows else database
+def _estimated_bytes(missing: Sequence[tuple[Cell, int]], kept: Sequence[StoredRun]) -> tuple[float, str]:
+    """Bytes of the runs to come on disk, and what they were told from."""
+    known: dict[tuple[Any, ...], list[StoredRun]] = {}
+    for run in kept[-READ:]:
+        known.setdefault(_shape(run.params), []).append(run)
     total, told = 0.0, 0
     for cell, restarts in missing:
-        params = _params(cell.config)
-        known = measured.get(_shape(params))
-        if known:
-            artifacts = sum(known) / len(known)
-            told += 1
-        else:
-            artifacts = _computed_bytes(cell)
-        total += artifacts * cell.config.restarts + database * restarts
-    per = f"{filesize(total / sum(left for _, left in missing))} a restart"
+        near = [run for run in known.get(_shape(_params(cell.config)), ()) if _near(run.restarts, cell.config.restarts)]
+        sizes = [sum(run.artifacts().values()) / run.restarts * cell.config.restarts for run in near[-10:]]
+        total += sum(sizes) / len(sizes) if sizes else _artifact_bytes(cell)
+        total += ROW_BYTES * _rows(cell, restarts)
+        told += bool(sizes)
     if not told:
-        return total, f"{per}, computed from the sizes of weights and curves"
-    return total, f"{per}, measured on kept cells (for {told} of {len(missing)})"
+        return total, "computed from the sizes of weights and curves"
+    return total, f"measured on kept cells (for {told} of {len(missing)})"
 
 
-def _computed_bytes(cell: Cell) -> float:
-    """Bytes of a restart's weights and curves, and its share of a cell's figures."""
-    from descentlab.tracking.trainings import WEIGHTS_LIMIT
-
+def _artifact_bytes(cell: Cell) -> float:
+    """Bytes of a cell's weights, curves and figures."""
     recipe, restarts = cell.recipe, cell.config.restarts
-    weights = 2 * parameter_count(recipe.layers) * (8 if recipe.dtype == "float64" else 4)
-    kept = weights if weights * restarts <= WEIGHTS_LIMIT else weights / restarts
-    metrics = 2 * len(cell.dataset.rows) + 3 * (len(recipe.layers) - 1)
-    return kept + 8 * metrics * len(recipe.logged_epochs()) + 120_000 / restarts
+    weights = 2 * parameter_count(recipe.layers) * np.dtype(recipe.dtype).itemsize
+    kept = weights * restarts if weights * restarts <= WEIGHTS_LIMIT else weights
+    scores, norms = capacity.metric_counts(cell)
+    return kept + 8 * (scores + norms) * (len(recipe.logged_epochs()) + 1) * restarts + FIGURES_BYTES
+
+
+def _rows(cell: Cell, restarts: int) -> int:
+    """Metrics' rows in the database: of a cell, and of its restarts to train that have runs of their own."""
+    scores, norms = capacity.metric_counts(cell)
+    points = len(cell.recipe.logged_epochs())
+    children = own_runs(cell.config.restarts, str(cell.config.tracking.numbers.get("children", "auto")))
+    each = min(points, CHILD_POINTS) * scores + min(points, CHILD_LAYER_POINTS) * norms
+    statistics = 8 if cell.config.restarts > 1 else 1  # mean, sd, min, max, interval, n, lost
+    return min(points, CELL_POINTS) * (statistics * scores + norms) + min(children, restarts) * each
 
 
 def _duration(seconds: float) -> str:

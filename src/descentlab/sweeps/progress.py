@@ -45,8 +45,8 @@ def shown(cells: Sequence[Cell], wanted: bool) -> Iterator[Show]:
         began = time.monotonic()
 
         def write(state: str, share: float) -> None:
-            left = (time.monotonic() - began) * (1 - share) / max(share, 1e-9)
-            print(f"{state}, about {left:.0f} s left", file=sys.stderr, flush=True)
+            left = f", about {(time.monotonic() - began) * (1 - share) / share:.0f} s left" if share else ""
+            print(f"{state}{left}", file=sys.stderr, flush=True)
 
         yield _Meter(cells, write, LINE_SECONDS, began).note
 

@@ -13,7 +13,7 @@ from descentlab.config.cells import Cell, different
 from descentlab.config.options import LAUNCHER
 from descentlab.data import describing
 from descentlab.nn.recipe import Training
-from descentlab.sweeps import launchers, remote
+from descentlab.sweeps import capacity, launchers, remote
 from descentlab.sweeps.progress import say, shown
 from descentlab.sweeps.queue import Queue
 from descentlab.sweeps.training import Finish
@@ -89,19 +89,21 @@ def run(
         One Training per cell, in their order; cells with one key share one.
 
     Raises:
-        InputError: a launcher that cannot run, or a store that is lost.
+        InputError: a launcher that cannot run, more restarts than the memory has room for, or a store that is lost.
         CellsFailed: at the end, where cells of several failed. The error of a single cell comes through as it is.
     """
-    if part is None:
-        begin({"": cells}, tracker, label)
     queue = different(cells)
     fresh = not all(cell.config.resume for cell in cells)
     standing = {} if fresh else tracker.standing(queue)
-    _say_standing(queue, standing)
-    sweep = Queue(queue, tracker, part or "", range(len(queue)), fresh, standing, workers, on_finish, _say_failed)
     missing = [place for place, cell in enumerate(queue) if cell.key not in standing]
     handed = [place for place in missing if queue[place].config.launcher.name != "none"]
-    tracker.expect([queue[place] for place in missing if place not in handed])
+    if own := [queue[place] for place in missing if place not in handed]:
+        capacity.check(own, [cell for cell in queue if cell.key in standing])
+    if part is None:
+        begin({"": cells}, tracker, label)
+    _say_standing(queue, standing)
+    sweep = Queue(queue, tracker, part or "", range(len(queue)), fresh, standing, workers, on_finish, _say_failed)
+    tracker.expect(own)
     with shown(queue, progress) as show:
         sweep.train([place for place in range(len(queue)) if place not in handed], show)
         if handed:
