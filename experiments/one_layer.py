@@ -37,8 +37,8 @@ from descentlab.analysis.statistics import mean_interval, metric_bounds, wilson
 from descentlab.analysis.verdicts import Values
 from descentlab.config.configuration import Config
 from descentlab.data.loading import Dataset
-from descentlab.nn.activations import OUTPUTS
 from descentlab.nn.network import Network
+from descentlab.nn.outputs import OUTPUTS
 from descentlab.nn.recipe import Training
 from descentlab.studies.study import Part, Study, main
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from descentlab.nn.activations import ACTIVATIONS, OUTPUTS, elu, leaky_relu, numerics, softmax
+from descentlab.nn.activations import ACTIVATIONS, elu, leaky_relu
+from descentlab.nn.outputs import OUTPUTS, numerics, softmax
 
 DTYPES = ("float64", "float32")
 VARIANTS = {

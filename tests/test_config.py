@@ -19,10 +19,11 @@ from descentlab.config.names import tell_apart as named_apart
 from descentlab.config.options import GROUPS, LAUNCHER, schemas
 from descentlab.config.resolving import check, keys, recipe, resolve
 from descentlab.data.sources import SOURCES
-from descentlab.nn.activations import ACTIVATIONS, OUTPUTS
+from descentlab.nn.activations import ACTIVATIONS
 from descentlab.nn.descent import DESCENTS
 from descentlab.nn.initializers import INITIALIZERS
 from descentlab.nn.losses import LOSSES
+from descentlab.nn.outputs import OUTPUTS
 from descentlab.nn.updates import UPDATES
 from descentlab.values import InputError
 

@@ -3,12 +3,13 @@ import pytest
 from sklearn.metrics import r2_score
 
 from descentlab import train
-from descentlab.nn.activations import ACTIVATIONS, OUTPUTS
+from descentlab.nn.activations import ACTIVATIONS
 from descentlab.nn.diagnostics import frobenius, measure
 from descentlab.nn.initializers import INITIALIZERS, draw
 from descentlab.nn.losses import LOSSES
 from descentlab.nn.memory import BLOCK_SAMPLES, Workspace
 from descentlab.nn.network import Network
+from descentlab.nn.outputs import OUTPUTS
 from descentlab.nn.parameters import Parameters, input_table, target_table
 
 every_dtype = pytest.mark.parametrize("dtype", ["float64", "float32"])

@@ -3,8 +3,8 @@ import itertools
 import numpy as np
 import pytest
 
-from descentlab.nn.activations import OUTPUTS
 from descentlab.nn.losses import LOSSES, TASKS, check_pair, default_loss, default_output
+from descentlab.nn.outputs import OUTPUTS
 
 FORMS = [(loss, output) for loss in LOSSES for output in LOSSES[loss].forms]
 every_form = pytest.mark.parametrize(("loss", "output"), FORMS, ids=["-".join(form) for form in FORMS])

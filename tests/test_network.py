@@ -7,11 +7,12 @@ import pytest
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 from descentlab.nn import network as textbook
-from descentlab.nn.activations import ACTIVATIONS, OUTPUTS
+from descentlab.nn.activations import ACTIVATIONS
 from descentlab.nn.initializers import INITIALIZERS, draw
 from descentlab.nn.losses import LOSSES
 from descentlab.nn.memory import BLOCK_SAMPLES, Workspace
 from descentlab.nn.network import Network, predict
+from descentlab.nn.outputs import OUTPUTS
 from descentlab.nn.parameters import Parameters, input_table, parameter_count, target_table
 from descentlab.nn.program import forward, gradient
 

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from descentlab import train
-from descentlab.nn.activations import ACTIVATIONS, OUTPUTS, Activation, leaky_relu
+from descentlab.nn.activations import ACTIVATIONS, Activation, leaky_relu
 from descentlab.nn.descent import DESCENTS
 from descentlab.nn.initializers import INITIALIZERS
 from descentlab.nn.losses import LOSSES
+from descentlab.nn.outputs import OUTPUTS
 from descentlab.nn.updates import UPDATES
 
 FACTORIES = {"activation": ACTIVATIONS, "initializer": INITIALIZERS, "descent": DESCENTS, "update": UPDATES}

@@ -268,7 +268,16 @@ def test_every_setting_of_a_recipe_is_an_argument_of_train():
 
 @pytest.mark.parametrize(
     ("word", "meant"),
-    [("epoch", "epochs"), ("lr", "learning_rate"), ("optimizer", "update"), ("verbose", "on_record"), ("sed", "seed")],
+    [
+        ("epoch", "epochs"),
+        ("max_iter", "epochs"),
+        ("batch", "batch_size"),
+        ("hidden_layer_sizes", "hidden"),
+        ("lr", "learning_rate"),
+        ("optimizer", "update"),
+        ("verbose", "on_record"),
+        ("sed", "seed"),
+    ],
 )
 def test_an_argument_that_train_does_not_have_is_refused_with_the_one_that_was_meant(word, meant):
     with pytest.raises(TypeError) as caught:
@@ -279,6 +288,18 @@ def test_an_argument_that_train_does_not_have_is_refused_with_the_one_that_was_m
 def test_an_argument_that_resembles_none_is_refused_with_all_that_there_are():
     with pytest.raises(TypeError, match=r"^qqq=: train\(\) has no such argument; it takes inputs, targets, hidden, "):
         train(*blobs(), qqq=3)
+
+
+@pytest.mark.parametrize(
+    ("key", "word", "name"),
+    [("activation", "ReLU", "relu"), ("loss", "mse", "mean_squared_error"), ("update", "sgd", "gradient_descent")],
+)
+def test_names_from_elsewhere_are_understood(key, word, name):
+    given = {key: word}
+    assert getattr(train(*regression(20), epochs=1, workers=1, **given).recipe, key).name == name
+    assert refusal(*regression(20), loss="cross_entropy").endswith(
+        "(did you mean categorical_cross_entropy for several classes, binary_cross_entropy for two, auto for either?)"
+    )
 
 
 def test_batch_size_is_that_of_the_mini_batches():

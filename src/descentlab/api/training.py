@@ -1,11 +1,13 @@
 """train(): restarts of one network on arrays, without configuration files or tracking."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NoReturn
 
 import numpy as np
 from numpy import ndarray
 
+from descentlab.config import spellings
 from descentlab.nn.activations import ACTIVATIONS, Activation
 from descentlab.nn.descent import DESCENTS, Descent
 from descentlab.nn.initializers import INITIALIZERS, Initializer, default_initializer
@@ -17,24 +19,14 @@ from descentlab.values import nearest
 
 __all__ = ["Training", "train"]
 
-# What the arguments are called elsewhere; a misspelt one is found by its letters.
+# What other libraries have and train() does otherwise; config.spellings knows further names.
 ELSEWHERE = {
-    "lr": "learning_rate",
     "learning_rate_init": "learning_rate",
-    "n_epochs": "epochs",
-    "max_iter": "epochs",
-    "steps": "epochs",
-    "optimizer": "update",
     "solver": "update",
-    "random_state": "seed",
-    "n_restarts": "restarts",
-    "hidden_layer_sizes": "hidden",
     "validation_data": "validation",
-    "n_jobs": "workers",
-    "alpha": "weight_decay",
     "precision": "dtype",
     "verbose": "on_record",
-    "callback": "on_record",
+    "callbacks": "on_record",
 }
 
 
@@ -160,10 +152,10 @@ def _initializers(rule: str | Initializer, last: str | Initializer, phi: Activat
 
 
 def _refuse(name: str) -> NoReturn:
-    import inspect
-
     known = [key for key in inspect.signature(train).parameters if key != "unknown"]
-    meant = f" (did you mean {ELSEWHERE[name]}?)" if name in ELSEWHERE else nearest(name, known)
+    spelled = (ELSEWHERE.get(name) or spellings.key(name, known)).rpartition(".")[2]
+    found = spelled if spelled in known else spellings.hint(name).rpartition(".")[2]
+    meant = f" (did you mean {found}?)" if found else nearest(name, known)
     raise TypeError(f"{name}=: train() has no such argument{meant or '; it takes ' + ', '.join(known)}")
 
 
@@ -183,12 +175,15 @@ def _descent(choice: str | Descent, batch_size: int | None) -> Descent:
 
 
 def _chosen(choice: Any, registry: Mapping[str, Any], key: str) -> Any:
-    """What a name stands for; an object stands for itself."""
+    """What a name stands for, relu or ReLU; an object stands for itself."""
     if not isinstance(choice, str):
         return choice
-    if choice not in registry:
-        raise ValueError(f"{key}={choice}: not one of {', '.join(sorted(registry))}{nearest(choice, list(registry))}")
-    found = registry[choice]
+    group = key.removeprefix("output_")
+    name = spellings.option(group, choice, registry)
+    if name not in registry:
+        refusal = spellings.unknown_option(group, choice, registry, ())
+        raise ValueError(str(refusal).replace(group, key, 1))
+    found = registry[name]
     return found if isinstance(found, Loss) else found()
 
 

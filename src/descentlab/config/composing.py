@@ -23,7 +23,7 @@ from descentlab.config.names import tell_apart
 from descentlab.config.options import GROUPS, LAUNCHER
 from descentlab.config.resolving import by_rate, keys, resolve
 from descentlab.data.files import PATHS
-from descentlab.nn.activations import OUTPUTS
+from descentlab.nn.outputs import OUTPUTS
 from descentlab.values import InputError, refusal, shown
 
 USER_CONF = "DESCENTLAB_CONF"

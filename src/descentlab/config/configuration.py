@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from descentlab.nn.activations import ACTIVATIONS, OUTPUTS, numerics
+from descentlab.nn.activations import ACTIVATIONS
 from descentlab.nn.diagnostics import LEVELS
+from descentlab.nn.outputs import OUTPUTS, numerics
 from descentlab.values import LARGEST, Check, Option, choice, number, sizes, switch, text, whole
 
 # What a run is called, where it is kept, by whom and on how many threads it ran, and whether earlier ones stand for it.

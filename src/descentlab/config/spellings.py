@@ -125,9 +125,14 @@ def option(group: str, given: Any, known: Iterable[str]) -> Any:
 
 def unknown_key(given: str, value: Any, known: Sequence[str]) -> InputError:
     """The refusal of a key that is none, with what may have been meant."""
-    hint = _matched(given, (), KEY_HINTS)
-    asked = f" (did you mean {hint}?)" if hint else nearest(given, known)
+    found = hint(given)
+    asked = f" (did you mean {found}?)" if found else nearest(given, known)
     return refusal(given, value, f"unknown key; not one of {', '.join(known)}{asked}")
+
+
+def hint(given: str) -> str:
+    """What the name of a key may mean, "" if nothing is known by it."""
+    return _matched(given, (), KEY_HINTS)
 
 
 def unknown_option(group: str, given: Any, known: Iterable[str], others: Sequence[str]) -> InputError:

@@ -34,10 +34,11 @@ from functools import lru_cache
 import numpy as np
 from numpy import ndarray
 
-from descentlab.nn.activations import OUTPUTS, Activation
+from descentlab.nn.activations import Activation
 from descentlab.nn.memory import BLOCK_SAMPLES, Trace, Workspace
 from descentlab.nn.metrics import metrics_of
 from descentlab.nn.network import Network
+from descentlab.nn.outputs import OUTPUTS
 from descentlab.nn.parameters import Parameters
 from descentlab.nn.program import backward, forward
 

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy import ndarray
 
-from descentlab.nn.activations import OUTPUTS, Output, quick_logistic
+from descentlab.nn.activations import quick_logistic
+from descentlab.nn.outputs import OUTPUTS, Output
 from descentlab.nn.registry import Named, table
 
 # What targets (N, K) mean. multilabel: several columns of 0 and 1, any number of them 1 in a row.

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy import ndarray
 
-from descentlab.nn.activations import Output
+from descentlab.nn.outputs import Output
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy import ndarray
 
-from descentlab.nn.activations import OUTPUTS, Activation
+from descentlab.nn.activations import Activation
 from descentlab.nn.losses import Form, Loss
+from descentlab.nn.outputs import OUTPUTS
 from descentlab.nn.parameters import Parameters
 
 BLOCK = 2**22  # numbers of a layer that `predict` computes at once
