@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_info
 from descentlab.nn.activations import ACTIVATIONS
 from descentlab.nn.descent import DESCENTS
 from descentlab.nn.initializers import INITIALIZERS
+from descentlab.nn.metrics import METRICS
 from descentlab.nn.trainer import train_recipe
 from descentlab.nn.updates import UPDATES
 
@@ -52,7 +53,7 @@ def digest(*runs):
         made = recipe(**settings)
         data = samples(layers[0], layers[-1], made.loss.name, count)
         training = train_recipe(made, {"train": data, "test": (data[0][:9], data[1][:9])})
-        for name in sorted(training.curves):
+        for name in sorted(set(training.curves) & set(recorded()["metrics"])):
             found.update(name.encode() + np.ascontiguousarray(training.curves[name]).tobytes())
         for part in (training.initial, training.final):
             found.update(np.ascontiguousarray(part.flat).tobytes())
@@ -132,8 +133,16 @@ def test_every_recorded_case_is_still_trained():
     assert set(recorded()["digests"]) <= set(CASES)
 
 
+def metrics():
+    """Every metric that a training of some task records."""
+    scores = {f"{split}/{name}" for split in ("train", "test") for name in ("loss", *(score.name for score in METRICS))}
+    made = recipe(layers=DEEP, diagnostics="full", epochs=1)
+    return sorted(scores | set(train_recipe(made, {"train": samples(5, 3, made.loss.name)}).curves))
+
+
 if __name__ == "__main__":
-    found = {"environment": environment(), "forms": FORMS, "descents": list(DESCENTS), "digests": {}}
+    found = {"environment": environment(), "forms": FORMS, "descents": list(DESCENTS), "metrics": metrics()}
+    found["digests"] = {}
     RECORDED.write_text(json.dumps(found), encoding="utf-8")
     found["digests"] = {name: digest(*runs) for name, runs in cases()}
     RECORDED.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")

@@ -56,7 +56,6 @@ def body_lines(node):
     return node.end_lineno - node.lineno + 1 - (first.end_lineno - first.lineno + 1 if documented else 0)
 
 
-@pytest.mark.xfail(strict=False, reason="the packages are being taken apart")
 def test_no_file_imports_itself_by_way_of_others():
     reached = {path: set(inside) for path, (inside, _) in EDGES.items()}
     for _ in FILES:  # as many steps as a way can have
@@ -67,7 +66,6 @@ def test_no_file_imports_itself_by_way_of_others():
     assert [name_of(path) for path in FILES if path in reached[path]] == []
 
 
-@pytest.mark.xfail(strict=False, reason="the packages are being taken apart")
 def test_packages_import_only_those_below_them():
     row = {package: place for place, packages in enumerate(ROWS) for package in packages}
     wrong = []
@@ -107,7 +105,6 @@ def test_no_function_has_more_than_60_lines_without_its_docstring():
     assert [one for one in functions if one[2] > 60] == []
 
 
-@pytest.mark.xfail(strict=False, reason="the packages are being taken apart")
 @pytest.mark.parametrize("library", HOME)
 def test_a_framework_is_known_in_one_package_only(library):
     users = {package_of(path) for path, (_, outside) in EDGES.items() if library in outside}

@@ -13,7 +13,7 @@ from descentlab.data.table import Table
 from descentlab.values import InputError
 
 
-def _shipped(file: str, **options: Any) -> ndarray:
+def read(file: str, **options: Any) -> ndarray:
     """A table out of scikit-learn's package folder; importing its loaders would cost more than a second."""
     spec = importlib.util.find_spec("sklearn")
     if spec is None or not spec.submodule_search_locations:
@@ -39,26 +39,26 @@ def _two_classes(name: str, inputs: ndarray, labels: ndarray, numbers: Mapping[s
 
 def digits(numbers: Mapping[str, Any]) -> Table:
     """1797 digits of 8x8 pixels."""
-    table = _shipped("digits.csv.gz", delimiter=",")
+    table = read("digits.csv.gz", delimiter=",")
     return Table("digits", table[:, :-1], one_hot(table[:, -1], 10), "multiclass")
 
 
 def iris(numbers: Mapping[str, Any]) -> Table:
     """150 flowers of three species."""
-    table = _shipped("iris.csv", delimiter=",", skiprows=1)
+    table = read("iris.csv", delimiter=",", skiprows=1)
     return Table("iris", table[:, :-1], one_hot(table[:, -1], 3), "multiclass")
 
 
 def breast_cancer(numbers: Mapping[str, Any]) -> Table:
     """569 tumours, benign or not."""
-    table = _shipped("breast_cancer.csv", delimiter=",", skiprows=1)
+    table = read("breast_cancer.csv", delimiter=",", skiprows=1)
     return _two_classes("breast_cancer", table[:, :-1], table[:, -1], numbers)
 
 
 def diabetes(numbers: Mapping[str, Any]) -> Table:
     """442 patients; the target is the progression after a year."""
-    targets = _shipped("diabetes_target.csv.gz")
-    return Table("diabetes", _shipped("diabetes_data_raw.csv.gz"), targets[:, None], "regression")
+    targets = read("diabetes_target.csv.gz")
+    return Table("diabetes", read("diabetes_data_raw.csv.gz"), targets[:, None], "regression")
 
 
 def xor(numbers: Mapping[str, Any]) -> Table:
