@@ -4,10 +4,14 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pandas as pd
 import pytest
+import shared
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 
 from descentlab import figures
+from descentlab.cli import main
+from descentlab.tracking import find
+from descentlab.values import InputError
 
 CELLS = ("relu-cce-mini32", "sigmoid-cce-mini32", "a-rather-long-name-of-a-cell-mini128-lr0.25")
 
@@ -92,6 +96,70 @@ def sliced():
     return pd.concat(planes, ignore_index=True)
 
 
+def settings():
+    """Restarts over two settings that are numbers; the widest nets diverged at the highest rate."""
+    generator = np.random.default_rng(6)
+    rows = [
+        {"run_id": f"{kind} {rate} {width}", "activation": kind, "learning_rate": rate, "width": width, "seed": seed}
+        | {"test/accuracy": np.nan if rate > 1 and width > 16 else generator.random()}
+        for kind in ("tanh", "leaky_relu")
+        for rate in (0.1, 0.5, 2.0)
+        for width in (8, 16, 32)
+        for seed in range(5)
+    ]
+    return pd.DataFrame(rows)
+
+
+def compared():
+    """Shares with intervals beside their theory, over a width, for two depths."""
+    rows = [
+        {"width": width, "depth": depth, "theory": 1 / width / depth, "share": 1.1 / width / depth}
+        | {"share_low": 0.9 / width / depth, "share_high": 1.3 / width / depth}
+        for width in (2, 4, 8)
+        for depth in (1, 3)
+    ]
+    return pd.DataFrame(rows)
+
+
+def differences():
+    """Differences between measurement and theory with their intervals."""
+    rows = [
+        {"activation": name, "depth": depth, "initializer": start, "estimate": place * 0.01, "low": -0.02, "high": 0.05}
+        for place, name in enumerate(("tanh", "leaky_relu"))
+        for depth in (3, 10)
+        for start in ("he_normal", "glorot_uniform")
+    ]
+    return pd.DataFrame(rows)
+
+
+def timed():
+    """Medians of times with their intervals."""
+    rows = [
+        {"activation": name, "work": work, "dtype": dtype, "copies": 2.0 + place, "copies_low": 1.5, "copies_high": 5.0}
+        for place, name in enumerate(("tanh", "leaky_relu"))
+        for work in ("value", "gradient")
+        for dtype in ("float32", "float64")
+    ]
+    return pd.DataFrame(rows)
+
+
+def arrived():
+    """Epochs at which restarts arrive; every fourth one does not."""
+    rows = [
+        {"rule": rule, "activation": name, "seed": seed, "arrival": np.nan if seed % 4 == 0 else 3.0 * seed + place}
+        for place, rule in enumerate(("he_normal", "glorot_uniform"))
+        for name in ("tanh", "relu")
+        for seed in range(12)
+    ]
+    return pd.DataFrame(rows)
+
+
+def simulated():
+    """Ratios of simulated nets by layer."""
+    generator = np.random.default_rng(7)
+    return pd.DataFrame({"layer_of": np.repeat(["first", "second"], 50), "value": np.exp(generator.normal(size=100))})
+
+
 MADE = {
     "learning_curves": lambda: figures.learning_curves(long(lost=(2,))),
     "learning_curves of several cells": lambda: figures.learning_curves(long(CELLS)),
@@ -106,17 +174,44 @@ MADE = {
     "spread in panels": lambda: figures.spread(ends(), by="activation", panels="descent"),
     "grid_table": lambda: figures.grid_table(ends(lost=(1,))),
     "histograms": lambda: figures.histograms(ends(restarts=30, lost=(1,)), "test/loss", "cell", "test loss (nats)"),
-    "estimates": lambda: figures.estimates(estimated(), "x", "arm", ("x", "y"), lines={"theory": ([1, 8], [1, 2])}),
+    "estimates": lambda: figures.estimates(
+        estimated().query("panel == 'panel 0'"), "x", "arm", ("x", "y"), lines={"theory": ([1, 8], [1, 2])}
+    ),
     "estimates in panels": lambda: figures.estimates(estimated(), "x", "arm", ("x", "y"), "panel", log=True),
-    "estimates over decades": lambda: figures.estimates(estimated(), "x", "arm", ("x", "y"), log_y=True),
+    "estimates over decades": lambda: figures.estimates(
+        estimated().query("panel == 'panel 1'"), "x", "arm", ("x", "y"), log_y=True
+    ),
     "paths": lambda: figures.paths(walked(), "t", "kind", "width", ("t", "loss")),
     "slices": lambda: figures.slices(sliced(), "width", "plane", "loss", ("position", "loss (nats)")),
+    "accuracies": lambda: figures.accuracies(long(CELLS[:2], restarts=1), 50),
+    "arrivals": lambda: figures.arrivals(arrived(), 40, by="rule", panels="activation"),
+    "costs": lambda: figures.costs(timed(), ["value", "gradient"], "dtype", "copies", "activation", "copies", 1.0),
+    "deviations": lambda: figures.deviations(differences(), 0.03, "activation", "depth", "initializer", "log₁₀"),
+    "heat_maps": lambda: figures.heat_maps(long(CELLS, lost=range(6))),
+    "phase_map": lambda: figures.phase_map(
+        settings().query("activation == 'tanh'"),
+        "learning_rate",
+        "width",
+        "test/accuracy",
+        {"theory": ([0.1, 1.0], [9.0, 30.0]), "elsewhere": ([5.0, 6.0], [9.0, 30.0])},
+        ("rate", "width", "accuracy"),
+    ),
+    "predicted": lambda: figures.predicted(compared(), "width", {"share": "measured"}, "depth", labels=("w", "share")),
+    "published": lambda: figures.published(simulated(), {"first": 1.2, "second": 3.0}, "layer_of", 0.9, "ratio"),
+    "trends": lambda: figures.trends(
+        settings(), "learning_rate", {"test/accuracy": "test accuracy"}, by="activation", panels="width"
+    ),
     "scatter": lambda: figures.scatter(ends(restarts=30), "test/accuracy", "test/loss", "cell", ("x", "y")),
 }
 
 
 def bundles(axes):
     return [artist for artist in axes.collections if isinstance(artist, LineCollection)]
+
+
+def test_every_figure_function_is_drawn_here():
+    functions = {name for name in figures.__all__ if name not in ("Figure", "save")}
+    assert {name.split()[0] for name in MADE} == functions
 
 
 @pytest.mark.parametrize("name", MADE)
@@ -292,3 +387,144 @@ def test_slices_mark_the_ends_on_their_planes():
     panels = figure.axes[:4]
     assert [[text.get_text() for text in ax.texts] for ax in panels] == [["7"]] * 4
     assert [ax.get_title() for ax in panels][:2] == ["width 5, random", "width 5, through ends"]
+
+
+def tried():
+    """Restarts of cells that differ in a factor which no figure below draws: three splits of the data."""
+    parts = [ends().assign(split_seed=split, descent="batch") for split in range(3)]
+    frame = pd.concat(parts, ignore_index=True)
+    kinds = np.where(frame["seed"] % 2, "saddle", "minimum")
+    return frame.assign(run_id=frame["cell"] + frame["split_seed"].astype(str), outcome=kinds, rate=0.1, arrival=1.0)
+
+
+def tried_curves():
+    parts = [long().assign(split_seed=split, run_id=f"run {split}") for split in range(3)]
+    return pd.concat(parts, ignore_index=True)
+
+
+POOLING = {
+    "grid_table": lambda **more: figures.grid_table(tried(), **more),
+    "spread": lambda **more: figures.spread(tried(), by="activation", **more),
+    "trends": lambda **more: figures.trends(tried(), "rate", {"test/accuracy": "accuracy"}, by="activation", **more),
+    "histograms": lambda **more: figures.histograms(tried(), "test/loss", "cell", "loss", **more),
+    "scatter": lambda **more: figures.scatter(tried(), "test/loss", "test/accuracy", "cell", ("", ""), **more),
+    "shares": lambda **more: figures.shares(tried(), "outcome", "cell", **more),
+    "arrivals": lambda **more: figures.arrivals(tried(), 5, by="cell", **more),
+    "learning_curves": lambda **more: figures.learning_curves(tried_curves(), **more),
+    "layer_decay": lambda **more: figures.layer_decay(tried_curves(), **more),
+    "heat_maps": lambda **more: figures.heat_maps(tried_curves(), **more),
+    "phase_map": lambda **more: figures.phase_map(
+        tried().query("activation == 'relu'").assign(width=8), "rate", "width", "test/accuracy", {}, ("",) * 3, **more
+    ),
+}
+
+
+@pytest.mark.parametrize("name", POOLING)
+def test_a_factor_that_is_not_drawn_is_refused_by_its_name_unless_it_is_to_be_averaged_over(name):
+    with pytest.raises(InputError, match=r"^split_seed: 3 values \(0, 1, 2\) would be averaged"):
+        POOLING[name]()
+    texts = POOLING[name](over=["split_seed"]).findobj(match=lambda artist: hasattr(artist, "get_text"))
+    assert any("over 3 values of split seed" in text.get_text() for text in texts)
+
+
+def test_a_restart_that_is_there_twice_is_not_counted_twice():
+    again = pd.concat([ends(), ends().assign(run_id="another run of the same")])
+    with pytest.raises(InputError, match=r"^seed=0: occurs twice among rows that are averaged"):
+        figures.grid_table(again.assign(descent="batch"))
+
+
+def test_two_restarts_do_not_share_a_line_of_accuracies():
+    with pytest.raises(InputError, match="2 restarts would share a line"):
+        figures.accuracies(long(restarts=2), 50)
+
+
+@pytest.mark.parametrize("value", [1e300, -1e300, np.inf, 1.7976931348623157e308])
+def test_values_that_are_too_large_to_be_drawn_are_left_out(value, tmp_path):
+    curves, table = long(restarts=3), ends()
+    curves.loc[curves["epoch"] == 3, "value"] = value
+    table.loc[table["seed"] == 1, ["test/loss", "test/accuracy"]] = value
+    drawn = [
+        figures.learning_curves(curves),
+        figures.layer_decay(curves, epoch=3),
+        figures.heat_maps(curves),
+        figures.spread(table),
+        figures.grid_table(table),
+        figures.ends(table, "test/loss", kind="descent", by="cell"),
+        figures.histograms(table, "test/loss", "cell", "loss"),
+        figures.scatter(table, "test/loss", "test/accuracy", "cell", ("", "")),
+        figures.trends(table.assign(rate=0.1), "rate", {"test/loss": "loss"}, by="cell", panels="descent"),
+    ]
+    for place, figure in enumerate(drawn):
+        figures.save(figure, tmp_path / f"{place}.png", last=True)
+
+
+def test_a_legend_names_only_what_is_drawn():
+    assert [text.get_text() for text in MADE["phase_map"]().legends[0].get_texts()] == ["theory"]
+    lone = figures.spread(ends(restarts=1))
+    assert [text.get_text() for text in lone.legends[0].get_texts()] == ["one restart"]
+    late = figures.arrivals(arrived().assign(arrival=1.0), 5, by="rule", panels="activation")
+    assert "arrived" not in late.legends[0].get_title().get_text()
+
+
+def test_names_are_written_as_words():
+    figure = figures.spread(ends(CELLS[:1]).assign(activation="leaky_relu"), by="activation", panels="descent")
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["leaky ReLU"]
+    assert [ax.get_title() for ax in figure.axes] == ["descent: batch", "descent: mini-batch"]
+
+
+def test_bars_of_shares_carry_counts_and_the_interval_of_the_first_share():
+    figure = figures.shares(sorted_ends(), "outcome", "cell", kinds=["saddle", "flat minimum", "diverged"])
+    assert sum(text.get_text() == "5 of 9" for text in figure.axes[0].texts) == 3
+    segments = [segment for bundle in bundles(figure.axes[0]) for segment in bundle.get_segments()]
+    low, high = 0.1206, 0.6458  # Wilson's interval of 3 of 9
+    assert {tuple(segment[:, 0].round(4)) for segment in segments} == {(low, high)}
+    missing = sorted_ends().query("cell != 'relu-cce-mini32' or descent == 'batch'")
+    axes = figures.shares(missing, "outcome", "cell", "descent").axes
+    assert [[text.get_text() for text in ax.texts].count("no restarts") for ax in axes] == [0, 1]
+
+
+def test_heat_maps_tell_zero_from_what_diverged_and_have_round_epochs():
+    frame = long(restarts=2, epochs=12)
+    frame = frame[~frame["epoch"].isin([5, 7, 11])]
+    frame.loc[(frame["metric"] == "delta_norm/layer_1") & (frame["epoch"] > 8), "value"] = 0.0
+    frame.loc[(frame["metric"] == "delta_norm/layer_2") & (frame["epoch"] > 8), "value"] = np.nan
+    figure = figures.heat_maps(frame)
+    image = figure.axes[0].images[0]
+    shown = image.cmap(image.norm(image.get_array()))
+    assert shown[0, -1].tolist() == [0, 0, 0, 1]
+    assert shown[1, -1].tolist() == pytest.approx([0.8667, 0.8667, 0.8667, 1], abs=1e-3)
+    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["0", "5", "10"]
+
+
+def test_an_interval_of_a_single_position_is_visible():
+    figure = figures.estimates(estimated().query("x == 2 and panel == 'panel 0'"), "x", "arm", ("x", "y"))
+    assert [len(bundle.get_segments()) for bundle in bundles(figure.axes[0])] == [1, 1]
+
+
+@pytest.mark.parametrize("ending", ["svg", "pdf"])
+def test_the_same_figure_is_the_same_file_of_vectors(ending, tmp_path):
+    for place in range(2):
+        figures.save(figures.spread(ends()), tmp_path / f"{place}.{ending}")
+    assert (tmp_path / f"0.{ending}").read_bytes() == (tmp_path / f"1.{ending}").read_bytes()
+
+
+def test_a_run_that_blows_up_is_drawn_and_kept(store, capsys):
+    words = ["data=iris", "loss=mean_squared_error", "output=linear", "learning_rate=3", "epochs=3", "restarts=5"]
+    assert main([*words, f"tracking.uri={store.numbers['uri']}", "tracking.experiment=tests"]) == 0
+    assert "cannot be drawn" not in capsys.readouterr().err
+    (run,) = find(store, "cell")
+    assert run.status == "FINISHED"
+    assert {"learning_curves.png", "spread.png"} <= set(run.artifacts())
+
+
+def test_a_figure_that_cannot_be_drawn_costs_the_run_nothing(store, monkeypatch, capsys):
+    def fails(*args, **more):
+        raise OverflowError("cannot convert float infinity to integer")
+
+    monkeypatch.setattr(figures, "learning_curves", fails)
+    shared.keep(store, shared.cell())
+    assert "learning_curves.png is left out, it cannot be drawn (OverflowError: " in capsys.readouterr().err
+    (run,) = find(store, "cell")
+    assert run.status == "FINISHED"
+    assert "spread.png" in run.artifacts()
+    assert "learning_curves.png" not in run.artifacts()

@@ -2,19 +2,10 @@
 
 from matplotlib.figure import Figure
 
-from descentlab.figures.comparisons import (
-    costs,
-    deviations,
-    estimates,
-    histograms,
-    predicted,
-    published,
-    scatter,
-    spread,
-    trends,
-)
 from descentlab.figures.curves import accuracies, arrivals, layer_decay, learning_curves, paths
+from descentlab.figures.intervals import costs, deviations, estimates, predicted
 from descentlab.figures.outcomes import ends, shares
+from descentlab.figures.restarts import histograms, published, scatter, spread, trends
 from descentlab.figures.style import save
 from descentlab.figures.tables import grid_table, heat_maps, phase_map, slices
 

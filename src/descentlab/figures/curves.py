@@ -1,6 +1,6 @@
 """What happens over epochs and over layers: a line per restart, the mean on top; and when restarts arrive."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,14 +15,20 @@ from numpy import ndarray
 from descentlab.analysis.statistics import mean_intervals, metric_bounds, wilson
 from descentlab.data import SPLITS
 from descentlab.figures import style
-from descentlab.figures.style import COLOURS, LABELS, LINES, MARKERS
+from descentlab.figures.pooling import check_pooling
+from descentlab.figures.style import COLOURS, LABELS, LINES, MARKERS, words
+from descentlab.values import InputError
 
 HOW_TO_READ = "thin: every restart   thick: mean   band: 95 % interval of the mean"
 LOST = "   ×: diverged there"
 
 
 def learning_curves(
-    frame: pd.DataFrame, metrics: Sequence[str] | None = None, by: str = "cell", title: str | None = None
+    frame: pd.DataFrame,
+    metrics: Sequence[str] | None = None,
+    by: str = "cell",
+    title: str | None = None,
+    over: Collection[str] = (),
 ) -> Figure:
     """Metrics over epochs, a panel each.
 
@@ -32,10 +38,12 @@ def learning_curves(
             test split's.
         by: the column that tells the series apart.
         title: over the figure; None says cell, data and restarts.
+        over: columns to average over besides the seeds.
 
     Returns:
         The figure.
     """
+    check_pooling(frame, [by, "metric", "epoch"], over)
     keys = style.ordered(frame[by])
     known = set(frame["metric"])
     if metrics is None:
@@ -50,20 +58,21 @@ def learning_curves(
     handles: dict[str, Line2D] = {}
     for ax, (panel, names) in zip(axes, panels.items(), strict=True):
         one_label = len(keys) == 1
-        series = [(name if one_label else str(key), name, key) for name in names for key in keys]
+        series = [(name if one_label else words(key), name, key) for name in names for key in keys]
         for place, (label, name, key) in enumerate(series):
             look = SPLITS.index(name.split("/")[0]) if one_label and name.split("/")[0] in SPLITS else place
-            epochs, values = style.table(frame[(frame[by] == key) & (frame["metric"] == name)], "epoch")
+            rows = frame[(frame[by] == key) & (frame["metric"] == name)]
+            if rows.empty:
+                continue
+            epochs, values = style.table(rows, "epoch", over)
             shown = _shown(label, one_label)
             handles[shown] = _bundle(ax, epochs, values, look, shown, markers=False, metric=name)
-        ax.set_xlabel("epoch")
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        style.epoch_axis(ax)
         ax.set_ylabel(style.label(panel, frame, names))
         if style.quantity(names[0]) not in ("accuracy", "r2"):
             style.value_axis(ax, frame[frame["metric"].isin(names)]["value"])
-    style.legend(figure, handles, _how_to_read(frame[frame["metric"].isin(metrics)]))
-    figure.suptitle(title or style.setting(frame, by))
-    return figure
+    note = _how_to_read(frame[frame["metric"].isin(metrics)])
+    return style.finish(figure, title or style.setting(frame, by, over), handles, note)
 
 
 def accuracies(frame: pd.DataFrame, samples: int, by: str = "cell", title: str | None = None) -> Figure:
@@ -83,19 +92,19 @@ def accuracies(frame: pd.DataFrame, samples: int, by: str = "cell", title: str |
     figure, axes = style.canvas(len(keys), width=4.2, share_y=True)
     for place, (ax, key) in enumerate(zip(axes, keys, strict=True)):
         epochs, values = style.table(frame[frame[by] == key], "epoch")
+        if values.shape[1] > 1:
+            raise InputError(f"{by}={key}: {values.shape[1]} restarts would share a line; select one of each series")
         p = values[:, 0]
         error = np.sqrt(p * (1 - p) / samples)
         colour = COLOURS[place % len(COLOURS)]
-        ax.fill_between(epochs, p - error, p + error, color=colour, alpha=0.25, lw=0)
+        style.band(ax, epochs, p - error, p + error, colour, 0.25)
         ax.plot(epochs, p, color=colour, lw=2, ls=LINES[place % len(LINES)])
-        ax.set_title(str(key), fontsize="medium")
-        ax.set_xlabel("epoch")
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.set_title(words(key), fontsize="medium")
+        style.epoch_axis(ax)
         ax.grid(axis="y", alpha=0.3)
     axes[0].set_ylabel(f"test accuracy ± 1 standard error ({samples} images)")
     axes[0].set_ylim(0, 1)
-    figure.suptitle(title or style.setting(frame, by))
-    return figure
+    return style.finish(figure, title or style.setting(frame, by))
 
 
 def layer_decay(
@@ -106,6 +115,7 @@ def layer_decay(
     quantity: str = "delta_norm",
     epoch: int = 0,
     title: str | None = None,
+    over: Collection[str] = (),
 ) -> Figure:
     """A norm per layer, on a log axis: how a signal falls on its way to the input.
 
@@ -117,6 +127,7 @@ def layer_decay(
         quantity: delta_norm, gradient_norm or weight_norm.
         epoch: the logged epoch to show.
         title: over the figure; None says data and restarts.
+        over: columns to average over besides the seeds.
 
     Returns:
         The figure.
@@ -124,6 +135,7 @@ def layer_decay(
     prefix = f"{quantity}/layer_"
     frame = frame[frame["metric"].str.startswith(prefix) & (frame["epoch"] == epoch)]
     frame = frame.assign(layer=frame["metric"].str.removeprefix(prefix).astype(int))
+    check_pooling(frame, [by, panels, "layer"], over)
     groups = style.ordered(frame[panels]) if panels else [None]
     keys = style.ordered(frame[by])
     figure, axes = style.canvas(len(groups), share_y=True)
@@ -134,25 +146,25 @@ def layer_decay(
             rows = part[part[by] == key]
             if rows.empty:
                 continue
-            layers, values = style.table(rows, "layer")
-            handles[str(key)] = _bundle(ax, layers, values, place, str(key), markers=True)
+            layers, values = style.table(rows, "layer", over)
+            handles[words(key)] = _bundle(ax, layers, values, place, words(key), markers=True)
             expected = (theory or {}).get((group, key), (theory or {}).get(key))
             if expected is not None:
                 x = np.arange(1, len(expected) + 1)
                 (line,) = ax.plot(x, expected, color="black", lw=1.2, ls=(0, (1, 1)), zorder=5)
                 handles["theory"] = line
         if group is not None:
-            ax.set_title(f"{panels}: {group}", fontsize="medium")
-        ax.set_yscale("log")
+            ax.set_title(f"{words(panels)}: {words(group)}", fontsize="medium")
+        if (style.drawable(frame["value"]) > 0).any():
+            ax.set_yscale("log")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set_xlabel("layer (1 touches the input)")
     axes[0].set_ylabel(LABELS.get(quantity, quantity))
     if "theory" in handles:
         handles["theory"] = handles.pop("theory")  # last
-    style.legend(figure, handles, _how_to_read(frame))
     when = "before the first update" if epoch == 0 else f"after epoch {epoch}"
-    figure.suptitle(title or f"{style.setting(frame, None)}, {when}")
-    return figure
+    title = title or f"{style.setting(frame, None, over)}, {when}"
+    return style.finish(figure, title, handles, _how_to_read(frame))
 
 
 def paths(
@@ -171,20 +183,19 @@ def paths(
     Returns:
         The figure.
     """
+    check_pooling(frame, [x, by, panels])
     groups = style.ordered(frame[panels])
-    figure, axes = style.grid([f"{panels} {group}" for group in groups])
+    figure, axes = style.grid([f"{words(panels)} {words(group)}" for group in groups])
     handles: dict[str, Line2D] = {}
     for place, (ax, group) in enumerate(zip(axes, groups, strict=True)):
         part = frame[frame[panels] == group]
         for number, key in enumerate(style.ordered(frame[by])):
             positions, values = style.table(part[part[by] == key], x)
-            handles[str(key)] = _bundle(ax, positions, values, number, str(key), markers=False)
+            handles[words(key)] = _bundle(ax, positions, values, number, words(key), markers=False)
         ax.set_xlabel(labels[0])
         if place % style.COLUMNS == 0:
             ax.set_ylabel(labels[1])
-    style.legend(figure, handles, "thin: every pair   thick: mean   band: 95 % interval of the mean")
-    figure.suptitle(title or "")
-    return figure
+    return style.finish(figure, title or "", handles, HOW_TO_READ.replace("restart", "pair"))
 
 
 def arrivals(
@@ -194,6 +205,7 @@ def arrivals(
     panels: str | None = None,
     goal: str = "the target",
     title: str | None = None,
+    over: Collection[str] = (),
 ) -> Figure:
     """The share of restarts that have yet to arrive, over epochs: steps of one restart each, with Wilson's intervals.
 
@@ -206,13 +218,16 @@ def arrivals(
         panels: the column that tells the panels apart.
         goal: what arriving means.
         title: over the figure; None says data and restarts.
+        over: columns to average over besides the seeds.
 
     Returns:
         The figure.
     """
+    check_pooling(frame, [by, panels], over)
     groups = style.ordered(frame[panels]) if panels else [None]
     figure, axes = style.canvas(len(groups), share_y=True)
     handles: dict[str, Line2D] = {}
+    censored = ""
     epochs = np.arange(horizon + 1)
     for ax, group in zip(axes, groups, strict=True):
         part = frame if group is None else frame[frame[panels] == group]
@@ -232,27 +247,25 @@ def arrivals(
                 epochs, [share.estimate for share in shares], color=look["color"], ls=LINES[place % len(LINES)],
                 lw=2, drawstyle="steps-post",
             )  # fmt: skip
-            handles[str(key)] = line
+            handles[words(key)] = line
             if waiting[-1]:
+                censored = "   |: had not arrived at the end"
                 ax.plot(horizon, shares[-1].estimate, marker="|", ms=10, mew=2, color=look["color"], clip_on=False)
         if group is not None:
-            ax.set_title(f"{panels}: {group}", fontsize="medium")
-        ax.set_xlabel("epoch")
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+            ax.set_title(f"{words(panels)}: {words(group)}", fontsize="medium")
+        style.epoch_axis(ax)
         ax.set_xlim(0, horizon)
         ax.grid(alpha=0.3)
     axes[0].set_ylabel(f"share of restarts above {goal}")
     axes[0].set_ylim(-0.02, 1.04)
-    style.legend(figure, handles, "band: 95 % interval (Wilson)   |: censored, had not arrived at the end")
-    figure.suptitle(title or style.setting(frame, None))
-    return figure
+    note = f"band: 95 % interval (Wilson){censored}"
+    return style.finish(figure, title or style.setting(frame, None, over), handles, note)
 
 
 def _bundle(ax: Axes, x: ndarray, values: ndarray, place: int, label: str, markers: bool, metric: str = "") -> Line2D:
     """All restarts (P, R) of a series as thin lines, their mean as a thick one, its interval as a band."""
     colour, dashes = COLOURS[place % len(COLOURS)], LINES[(place + place // len(COLOURS)) % len(LINES)]
-    with np.errstate(invalid="ignore"):
-        values = np.where(np.isfinite(values), values, np.nan)
+    values = style.drawable(values)
     restarts = values.shape[1]
     marker = MARKERS[place % len(MARKERS)] if markers or len(x) == 1 else None
     if restarts > 1:
@@ -260,7 +273,7 @@ def _bundle(ax: Axes, x: ndarray, values: ndarray, place: int, label: str, marke
         faint = float(np.clip(4 / restarts, 0.08, 0.45))
         ax.add_collection(LineCollection(segments, colors=colour, linewidths=0.7, alpha=faint, zorder=1))
     means = mean_intervals(values, bounds=metric_bounds(metric))
-    ax.fill_between(x, means.low, means.high, color=colour, alpha=0.25, lw=0, zorder=2)
+    style.band(ax, x, style.drawable(means.low), style.drawable(means.high), colour, 0.25)
     (line,) = ax.plot(x, means.mean, color=colour, ls=dashes, lw=2, marker=marker, ms=5, label=label, zorder=3)
     lost = np.isnan(values[-1])
     if lost.any():

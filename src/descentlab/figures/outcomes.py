@@ -1,19 +1,22 @@
 """What restarts ended in: its shares as bars, and every end as a point."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from descentlab.analysis.statistics import wilson
 from descentlab.figures import style
-from descentlab.figures.style import COLOURS, MARKERS
+from descentlab.figures.pooling import check_pooling
+from descentlab.figures.style import COLOURS, MARKERS, words
 
 HATCHES = ("", "///", "...", "xxx", "\\\\\\", "++", "oo", "--")
-WRITTEN = 0.06  # share of a bar from which its number fits inside
+WRITTEN = 0.13  # share of a bar from which its number fits inside
 
 
 def shares(
@@ -23,8 +26,9 @@ def shares(
     panels: str | None = None,
     kinds: Sequence[Hashable] | None = None,
     title: str | None = None,
+    over: Collection[str] = (),
 ) -> Figure:
-    """What share of the restarts ended in what, a bar per series.
+    """How many of the restarts ended in what, a bar per series, with the interval of the first share.
 
     Args:
         frame: one row per restart.
@@ -33,39 +37,53 @@ def shares(
         panels: the column that tells the panels apart.
         kinds: the values of `kind` from left to right; None takes them as they come.
         title: over the figure; None says data and restarts.
+        over: columns to pool besides the seeds.
 
     Returns:
         The figure.
     """
+    check_pooling(frame, [by, panels, kind], over, seeds=False)
     groups = style.ordered(frame[panels]) if panels else [None]
     names, present = style.ordered(frame[by]), style.ordered(frame[kind])
     shown = [one for one in kinds if one in present] if kinds is not None else present
-    figure, axes = style.canvas(len(groups), 1.8 + 0.34 * len(names), width=4.8, share_y=True, labels=names)
+    figure, axes = style.canvas(len(groups), 2.1 + 0.5 * len(names), width=4.8, share_y=True, labels=names)
     looks = {one: (COLOURS[place % 8], HATCHES[place % 8]) for place, one in enumerate(shown)}
     for ax, group in zip(axes, groups, strict=True):
         part = frame if group is None else frame[frame[panels] == group]
-        counts = part.groupby([by, kind], sort=False).size()
         for row, name in enumerate(names):
-            total, left = int((part[by] == name).sum()), 0.0
-            for one in shown:
-                share = counts.get((name, one), 0) / max(total, 1)
-                colour, hatch = looks[one]
-                ax.barh(row, share, left=left, height=0.8, color=colour, hatch=hatch, edgecolor="white", lw=0.8)
-                if share >= WRITTEN:
-                    box = {"facecolor": "white", "alpha": 0.85, "lw": 0, "pad": 1.2}
-                    centre: Any = {"ha": "center", "va": "center", "fontsize": "small", "bbox": box}
-                    ax.text(left + share / 2, row, f"{share:.0%}", **centre)
-                left += share
+            ended = part[part[by] == name][kind]
+            _bar(ax, row, {one: int((ended == one).sum()) for one in shown}, len(ended), looks)
         if group is not None:
-            ax.set_title(f"{group}".replace("_", " "), fontsize="medium")
-        ax.set_yticks(range(len(names)), [str(name) for name in names])
+            ax.set_title(words(group), fontsize="medium")
+        ax.set_yticks(range(len(names)), [words(name) for name in names])
         ax.set_ylim(len(names) - 0.5, -0.5)
         ax.set_xlim(0, 1)
         ax.set_xlabel("share of restarts")
-    handles = {str(one): Patch(facecolor=c, hatch=h, edgecolor="white") for one, (c, h) in looks.items()}
-    style.legend(figure, handles, None)
-    figure.suptitle(title or style.setting(frame, None))
-    return figure
+    handles = {words(one): Patch(facecolor=c, hatch=h, edgecolor="white") for one, (c, h) in looks.items()}
+    note = f"|–|: 95 % interval (Wilson) of “{words(shown[0])}”" if shown else None
+    return style.finish(figure, title or style.setting(frame, None, over), handles, note)
+
+
+def _bar(ax: Axes, row: int, counts: dict[Hashable, int], total: int, looks: dict[Hashable, tuple[str, str]]) -> None:
+    """One bar: a piece per kind with its count and share, and the interval of the first share."""
+    box = {"facecolor": "white", "alpha": 0.85, "lw": 0, "pad": 1.2}
+    centre: Any = {"ha": "center", "va": "center", "fontsize": "x-small"}
+    if not total:
+        ax.text(0.5, row, "no restarts", color="#666666", **centre)
+        return
+    left = 0.0
+    for one, count in counts.items():
+        share = count / total
+        colour, hatch = looks[one]
+        ax.barh(row, share, left=left, height=0.8, color=colour, hatch=hatch, edgecolor="white", lw=0.8)
+        if share >= WRITTEN:
+            ax.text(left + share / 2, row - 0.2, f"{share:.0%}", bbox=box, **centre)
+            ax.text(left + share / 2, row + 0.06, f"{count} of {total}", bbox=box, **centre)
+        left += share
+    first = wilson(next(iter(counts.values())), total)
+    reach = [[max(first.estimate - first.low, 0)], [max(first.high - first.estimate, 0)]]
+    for colour, width in (("white", 3.5), ("black", 1.5)):
+        ax.errorbar(first.estimate, row + 0.3, xerr=reach, color=colour, lw=width, capsize=2.5, capthick=width)
 
 
 def ends(
@@ -98,25 +116,30 @@ def ends(
         for place, one in enumerate(kinds)
     }
     for ax, metric in zip(axes, shown, strict=True):
-        for one in kinds:
-            for height, row in enumerate(rows):
-                values = frame[(frame[by or kind] == row) & (frame[kind] == one)][metric].to_numpy(dtype=np.float64)
-                finite = values[np.isfinite(values)]
-                jitter = 0.6 * (np.arange(len(finite)) * 0.618 % 1 - 0.5)  # the golden ratio keeps neighbours apart
-                ax.plot(finite, height + jitter, ls="", alpha=0.6, **looks[one])
-                if len(values) and not len(finite):
-                    spot: Any = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": "small"}
-                    ax.annotate("no finite value", (0.02, height), **spot)
+        values = pd.Series(style.drawable(frame[metric]), index=frame.index)
+        for height, row in enumerate(rows):
+            here = frame[by or kind] == row
+            for one in kinds:
+                ended = values[here & (frame[kind] == one)].to_numpy()
+                jitter = 0.6 * (np.arange(len(ended)) * 0.618 % 1 - 0.5)  # the golden ratio keeps neighbours apart
+                finite = np.isfinite(ended)
+                ax.plot(ended[finite], height + jitter[finite], ls="", alpha=0.6, **looks[one])
+                beside: Any = {"transform": ax.get_yaxis_transform(), "clip_on": False, "alpha": 0.6, "s": 20, "lw": 0}
+                look = {"color": looks[one]["color"], "marker": looks[one]["marker"]}
+                ax.scatter(np.full((~finite).sum(), 1.02), height + jitter[~finite], **beside, **look)
+            lost = int(values[here].isna().sum())
+            if lost:
+                note = f"{lost} of {here.sum()} without a value"
+                spot: Any = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": "small"}
+                ax.annotate(note, (1.04, height), **spot)
         ax.grid(axis="x", alpha=0.3)
         style.value_axis(ax, frame[metric], along="x")
         quantity = style.label(style.quantity(metric), frame, [metric])
         ax.set_xlabel(label or f"{metric.split('/')[0]} {quantity}")
-    axes[0].set_yticks(range(len(rows)), [str(row) for row in rows])
+    axes[0].set_yticks(range(len(rows)), [words(row) for row in rows])
     axes[0].set_ylim(len(rows) - 0.4, -0.6)
     if by:
-        axes[0].set_ylabel(by.replace("_", " "))
+        axes[0].set_ylabel(words(by))
     counts = frame[kind].value_counts()
-    handles = {f"{one} ({counts[one]})": Line2D([], [], ls="", **look) for one, look in looks.items()}
-    style.legend(figure, handles, "every restart a point")
-    figure.suptitle(title or style.setting(frame, None))
-    return figure
+    handles = {f"{words(one)} ({counts[one]})": Line2D([], [], ls="", **look) for one, look in looks.items()}
+    return style.finish(figure, title or style.setting(frame, None), handles, "every restart a point")

@@ -4,8 +4,9 @@ Colours are Okabe and Ito's (2008), told apart without colour by line style and 
 matplotlib's objects and not with pyplot, whose global state is not for threads.
 """
 
+import re
 import threading
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator
 from numpy import ndarray
 
 from descentlab.data import SPLITS
@@ -26,6 +28,7 @@ LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (8,
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 COLUMNS = 4  # small panels in a row
 DECADES = 30.0  # values whose largest is more than this many times the smallest are shown on a log axis
+LARGEST = 1e100  # beyond it a value is not drawn: limits and ticks around it overflow
 LABELS = {
     "mean_squared_error": "½ mean squared error",
     "binary_cross_entropy": "binary cross-entropy (nats)",
@@ -38,6 +41,25 @@ LABELS = {
     "gradient_norm": "‖∂C/∂W‖ (Frobenius)",
     "bias_gradient_norm": "‖∂C/∂b‖, the norm of the mean δ",
     "weight_norm": "‖W‖ (Frobenius)",
+}
+
+WORDS = {
+    "relu": "ReLU",
+    "leaky_relu": "leaky ReLU",
+    "elu": "ELU",
+    "selu": "SELU",
+    "gelu": "GELU",
+    "silu": "SiLU",
+    "lecun_normal": "LeCun (normal)",
+    "lecun_uniform": "LeCun (uniform)",
+    "glorot_normal": "Glorot (normal)",
+    "glorot_uniform": "Glorot (uniform)",
+    "he_normal": "He (normal)",
+    "he_uniform": "He (uniform)",
+    "binary_cross_entropy": "binary cross-entropy",
+    "categorical_cross_entropy": "categorical cross-entropy",
+    "mini_batch": "mini-batch",
+    "sw2": "variance of weights",
 }
 
 _drawing = threading.Lock()  # matplotlib's text machinery is shared
@@ -53,8 +75,8 @@ def save(figure: Figure, path: str | Path, dpi: int = 150, last: bool = False) -
         last: it is written but this once, and need not be laid out twice, which takes time.
     """
     options: dict[str, Any] = {"dpi": dpi}
-    if str(path).endswith(".svg"):
-        options["metadata"] = {"Date": None}  # the same figure is the same file
+    if str(path).endswith((".svg", ".pdf")):  # without a date, so that the same figure is the same file
+        options["metadata"] = {"Date": None} if str(path).endswith(".svg") else {"CreationDate": None}
     elif str(path).endswith(".png"):
         options["pil_kwargs"] = {"compress_level": 3}  # a third of the time of the default, for 1.2 of the size
     with _drawing, rc_context({"svg.hashsalt": "descentlab"}):  # ids that are not random
@@ -64,6 +86,18 @@ def save(figure: Figure, path: str | Path, dpi: int = 150, last: bool = False) -
             layout.execute(figure)
             figure.set_layout_engine(None)
         figure.savefig(path, **options)
+
+
+def words(value: Any) -> str:
+    """A name or a value as it is read: `leaky_relu, he_normal` is "leaky ReLU, He (normal)"."""
+    return re.sub(r"[^\s,]+", lambda part: WORDS.get(part.group(), part.group()).replace("_", " "), str(value))
+
+
+def drawable(values: Any) -> ndarray:
+    """Values as float64, NaN for those that cannot be drawn: not finite, or beyond LARGEST."""
+    array = np.asarray(values, dtype=np.float64)
+    with np.errstate(invalid="ignore"):
+        return np.where(np.abs(array) <= LARGEST, array, np.nan)
 
 
 def canvas(
@@ -96,20 +130,45 @@ def grid(titles: Sequence[str], share_y: bool = False) -> tuple[Figure, Sequence
     return figure, axes[: len(titles)]
 
 
-def legend(figure: Figure, handles: Mapping[str, Artist], note: str | None) -> None:
-    """A legend below all panels, under a line that says how to read the marks."""
-    widest = 0.7 + 0.095 * max((len(name) for name in handles), default=1)  # inches of an entry, line and gap included
-    columns = min(4, max(1, len(handles)), max(1, int(figure.get_figwidth() / widest)))
-    shown = figure.legend(
-        list(handles.values()), list(handles), loc="outside lower center", ncols=columns, frameon=False, title=note
-    )
-    shown.get_title().set_fontsize("small")
-    shown.get_title().set_color("#444444")
+def finish(
+    figure: Figure,
+    title: str,
+    handles: Mapping[str, Artist] | None = None,
+    note: str | None = None,
+    caption: str | None = None,
+) -> Figure:
+    """Give a figure its title, and below all panels a caption and a legend under a line on how to read the marks."""
+    figure.suptitle(title)
+    if caption:
+        figure.supxlabel(caption, fontsize="small", color="#444444")
+    if handles:
+        widest = 0.7 + 0.095 * max(len(name) for name in handles)  # inches of an entry, line and gap included
+        columns = min(4, len(handles), max(1, int(figure.get_figwidth() / widest)))
+        shown = figure.legend(
+            list(handles.values()), list(handles), loc="outside lower center", ncols=columns, frameon=False, title=note
+        )
+        shown.get_title().set_fontsize("small")
+        shown.get_title().set_color("#444444")
+    return figure
+
+
+def epoch_axis(ax: Axes) -> None:
+    """An axis of epochs, with ticks at whole round numbers."""
+    ax.set_xlabel("epoch")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+
+
+def band(ax: Axes, x: Any, low: Any, high: Any, colour: str, alpha: float) -> None:
+    """Intervals along an axis as a band, and as a bar where there is one position, at which a band has no width."""
+    if len(x) > 1:
+        ax.fill_between(x, low, high, color=colour, alpha=alpha, lw=0, zorder=1)
+    else:
+        ax.vlines(x, low, high, color=colour, alpha=0.5, lw=5, zorder=1)
 
 
 def value_axis(ax: Axes, values: Iterable[float], along: str = "y") -> None:
     """A log axis where values span decades."""
-    finite = np.asarray(list(values), dtype=np.float64)
+    finite = drawable(list(values))
     finite = finite[np.isfinite(finite)]
     if len(finite) and finite.min() > 0 and finite.max() > DECADES * finite.min():
         (ax.set_yscale if along == "y" else ax.set_xscale)("log")
@@ -124,9 +183,9 @@ def ordered(values: "pd.Series[Any]") -> list[Hashable]:
     return sorted(distinct) if pd.api.types.is_numeric_dtype(values) else distinct
 
 
-def table(rows: pd.DataFrame, axis: str) -> tuple[ndarray, ndarray]:
-    """Positions (P,) and values (P, R), a column per restart (of each run, where several share a series)."""
-    keys = [key for key in ("run_id", "seed") if key in rows.columns]
+def table(rows: pd.DataFrame, axis: str, over: Collection[str] = ()) -> tuple[ndarray, ndarray]:
+    """Positions (P,) and values (P, R), a column per restart of each run and of each value of what is averaged over."""
+    keys = [key for key in ("run_id", "seed", *over) if key in rows.columns]
     wide = rows.set_index([axis, *keys])["value"].unstack(keys).sort_index()
     return wide.index.to_numpy(), wide.to_numpy(dtype=np.float64)
 
@@ -148,11 +207,11 @@ def label(panel: str, frame: pd.DataFrame, metrics: Sequence[str]) -> str:
     return text if panel in (name, "loss") or len(metrics) > 1 else f"{panel.split('/')[0]} {text}"
 
 
-def setting(frame: pd.DataFrame, by: str | None) -> str:
-    """What a figure shows: cell where there is one, data and number of restarts."""
+def setting(frame: pd.DataFrame, by: str | None, over: Collection[str] = ()) -> str:
+    """What a figure shows: cell and data where there is one of them, the number of restarts, what is averaged over."""
     parts = []
     if by is not None and frame[by].nunique() == 1:
-        parts.append(str(frame[by].iloc[0]))
+        parts.append(words(frame[by].iloc[0]))
     if "data" in frame.columns and frame["data"].nunique() == 1:
         parts.append(str(frame["data"].iloc[0]))
     keys = [key for key in ("run_id", "cell") if key in frame.columns][:1]
@@ -161,4 +220,5 @@ def setting(frame: pd.DataFrame, by: str | None) -> str:
     count = f"{few}" if few == many else f"{few} to {many}"
     restarts = f"{count} restart" + ("" if many == 1 else "s")
     parts.append(restarts + (" per cell" if len(counts) > 1 else ""))
+    parts += [f"over {frame[name].nunique()} values of {words(name)}" for name in over]
     return ", ".join(parts)

@@ -144,7 +144,7 @@ class Study:
         print(f"\n{name}\n{frame.to_string(index=False, float_format=lambda value: f'{value:.4g}')}", flush=True)
 
     def figure(self, name: str, figure: "Figure", data: "pd.DataFrame | None" = None) -> None:
-        """Keep a figure with the summary, as PNG and SVG, and the numbers behind it as <name>.csv."""
+        """Keep a figure with the summary, as PNG, SVG and PDF, and the numbers behind it as <name>.csv."""
         self.summary.figure(name, figure)
         if data is not None:
             self.summary.table(name, data)

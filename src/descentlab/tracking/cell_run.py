@@ -246,11 +246,11 @@ class SummaryRun:
             self._file(name, ".html").write_text(page, encoding="utf-8")
 
     def figure(self, name: str, figure: "Figure") -> None:
-        """Keep a figure as PNG and SVG."""
+        """Keep a figure as PNG, SVG and PDF."""
         if self._folder:
             from descentlab import figures
 
-            for ending in (".png", ".svg"):
+            for ending in (".png", ".svg", ".pdf"):
                 figures.save(figure, self._file(name, ending))
 
     def metrics(self, values: Mapping[str, float]) -> None:

@@ -1,6 +1,7 @@
 """What is written of a cell, as values that any process can write: before it is trained, and when it has been."""
 
 import json
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -184,12 +185,21 @@ def draw(curves: "pd.DataFrame", restarts: "pd.DataFrame", folder: Path) -> None
     """
     from descentlab import figures
 
-    figures.save(figures.learning_curves(tables.long_form(curves)), folder / "learning_curves.png", dpi=100, last=True)
-    if len(restarts) > 1:
+    def learning_curves() -> figures.Figure:
+        return figures.learning_curves(tables.long_form(curves))
+
+    def spread() -> figures.Figure:
         title = f"Where the {len(restarts)} restarts of {restarts['cell'].iloc[0]} ended"
-        about = ["cell", "data", "loss"]
-        figure = figures.ends(restarts, tables.telling(restarts.drop(columns=about)), title=title)
-        figures.save(figure, folder / "spread.png", dpi=100, last=True)
+        shown = tables.telling(restarts.drop(columns=["cell", "data", "loss"]))
+        return figures.ends(restarts, shown, title=title)
+
+    for make in [learning_curves, spread][: 2 if len(restarts) > 1 else 1]:
+        path = folder / f"{make.__name__}.png"
+        try:
+            figures.save(make(), path, dpi=100, last=True)
+        except Exception as error:  # whatever matplotlib raises, the run has its numbers
+            why = " ".join(f"{type(error).__name__}: {error}".split())
+            print(f"descentlab: {path.name} is left out, it cannot be drawn ({why})", file=sys.stderr, flush=True)
 
 
 def metric_rows(
