@@ -378,6 +378,17 @@ def test_a_single_run_ends_with_a_table_over_its_restarts(run):
     assert float(low) < float(mean) < float(high)
 
 
+def test_an_exploded_restart_is_counted_and_left_out_of_the_mean(run):
+    words = ["data=iris", "loss=mean_squared_error", "output=linear", "activation=tanh", "dtype=float64", "epochs=8"]
+    status, output, _ = run(*words, "learning_rate=20", "restarts=3", "tracking=none")
+    header, loss = (line.split() for line in output.splitlines()[1:3])
+    assert (status, header[-2:]) == (0, ["diverged", "exploded"])
+    assert loss == ["train/loss", "0", "-", "-", "-", "-", "-", "0", "3"]
+    status, output, _ = run(*words, "learning_rate=.1,20", "restarts=3", "tracking=none", "-m")
+    cells = [line.split() for line in output.splitlines() if line.startswith("tanh-mse")]
+    assert [(cell[2], cell[-1]) for cell in cells[-2:]] == [("3", "0"), ("0", "3")]
+
+
 def test_a_diverged_restart_is_counted_and_left_out_of_the_mean():
     assert final_values._spread("test/accuracy", np.full(7, 0.1))[1:4] == ["0.1", "0.1 to 0.1", "0"]
     assert final_values._spread("test/accuracy", np.array([1.0, 0.98, 0.5]))[2] == "0.03405 to 0.9985"
