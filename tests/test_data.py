@@ -397,6 +397,9 @@ def test_a_split_of_mnist_divides_the_training_rows_and_leaves_the_test_rows(mon
         assert rows["test"].tolist() == list(range(60_000, 70_000))
         assert max(rows["train"].max(), rows["validation"].max()) < 60_000
     assert "beside data.train_rows" in refused("mnist", split="80-20-0", train_rows="0:100")
+    monkeypatch.setitem(SOURCES, "idx", replace(SOURCES["idx"], read=lambda numbers: table))
+    ranges = {"train_rows": "0:50000", "validation_rows": "50000:60000", "test_rows": "60000:70000"}
+    assert load("idx", **ranges).rows["train"].tolist() == list(range(50_000))  # as given, not as MNIST's default
     data.forget()
 
 

@@ -125,7 +125,9 @@ def load(option: Option) -> Dataset:
         settings = {key: value for key, value in option.numbers.items() if key in _SETTINGS}
         if settings.get("target_scaling") == "auto":
             settings["target_scaling"] = "standard" if table.task == "regression" else "none"
-        rows = splits.chosen_rows(table, settings)
+        rows = splits.chosen_rows(
+            table, settings, ranges=SOURCES[option.name].schema.get("split", (None, ""))[1] == "rows"
+        )
         scaling.check(table, settings)
         digest = hashlib.sha256(f"{table.digest} {json.dumps(settings, sort_keys=True)}".encode()).hexdigest()
         dataset = _datasets[key] = Dataset(table, settings, rows, digest)

@@ -40,19 +40,20 @@ def _shares(key: str, value: Any) -> str:
 FEWEST = 10  # rows of a file of one's own that are split at all
 
 
-def chosen_rows(table: Table, numbers: Mapping[str, Any]) -> dict[str, ndarray]:
+def chosen_rows(table: Table, numbers: Mapping[str, Any], ranges: bool = False) -> dict[str, ndarray]:
     """Which rows of the table each split holds, in file order.
 
     Args:
         table: of the data set.
-        numbers: its keys; `split` is rows where row ranges are its default.
+        numbers: its keys.
+        ranges: whether the data set has row ranges where its keys do not say otherwise (`MNIST`).
 
     Raises:
         InputError: for rows that are not there or that two splits would share, and for a class that training has not.
     """
     rows = dict(table.fixed or {})
     wanted = {split: value for split in SPLITS if (value := numbers.get(f"{split}_rows", "auto")) != "auto"}
-    if numbers.get("split") != "rows" and wanted == MNIST_ROWS:
+    if ranges and numbers["split"] != "rows" and wanted == MNIST_ROWS:
         wanted = {}
     if table.tests and not wanted:
         rows["test"] = np.arange(len(table.inputs) - table.tests, len(table.inputs))
