@@ -110,7 +110,8 @@ def test_an_option_file_is_short_and_holds_the_defaults_of_the_code(group):
 
     for name, schema in schemas(group).items():
         text = (composing.conf_folder() / group / f"{name}.yaml").read_text()
-        assert len(text.splitlines()) <= {"data": 12, "tracking": 6}.get(group, 5)
+        longest = {"data": 22 if name == "file" else 12, "tracking": 6}.get(group, 5)  # a file has 21 keys of its own
+        assert len(text.splitlines()) <= longest
         assert yaml.safe_load(text) == {"name": name, **{key: default for key, (_, default) in schema.items()}}
 
 
