@@ -290,7 +290,7 @@ class Server:
 
     def __init__(self, backend, folder, port):
         self.backend, self.folder, self.port = backend, folder, port
-        self.option = Option("server", {"uri": f"http://127.0.0.1:{port}", "experiment": "tests", "patience": 4})
+        self.option = Option("server", {"uri": f"http://127.0.0.1:{port}", "experiment": "tests", "retry_seconds": 4})
         self.process = None
 
     def start(self):
@@ -342,7 +342,7 @@ def test_a_sweep_whose_server_dies_ends_with_what_to_do_and_goes_on(start, undis
         said = (tmp_path / "log").read_text()
         assert process.exitcode == 2, said
         assert "does not answer; waiting for up to 4 s more" in said
-        assert "has not answered for 4 s; start the server again, then the same command goes on" in said
+        assert "has not answered for 4 s; start the server again and rerun the command to continue" in said
         assert "Traceback" not in said
         server.start()
         process = start(*served(server.option), log=tmp_path / "log")

@@ -124,7 +124,7 @@ def test_weights_that_were_not_kept_are_refused_in_one_line(option):
 
 def test_nothing_can_be_read_where_nothing_is_kept():
     for source in (Option("none", {}), tracking.open_tracker(Option("none", {}))):
-        with pytest.raises(InputError, match="tracking=none: keeps nothing"):
+        with pytest.raises(InputError, match="tracking=none: stores nothing"):
             results.cells(source)
 
 

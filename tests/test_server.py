@@ -114,7 +114,7 @@ def test_a_database_that_does_not_answer_is_refused_without_its_password(postgre
 def test_an_experiment_of_a_server_is_not_written_past_it(server_uri, postgres_uri):
     with tracking.open_tracker(option(server_uri, "of the server")):
         pass
-    with pytest.raises(InputError, match=r"^tracking.experiment=of the server: its server keeps the artifacts"):
+    with pytest.raises(InputError, match=r"^tracking.experiment=of the server: its artifacts are on a server"):
         tracking.open_tracker(option(postgres_uri, "of the server"))
 
 
@@ -159,7 +159,7 @@ def test_passwords_are_in_nothing_that_is_written(postgres_uri, tmp_path, monkey
     said = capfd.readouterr()
     assert refused == [2, 2], said.err
     assert answers == [0, 0, 0, 0], said.err
-    assert "not let in" in said.err
+    assert "access denied" in said.err
     assert PASSWORD not in said.out + said.err
     assert PASSWORD.encode() not in server_log + everything_under(folder)
     assert PASSWORD not in everything_in(postgres_uri)

@@ -196,7 +196,7 @@ def test_a_run_whose_process_is_gone_is_marked_with_its_restarts_and_trained_aga
     assert len(trained) == 1
     killed = tracking.get(option, run_id)
     assert killed.status == "KILLED"
-    assert killed.tags["reason"].startswith("no sign of life since 2001" if tags else "its process ")
+    assert killed.tags["reason"].startswith("no heartbeat since 2001" if tags else "its process ")
     assert {run.info.status for run in children(option, run_id)} == {"KILLED"}
     (parent,) = find(option)
     assert {run.info.status for run in children(option, parent.run_id)} == {"FINISHED"}
@@ -342,7 +342,7 @@ def test_a_store_that_never_answers_is_given_up_with_what_to_do():
         def get_run(self, run_id):
             raise ConnectionError("refused")
 
-    with pytest.raises(InputError, match=r"has not answered for 0 s; start the server again, then the same command"):
+    with pytest.raises(InputError, match=r"has not answered for 0 s; start the server again and rerun the command"):
         retrying.RetryingClient(Client(), "http://host", 0).get_run("x")
 
 

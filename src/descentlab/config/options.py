@@ -35,7 +35,7 @@ _STORE: Schema = {
     "uri": (text("must be auto, a path, or an address: sqlite:///..., http://..., postgresql://..."), "auto"),
     "experiment": (text("must be the name of an MLflow experiment"), "descentlab"),
     "children": (choice("auto", "all", "none"), "auto"),
-    "patience": (number(0), 300.0),
+    "retry_seconds": (number(0), 300.0),
     "checkpoint_seconds": (number(0), 600.0),
 }
 TRACKING: Mapping[str, Schema] = {"local": _STORE, "server": _STORE, "none": {}}

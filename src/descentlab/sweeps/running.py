@@ -94,7 +94,7 @@ def run(
     """
     queue = different(cells)
     fresh = not all(cell.config.resume for cell in cells)
-    standing = {} if fresh else tracker.standing(queue)
+    standing = {} if fresh else tracker.finished(queue)
     missing = [place for place, cell in enumerate(queue) if cell.key not in standing]
     handed = [place for place in missing if queue[place].config.launcher.name != "none"]
     if own := [queue[place] for place in missing if place not in handed]:

@@ -17,7 +17,7 @@ from descentlab.sweeps.judges import judged
 from descentlab.sweeps.progress import Step, say
 from descentlab.tracking import CellRun, Claim, FinishedRun
 from descentlab.tracking.tables import ranking
-from descentlab.tracking.trainings import SPOOL, all_weights, joined, only, read_spooled, read_training
+from descentlab.tracking.trainings import SAVED, all_weights, joined, only, read_saved, read_training
 from descentlab.values import shown
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def is_whole(cell: Cell, claim: Claim) -> bool:
     run = claim.run
     if run is None or claim.parents:
         return False
-    begun = (SPOOL, _folder(*_span(cell)))
+    begun = (SAVED, _folder(*_span(cell)))
     return run.checkpoints is None or not any((run.checkpoints / name).is_dir() for name in begun)
 
 
@@ -109,9 +109,9 @@ class _Work:
         For a judge, a restart whose weights were too large to be kept is trained again, too.
         """
         (cell,), (run,) = self.cells, self.runs
-        if run.checkpoints and (spooled := run.checkpoints / SPOOL).is_dir():
+        if run.checkpoints and (saved := run.checkpoints / SAVED).is_dir():
             say(f"{cell.name}: was trained before and could not be stored; storing it now")
-            return [read_spooled(spooled, cell.recipe)], {}
+            return [read_saved(saved, cell.recipe)], {}
         held, reused = _held(cell, parents)
         if cell.judge and any(np.isnan(part.initial.flat).all(axis=1).any() for part in held):
             held, reused = [], {}

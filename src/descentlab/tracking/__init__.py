@@ -1,14 +1,16 @@
-"""Where results live: the only room that knows MLflow.
+"""Stored results: the only package that knows MLflow.
 
-A configuration is one run, a *cell*; its restarts are nested runs under it. Everything a cell needs to be read, redrawn
-or repeated is in its artifacts, and the rows of the store serve MLflow's own table and charts:
+One configuration is one run (a *cell*); its restarts are nested runs. The artifacts of a cell hold everything that is
+needed to read, draw or repeat it; the database rows serve MLflow's own table and charts:
 
     config.json        the resolved configuration
     curves.parquet     one row per restart and logged epoch, one column per metric
     restarts.parquet   one row per restart: seed, outcome, final metrics
     initial.npz, final.npz   weights W1.., b1.. stacked over restarts (R, ...), with their seeds
     learning_curves.png
-    checksums.json     SHA-256 of each of these; its own is a tag, and what is read is compared with it
+    checksums.json     SHA-256 of each of these files; every read is compared with it, and its own SHA-256 is a tag
+
+Reading (stored_run, reading, results) does not import writing (tracker, cell_run, write_queue, writer, trained_cell).
 """
 
 from descentlab.interrupts import Terminated

@@ -31,16 +31,16 @@ FLUSH_POINTS = 20  # at so many of the epochs that it logged since
 
 
 class CellRun:
-    """One configuration being trained and kept; made by `Tracker.claim` or `Tracker.cell`, used as a context.
+    """The run of one cell while it trains; created by `Tracker.claim` or `Tracker.cell`, used as a context.
 
-    Left by an exception, or before `finish`, it is marked as failed; by Ctrl-C, as killed.
+    An exception, or leaving it before `finish`, marks it as failed; Ctrl-C marks it as killed.
 
     Attributes:
-        run_id: of the run in the store; None where nothing is kept.
-        name: short and telling.
+        run_id: of the run in the store; None where nothing is stored.
+        name: of the cell.
         finished: whether the training was handed over.
-        checkpoints: the folder for what must outlive a crash before the run is written; None where nothing is kept.
-        checkpoint_seconds: how often a training puts by where it stands.
+        checkpoints: the folder of files that must survive a crash; None where nothing is stored.
+        checkpoint_seconds: seconds between checkpoints.
     """
 
     run_id: str | None = None
@@ -56,10 +56,10 @@ class CellRun:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Nothing to tidy up."""
+        """Do nothing."""
 
     def record(self, record: "Record") -> None:
-        """Take note of a logged epoch; a long cell's are written once a minute."""
+        """Take a logged epoch; those of a long training are written once a minute."""
 
     def finish(
         self,
@@ -67,12 +67,12 @@ class CellRun:
         judgement: "pd.DataFrame | None" = None,
         reused: Mapping[int, str] = MappingProxyType({}),
     ) -> None:
-        """Keep the finished training.
+        """Store the finished training.
 
         Args:
             training: of all restarts.
-            judgement: what a judge said of the restarts, as `judges.judged`.
-            reused: seed -> run, of restarts that were trained for another run, which has their own runs.
+            judgement: a judge's table of the restarts, as `judges.judged`.
+            reused: seed -> cell, for restarts that another cell trained and holds the runs of.
         """
         self.finished = True
 
@@ -88,13 +88,13 @@ class FinishedRun(CellRun):
 
 @dataclass(frozen=True)
 class Claim:
-    """What a process that wanted to train a key was given.
+    """The answer to a process that asks to train a key.
 
     Attributes:
-        run: to be trained by us; None where it is done or taken.
-        finished: the run that stands for the key already.
-        holder: who is training it, for people; "" unless it is taken.
-        parents: finished runs of the same cell, whose restarts need not be trained again; of the same judge first.
+        run: for this process to train; None where another run has or will have the results.
+        finished: the finished run of the key.
+        holder: the process that is training it, for people; "" where there is none.
+        parents: finished runs with restarts of the same family, which need not be trained again; same judge first.
     """
 
     run: "CellRun | None" = None
@@ -121,7 +121,7 @@ class TrackedCell(CellRun):
         self._written: set[int] = set()
         self._flushed = time.monotonic()
         self._reused: dict[int, str] = {}
-        self._training: Training | None = None  # as long as it is not written
+        self._training: Training | None = None  # until it is written
         self.ended = False  # the run in the store is no longer open
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -135,7 +135,7 @@ class TrackedCell(CellRun):
         self.abandon(error)
 
     def record(self, record: "Record") -> None:
-        """Take note of a logged epoch; a long cell's are written once a minute."""
+        """Take a logged epoch; those of a long training are written once a minute."""
         self._times[record.epoch] = params.milliseconds()
         self._pending.append(record)
         if time.monotonic() - self._flushed > FLUSH_SECONDS and record.epoch < self._config.epochs:
@@ -178,16 +178,16 @@ class TrackedCell(CellRun):
                 job()
             except BaseException as error:
                 self.ended = True
-                self._spool()
+                self._save()
                 self._queue.failed(self.name, str(self.run_id), error)
 
         return self._queue.submit(work, weight)
 
-    def _spool(self) -> None:
-        """Save a training that the store could not take, so that it need not be trained again."""
+    def _save(self) -> None:
+        """Save a training that the store did not accept, so that it need not be trained again."""
         if self._training is not None:
             with contextlib.suppress(OSError):  # a full disk may have been the reason
-                trainings.spool(self._training, self.checkpoints / trainings.SPOOL)
+                trainings.save_training(self._training, self.checkpoints / trainings.SAVED)
 
     def _write(self, training: "Training", judgement: "pd.DataFrame | None") -> None:
         self._queue.writer.write(
@@ -209,12 +209,12 @@ class TrackedCell(CellRun):
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     def abandon(self, error: BaseException) -> None:
-        """Mark the run as killed or failed, with what was measured until then."""
+        """Mark the run as killed or failed, with the epochs that were logged until then."""
         records = self._some_pending()
 
         def job() -> None:
             if not self.ended:
-                with contextlib.suppress(Exception):  # a broken store must not hide why the run ended
+                with contextlib.suppress(Exception):  # an error of the store must not hide the one that ended the run
                     self._write_records(records)
                 self.ended = True
                 self._queue.mark(str(self.run_id), error)
@@ -224,21 +224,21 @@ class TrackedCell(CellRun):
 
 
 class SummaryRun:
-    """Tables, figures and numbers over many cells; made by `Tracker.summary`. Written when its context is left.
+    """Tables, figures and numbers over many cells; created by `Tracker.summary`, written when its context is left.
 
     Attributes:
-        run_id: of the run in the store; None where nothing is kept.
+        run_id: of the run in the store; None where nothing is stored.
     """
 
     run_id: str | None = None
 
     def __init__(self, folder: Path | None, send: Callable[[Path], None] | None = None) -> None:
-        """Collect in a folder; `send` puts one of its files into the store before the run ends."""
+        """Collect files in a folder; `send` stores one of them at once."""
         self._folder, self._send = folder, send
         self._metrics: dict[str, float] = {}
 
     def table(self, name: str, frame: "pd.DataFrame") -> None:
-        """Keep a table as CSV, exact, and as HTML to look at."""
+        """Store a table as CSV, with every digit, and as HTML."""
         if self._folder:
             frame.to_csv(self._file(name, ".csv"), index=False)
             html = frame.to_html(index=False, float_format=lambda value: f"{value:.4g}", na_rep="", border=0)
@@ -246,7 +246,7 @@ class SummaryRun:
             self._file(name, ".html").write_text(page, encoding="utf-8")
 
     def figure(self, name: str, figure: "Figure") -> None:
-        """Keep a figure as PNG, SVG and PDF."""
+        """Store a figure as PNG, SVG and PDF."""
         if self._folder:
             from descentlab import figures
 
@@ -254,11 +254,11 @@ class SummaryRun:
                 figures.save(figure, self._file(name, ending))
 
     def metrics(self, values: Mapping[str, float]) -> None:
-        """Keep numbers; those that are not finite are left out."""
+        """Store numbers; those that are not finite are left out."""
         self._metrics |= {params.safe_name(key): float(value) for key, value in values.items() if np.isfinite(value)}
 
     def text(self, name: str, text: str, at_once: bool = False) -> None:
-        """Keep a text under its file name (.txt where it has no ending); at once, where it is to outlive a crash."""
+        """Store a text under its file name (.txt where it has no ending); at once, if it must survive a crash."""
         if self._folder:
             path = self._file(name, "" if Path(name).suffix else ".txt")
             path.write_text(text, encoding="utf-8")

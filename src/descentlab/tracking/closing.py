@@ -1,4 +1,4 @@
-"""How a run ends in the store: finished with everything written, or given up with its restarts."""
+"""End runs in the store: as finished, or as killed or failed together with their restarts."""
 
 import os
 from typing import Any
@@ -11,14 +11,14 @@ REASON_LENGTH = 1000  # MLflow cuts tags at 8000 characters
 
 
 def conclude(store: Store, run_id: str, ended: int) -> None:
-    """Let a written run stand, unless another process has given it up meanwhile and trains it anew.
+    """Mark a written run as finished, unless another process has given it up and trains it again.
 
     Args:
         store: where it is.
         run_id: of the run.
         ended: milliseconds since 1970.
     """
-    to_disk(store.client.get_run(run_id).info.artifact_uri)  # before the database says that they are there
+    to_disk(store.client.get_run(run_id).info.artifact_uri)  # before the database says that the run is finished
     with store.exclusive():
         status = store.client.get_run(run_id).info.status
         if status == "RUNNING":
@@ -31,7 +31,7 @@ def conclude(store: Store, run_id: str, ended: int) -> None:
 
 
 def to_disk(artifacts: str) -> None:
-    """See to it that a run's files outlive a power cut, where they are on this machine."""
+    """Write a run's files to the disk, where they are on this machine, so that they survive a power cut."""
     folder = local_folder(artifacts)
     for path in sorted(folder.rglob("*")) if folder else []:
         if path.is_file():
@@ -40,7 +40,7 @@ def to_disk(artifacts: str) -> None:
 
 
 def give_up(store: Store, run_id: str, status: str, reason: str) -> None:
-    """End a run without a result; its restarts first, so that what is cut short here is done again."""
+    """End a run without a result; its restarts first, so that an interrupted call can be repeated."""
     open_or_done = ("RUNNING", "SCHEDULED", "FINISHED")
     found = search(store, [f"tags.`mlflow.parentRunId` = '{run_id}'"])
     for marked in [*(child.run_id for child in found if child.status in open_or_done), run_id]:
@@ -55,6 +55,6 @@ def running(store: Store, query: str) -> list[str]:
 
 
 def outages(store: Store) -> int:
-    """How often the store did not answer; a run it created then may be known to nobody."""
+    """How often the store did not answer; it may hold a run whose creation it could not confirm."""
     client: Any = store.client
     return int(getattr(client, "outages", 0))

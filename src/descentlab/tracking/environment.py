@@ -1,4 +1,4 @@
-"""What the bits of a result may depend on besides its configuration: versions, BLAS, processor, commit."""
+"""The environment of a run: versions, BLAS, processor and commit, on which the bits of results may depend."""
 
 import contextlib
 import functools

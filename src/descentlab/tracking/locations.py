@@ -14,7 +14,7 @@ from descentlab.values import without_password as shown
 
 
 def home() -> Path:
-    """Where the default store lies: the clone's root, or the working directory for an installed wheel."""
+    """The folder of the default store: the clone's root, or the working directory for an installed wheel."""
     return clone() or Path.cwd()
 
 
@@ -44,9 +44,9 @@ def store_uri(option: Option) -> str:
 
 
 def _signed_in(uri: str) -> str:
-    """A server's address without the user and password it may hold, which go where MLflow looks for them.
+    """A server's address without user and password, which go into the environment, where MLflow looks for them.
 
-    In the address they would be in every message of its client, and in every process that is started with it.
+    In the address they would be in every message of the client, and on the command line of every process.
     """
     user, _, _ = urlsplit(uri).netloc.rpartition("@")
     if user:
@@ -67,10 +67,10 @@ def sqlite_path(uri: str) -> Path | None:
 
 @contextlib.contextmanager
 def exclusive(path: Path, seconds: float = 300) -> Iterator[None]:
-    """Hold the lock beside a path; SQLite's own kind, which works everywhere and dies with its holder.
+    """Hold the lock beside a path: SQLite's own kind, which works everywhere and ends with its process.
 
     Raises:
-        sqlite3.Error: if it is not to be had, or another holds it all the while.
+        sqlite3.Error: it cannot be created, or another process holds it for that long.
     """
     connection = sqlite3.connect(path.with_name(f"{path.name}.lock"), timeout=seconds, isolation_level=None)
     try:
@@ -81,17 +81,17 @@ def exclusive(path: Path, seconds: float = 300) -> Iterator[None]:
 
 
 def one_line(error: BaseException) -> str:
-    """What went wrong in one line, without SQLAlchemy's statement and links."""
+    """An error in one line, without SQLAlchemy's statement and links."""
     text = str(error).strip().splitlines()
     line = text[0].strip() if text else ""
     if "error code 401" in line:
-        return "not let in; MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD must hold a user of the server"
+        return "access denied; MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD must name a user of the server"
     return shown(re.sub(r"^\((?:sqlite3|psycopg)\.\w+\) ", "", line)) or type(error).__name__
 
 
 @contextlib.contextmanager
 def store_errors(uri: str) -> Iterator[None]:
-    """Turn what a broken or absent store raises into one line."""
+    """Turn the errors of a broken or absent store into one line."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -103,7 +103,7 @@ def store_errors(uri: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def file_errors(path: Path) -> Iterator[None]:
-    """The same before MLflow is there."""
+    """The same for SQLite alone, without importing MLflow."""
     try:
         yield
     except (sqlite3.Error, OSError) as error:

@@ -1,8 +1,8 @@
-"""Whose a run is. One that is being trained carries host, process and heartbeat, so that others see whether it lives.
+"""The process that trains a run: tags with host, process and heartbeat, by which others see whether it is alive.
 
-A key, the hash of a configuration and the digest of its data, is trained by one process at a time: who wants it looks
-for a finished or a living run of it and creates its own under the lock that lies beside an sqlite store. A server has
-no such lock; there two may train the same key when they start within the same moment, and the earlier run counts.
+One process at a time trains a key (the hash of a configuration and the digest of its data). It looks for a finished or
+running run of the key and creates its own under the lock beside an SQLite store. A server has no such lock: two
+processes that start at the same moment may train the same key, and the earlier run counts.
 """
 
 import os
@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 BEAT_SECONDS = 30.0
-MISSED_BEATS = 5  # without a sign of life for so many, a run is given up wherever it was trained
+MISSED_BEATS = 5  # after this many without a heartbeat a run is given up, on whichever host it was trained
 
 
 def owner() -> dict[str, str]:
-    """Tags that say which process trains a run, and that it lives."""
+    """Tags that name this process and say that it is alive."""
     return {
         "host": socket.gethostname(),
         "pid": str(os.getpid()),
@@ -32,11 +32,11 @@ def beat() -> str:
 
 
 def given_up(tags: Mapping[str, str], began: float) -> str:
-    """Why a run that is marked as running cannot be alive any more; "" where it may be.
+    """Why a run that is marked as running has lost its process; "" where it may be alive.
 
     Args:
         tags: of the run.
-        began: seconds since 1970, the last sign of life of a run without a heartbeat.
+        began: seconds since 1970; counts as the heartbeat of a run without one.
     """
     pid = tags.get("pid", "")
     if tags.get("host") == socket.gethostname() and pid.isdigit():
@@ -46,21 +46,21 @@ def given_up(tags: Mapping[str, str], began: float) -> str:
             return f"its process {pid} is gone"
     last = float(tags.get("heartbeat", began))
     if time.time() - last > MISSED_BEATS * BEAT_SECONDS:
-        return f"no sign of life since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(last))}"
+        return f"no heartbeat since {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(last))}"
     return ""
 
 
 def holder(tags: Mapping[str, str], began: float) -> str:
-    """Who trains a run, for people."""
+    """The process that trains a run, for people."""
     since = time.strftime("%H:%M:%S", time.localtime(began))
     user, pid, host = (tags.get(key, "unknown") for key in ("mlflow.user", "pid", "host"))
     return f"{user} (process {pid} on {host}, since {since})"
 
 
 def _process_start(pid: int) -> str:
-    """A process told apart from later ones with its number: boot/table of processes/start; "" where not known.
+    """Identifies a process among all with its number: boot/process table/start; "" where that is not known.
 
-    The start is empty for a process that is not there.
+    The start is empty for a process that does not exist.
     """
     if sys.platform != "linux":
         return ""

@@ -1,4 +1,4 @@
-"""A configuration as MLflow shows it (params) and as it is stored (config.json)."""
+"""A configuration as params of MLflow and as config.json."""
 
 import re
 import time
@@ -9,7 +9,7 @@ from descentlab.config.options import schemas
 
 
 def plain(value: Any) -> str:
-    """A setting as the text of a param: lists as 64-32, numbers so that they can be read back."""
+    """A setting as text: lists as 64-32, numbers with every digit."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (list, tuple)):
@@ -18,7 +18,7 @@ def plain(value: Any) -> str:
 
 
 def params(config: Config) -> dict[str, str]:
-    """A configuration as few readable params: the axes one compares, then what departs from the plain case."""
+    """A configuration as params: the settings that people compare, then those that differ from their defaults."""
     rows: dict[str, Any] = {
         "data": config.data.name,
         "hidden": config.hidden,
@@ -48,7 +48,7 @@ def params(config: Config) -> dict[str, str]:
 
 
 def recorded(config: Config) -> dict[str, Any]:
-    """The configuration as it is kept; where it was tracked and trained is no part of it (and may hold a password)."""
+    """The configuration as config.json: without the store, which may hold a password, and the launcher."""
     left_out = ("resume", "launcher")
     return {key: value for key, value in config.as_dict().items() if key not in left_out} | {
         "tracking": {"name": "none"}

@@ -1,7 +1,7 @@
-"""What a sweep is: a label and a set of keys, kept as a run of level `sweep`, by which it is found and gone on with.
+"""The record of a sweep: a label and the keys of its cells, stored as a run of level `sweep`.
 
-A sweep's parts (a study has several, a command one) are joined by a tag `sweep/<id>` on every cell that is theirs,
-whichever sweep trained it, with the cell's place and name in this one.
+The same command finds this record and resumes the sweep. A sweep has one part, that of a study has several. Every cell
+of a part carries a tag `sweep/<id>` with its place and name there, also where another sweep trained it.
 """
 
 import json
@@ -21,7 +21,7 @@ Parts = Mapping[str, Sequence[Cell]]  # "" is the only part of a command's sweep
 
 
 def member_tag(sweep: str) -> str:
-    """The tag that makes a cell a member of a sweep; it holds `member` of it."""
+    """The tag that makes a cell a member of a sweep; its value is `member`."""
     return f"sweep/{sweep}"
 
 
@@ -36,7 +36,7 @@ def part_id(stem: str, part: str) -> str:
 
 
 def definition(label: str, parts: Parts) -> str:
-    """16 hexadecimal digits over the label and the keys of every part, in whatever order."""
+    """16 hexadecimal digits over the label and the keys of every part; their order does not count."""
     keys = {part: sorted(cell.key for cell in cells) for part, cells in parts.items()}
     return sha256(json.dumps([label, keys], sort_keys=True).encode()).hexdigest()[:16]
 
@@ -59,7 +59,7 @@ def written(label: str, parts: Parts) -> str:
 
 
 def difference(before: str, now: str) -> str:
-    """What an earlier plan (as `written`) and this one do not share, in a line."""
+    """The differences between an earlier plan (as `written`) and this one, in a line."""
     old, new = (_by_part(text) for text in (before, now))
     told = []
     for part in dict.fromkeys([*old, *new]):
@@ -78,9 +78,9 @@ def _by_part(text: str) -> dict[str, list[dict[str, Any]]]:
 
 
 def _differing(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> str:
-    """Keys that changed for all cells alike, then how many cells came and went beside that."""
+    """Settings that changed in every cell, then the number of other cells that were added and removed."""
     if not old or not new:
-        return f"{len(new)} cells that were not in it" if new else f"its {len(old)} cells are left out"
+        return f"{len(new)} cells added" if new else f"{len(old)} cells removed"
     told, moved = [], []
     for key in dict.fromkeys([*old[0], *new[0]]):
         was, now = (list(dict.fromkeys(str(cell.get(key, "none")) for cell in cells)) for cells in (old, new))

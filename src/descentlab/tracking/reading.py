@@ -1,4 +1,4 @@
-"""Runs found in the store: by id, sweep, status and params. Nothing here knows how a run is written."""
+"""Find stored runs by id, sweep, status and params."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -15,20 +15,20 @@ from descentlab.values import without_password as shown
 
 
 class OpenStore(Protocol):
-    """Whatever has a store open, such as a tracker."""
+    """An object with an open store, such as a tracker."""
 
     def opened(self) -> Store:
-        """The store, with everything written."""
+        """The store, after everything is written."""
 
 
 Source = Option | OpenStore
-SWEEP_LENGTH = len("20260131-235959-1f2e")  # of a tracker's own sweep id; a study appends the names of its parts
+SWEEP_LENGTH = len("20260131-235959-1f2e")  # of a sweep's id; a study appends the names of its parts
 
 ACTIVE, DELETED, ALL = 1, 2, 3  # MLflow's ViewType
 
 
 def reading(source: Source) -> Store:
-    """The store behind a tracker (once it has written everything) or an option, which must exist.
+    """The store of a tracker, after everything is written, or the existing store that an option names.
 
     Raises:
         InputError: if there is none.
@@ -36,12 +36,12 @@ def reading(source: Source) -> Store:
     if not isinstance(source, Option):
         return source.opened()
     if source.name == "none":
-        raise InputError("tracking=none: keeps nothing that could be read; choose tracking=local")
+        raise InputError("tracking=none: stores nothing, so there is nothing to read; choose tracking=local")
     return open_store(source, create=False)
 
 
 def get(source: Source, run_id: str) -> StoredRun:
-    """The run with this id, or the only one whose id begins so (four characters or more); a deleted one too.
+    """The run with this id, or the only one whose id begins with it (four characters or more), deleted or not.
 
     Raises:
         InputError: if there is none, or more than one.
@@ -55,14 +55,14 @@ def get(source: Source, run_id: str) -> StoredRun:
             found = store.client.search_runs([store.experiment_id], like, ALL, max_results=4)
             if len(found) > 1:
                 ids = ", ".join(run.info.run_id[: len(run_id) + 4] for run in found[:3])
-                raise InputError(f"run_id={run_id}: the ids of several runs begin so: {ids}, ...; give more of it")
+                raise InputError(f"run_id={run_id}: several ids begin with this: {ids}, ...; give more characters")
             if found:
                 return stored(found[0], store)
         return stored(store.client.get_run(run_id), store)
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise InputError(f"tracking.uri={shown(store.uri)}: {one_line(error)}") from error
-        hint = " (the first 4 characters of one are enough)" if re.fullmatch("[0-9a-f]{1,3}", run_id) else ""
+        hint = "; give at least the first 4 characters of an id" if re.fullmatch("[0-9a-f]{1,3}", run_id) else ""
         raise InputError(f"run_id={run_id}: no run has this id in {shown(store.uri)}{hint}") from error
 
 
@@ -76,17 +76,17 @@ def find(
     deleted: bool = False,
     parent: str | None = None,
 ) -> list[StoredRun]:
-    """Runs of the experiment, the earliest first; those of a sweep in its own order and under its own names.
+    """Runs of the experiment, the earliest first; runs of a sweep in the order and with the names of the sweep.
 
     Args:
-        source: an open tracker (which is flushed first), or the option that names the store.
+        source: an open tracker, which is flushed first, or the option that names the store.
         level: cell, restart, summary or sweep.
-        sweep: only those of one sweep, whichever trained them; "last" is the one that was last at work; with a % at its
-            end, what begins so, part by part.
+        sweep: only its runs, also those that another sweep trained; "last" is the last active sweep; an id that ends
+            with % stands for all sweeps whose ids begin with it, part by part.
         where: param -> value that it must have.
-        status: only runs that ended so; None for all. Of a sweep's finished cells one per key, the earliest.
-        limit: at most so many, the newest.
-        deleted: look among the deleted runs instead.
+        status: only runs with this status; None for all. A sweep's finished cells: the earliest run of each key.
+        limit: only the newest ones, this many at most.
+        deleted: search the deleted runs instead.
         parent: only the restarts of this cell.
     """
     store = reading(source)
@@ -119,7 +119,7 @@ def find(
 
 
 def _in_order(runs: list[StoredRun], sweep: str, status: str | None) -> list[StoredRun]:
-    """Runs of a sweep as it knows them: in its order, under its names; of finished ones with one key the earliest."""
+    """Runs in the order and with the names of a sweep; of several finished runs with one key the earliest."""
     placed = []
     for run in sorted(runs, key=lambda run: (run.started, run.run_id)):
         place, name = run.memberships.get(sweep, (0, ""))
@@ -129,12 +129,12 @@ def _in_order(runs: list[StoredRun], sweep: str, status: str | None) -> list[Sto
         return [run for _, run in placed]
     single: dict[Any, StoredRun] = {}
     for place, run in placed:
-        single.setdefault((place, run.config_hash or run.run_id, run.digest, run.judge), run)
+        single.setdefault((place, run.key if run.config_hash else run.run_id, run.judge), run)
     return list(single.values())
 
 
 def last_sweep(store: Store) -> str:
-    """The sweep that was last at work; "" where there is none."""
+    """The last active sweep; "" where there is none."""
     newest = search(store, ["tags.level = 'cell'"], limit=1)
     records = search(store, ["tags.level = 'sweep'"])
     latest = max(records, key=lambda run: run.last_active, default=None)
@@ -164,14 +164,14 @@ def search(store: Store, tests: Sequence[str], limit: int | None = None, deleted
 
 def _backticked(name: str) -> str:
     if "`" in name:
-        raise InputError(f"{name}: holds a backtick, which MLflow's search cannot express")
+        raise InputError(f"{name}: MLflow cannot search for a name with a backtick")
     return f"`{name}`"
 
 
 def quoted(value: Any) -> str:
-    """A text in MLflow's filter language, which knows no escape: the other kind of quote round it."""
+    """A text in MLflow's filter language, which has no escape character: in the quotes that it does not hold."""
     text = str(value)
     quote = '"' if "'" in text else "'"
     if quote in text:
-        raise InputError(f"{text}: holds both kinds of quotes, which MLflow's search cannot express")
+        raise InputError(f"{text}: MLflow cannot search for a text that holds both kinds of quotes")
     return quote + text + quote

@@ -1,4 +1,4 @@
-"""A tracked run trained again from its own artifacts and compared bit for bit."""
+"""Train a stored run again from its own artifacts and compare every bit."""
 
 import json
 from collections.abc import Callable
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Replay:
-    """What came of running a tracked run again.
+    """The result of training a stored run again.
 
     Attributes:
         run_id, name: which run.
-        same_bits: whether every curve and every final weight that was kept agrees bit for bit.
+        same_bits: whether every curve and every stored final weight is bit-identical.
         largest_difference: the largest |new - old| of a curve or a layer's weights, over its largest |old|.
         worst: the curve or array where it occurs; "" if none differs.
-        departures: key -> (then, now), of versions, BLAS, CPU and data that are not those of the run.
+        departures: key -> (then, now), of versions, BLAS, CPU and data that have changed since.
     """
 
     run_id: str
@@ -56,7 +56,7 @@ def replay(run_id: str, option: Option, on_record: "Callable[[Record], None] | N
         on_record: is shown every logged epoch.
 
     Raises:
-        InputError: if there is no such run, or if it kept no results.
+        InputError: there is no such run, or it has no results.
     """
     from descentlab.config.cells import cells
     from descentlab.config.resolving import resolve

@@ -1,7 +1,7 @@
-"""Tracked runs back as pandas tables; what is drawn at the end of a run and what is redrawn next year start here.
+"""Stored runs as pandas tables, for figures, statistics and exports.
 
-`source` is an open tracker (what it has yet to write is waited for) or the option that names the store. One search of
-the store gives all runs; what belongs to a run is read from its Parquet files on disk.
+`source` is an open tracker, which is flushed first, or the option that names the store. One search of the store finds
+all runs; curves and restarts are read from the runs' Parquet files.
 """
 
 from collections.abc import Collection, Mapping
@@ -28,13 +28,13 @@ def cells(
 
     Args:
         source: tracker or option.
-        sweep: only the cells of one sweep; "last" is that of the newest cell.
+        sweep: only the cells of one sweep; "last" is the last active one.
         where: param -> value that it must have.
-        status: only cells that ended so; None for all.
+        status: only cells with this status; None for all.
 
     Returns:
         run_id, cell (its name), sweep, status, outcome, diverged, exploded, seconds, then params (numbers as numbers),
-        then metrics at the last epoch: means over finite restarts, NaN where none was left.
+        then metrics at the last epoch: means over finite restarts, NaN without one.
     """
     rows = []
     for run in find(source, "cell", sweep, where, status):
@@ -69,7 +69,7 @@ def curves(
 
 @dataclass(frozen=True)
 class Weights:
-    """Kept weights: names W1, b1, ... -> (R, n_out, n_in) and (R, n_out), with the seeds (R,) they belong to."""
+    """Stored weights: names W1, b1, ... -> (R, n_out, n_in) and (R, n_out), with the seeds (R,) they belong to."""
 
     seeds: ndarray
     initial: dict[str, ndarray]
@@ -77,7 +77,7 @@ class Weights:
 
 
 def weights(source: Source, run_id: str) -> Weights:
-    """The weights of a cell's restarts (only the best one's where all are too large), or of one restart.
+    """The weights of a cell's restarts (only of the best one where all would be too large), or of one restart.
 
     Raises:
         InputError: if there is no such run, or no weights of it.
@@ -89,7 +89,7 @@ def weights(source: Source, run_id: str) -> Weights:
     parts[1].pop("seeds")
     kept = seeds == run.seed if run.parent else np.ones(len(seeds), dtype=bool)
     if not kept.any():
-        raise InputError(f"run_id={run_id}: only the weights of the cell's best restart were kept")
+        raise InputError(f"run_id={run_id}: only the weights of the cell's best restart are stored")
     initial, final = ({name: array[kept] for name, array in part.items()} for part in parts)
     return Weights(seeds[kept], initial, final)
 
@@ -122,7 +122,7 @@ def typed(params: Mapping[str, str]) -> dict[str, Any]:
 
 
 def joined(runs: Collection[StoredRun], artifact: str, metrics: Collection[str] | None = None) -> pd.DataFrame:
-    """The tables of many runs one below the other, each with its run's name and params."""
+    """The tables of many runs in one, every row with its run's name and params."""
     parts = []
     for run in runs:
         table = run.table(artifact)

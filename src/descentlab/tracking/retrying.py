@@ -1,6 +1,6 @@
-"""A store behind a network may stop answering in the middle of a sweep; it is waited for aloud, and not for ever.
+"""Retry calls of a server that stops answering in the middle of a sweep, with a message and a limit.
 
-MLflow's own client tries again for minutes without a word; `store` cuts that short, and the waiting is done here.
+MLflow's own client retries for minutes without a message; `store` switches that off.
 """
 
 import functools
@@ -19,14 +19,14 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0  # seconds between tries, doubled from on
 
 
 class StoreLost(InputError):
-    """The store has not answered for as long as it was to be waited for."""
+    """The store has not answered within the time limit."""
 
 
 class RetryingClient:
-    """MLflow's client, each call of which is tried again while the store does not answer.
+    """MLflow's client, which repeats a call while the store does not answer.
 
-    A call that the store has carried out, but whose answer was lost, is carried out twice: params, metrics and tags are
-    then the same ones once more, and a run that was created so is found by its process and given up.
+    Where only the answer was lost, the store carries out a call twice: params, metrics and tags are then written again
+    with the same values, and a run that was created twice is found by its process and given up.
     """
 
     def __init__(self, client: "MlflowClient", name: str, seconds: float) -> None:
@@ -45,7 +45,7 @@ class RetryingClient:
         self._told = 0.0
 
     def __getattr__(self, name: str) -> Any:
-        """A method of the client, with patience."""
+        """A method of the client that retries."""
         method = getattr(self.direct, name)
         return functools.partial(self._call, method) if callable(method) else method
 
@@ -67,7 +67,7 @@ class RetryingClient:
                 return answer
 
     def _wait(self, pause: float, error: Exception) -> None:
-        """Sleep for a while; from any thread, but said once."""
+        """Sleep before the next try; the message comes once, whichever threads wait."""
         with self._lock:
             now = time.monotonic()
             if self._silent_since is None:
@@ -76,8 +76,8 @@ class RetryingClient:
             left = self._silent_since + self._seconds - now
             if left <= 0:
                 raise StoreLost(
-                    f"tracking.uri={self._name}: has not answered for {self._seconds:g} s; start the server again, then"
-                    " the same command goes on where this one stopped (what is trained and not written is put by)"
+                    f"tracking.uri={self._name}: has not answered for {self._seconds:g} s; start the server again and"
+                    " rerun the command to continue; unwritten results are saved locally"
                 ) from error
             if now >= self._told:
                 self._told = now + pause
@@ -87,7 +87,7 @@ class RetryingClient:
 
 
 def unanswered(error: BaseException) -> bool:
-    """Whether an error says that nothing answered, or that what stands behind the server did not."""
+    """Whether an error says that the server, or the database behind it, did not answer."""
     from mlflow.exceptions import MlflowException
     from requests.exceptions import ConnectionError as Refused
     from requests.exceptions import Timeout

@@ -22,7 +22,7 @@ PATHS = {"experiments": "artifact_location", "runs": "artifact_uri", "logged_mod
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is a file, or anything else that is not an empty file."""
+    """Whether the path exists and is no empty file."""
     return path.exists() and (not path.is_file() or path.stat().st_size > 0)
 
 
@@ -73,7 +73,7 @@ def _written(path: Path) -> tuple[int, ...]:
 
 @functools.cache
 def _copied(path: Path, written: tuple[int, ...]) -> Path:
-    """A copy of a store that was last written then, in a folder that goes with this process."""
+    """A copy of a store that was last written then, in a folder that is removed when this process ends."""
     import atexit
 
     folder = Path(tempfile.mkdtemp(prefix="descentlab-"))
@@ -85,8 +85,8 @@ def _copied(path: Path, written: tuple[int, ...]) -> Path:
             contextlib.closing(sqlite3.connect(address, uri=True)) as source,
             contextlib.closing(sqlite3.connect(copy)) as target,
         ):
-            source.backup(target)  # also while its owner writes to it
-    except sqlite3.Error:  # nobody has it open, and SQLite would have to write beside it
+            source.backup(target)  # consistent even while its owner writes
+    except sqlite3.Error:  # no process has it open, and SQLite would have to create files beside it
         for ending in ("", "-wal"):
             if (part := path.with_name(path.name + ending)).exists():
                 shutil.copyfile(part, folder / f"mlflow.db{ending}")
@@ -112,7 +112,7 @@ def _moved(file: Path, folder: Path) -> list[str]:
 
 
 def _relocate(file: Path, folder: Path) -> None:
-    """Name today's place of the artifacts in a store that was moved or copied with them."""
+    """Update the artifact paths in a store that was moved or copied with its artifacts."""
     here = (folder / ARTIFACTS).as_uri()
     with contextlib.closing(sqlite3.connect(file, timeout=60)) as connection, connection:
         for before in _moved(file, folder):  # once more: another process may have been faster
@@ -127,18 +127,22 @@ def _relocate(file: Path, folder: Path) -> None:
 
 
 def create_store(path: Path) -> None:
-    """Create a migrated sqlite store in write-ahead mode, whole or not at all: it gets its name at the end."""
+    """Create an SQLite store with MLflow's tables in write-ahead mode; the file gets its name when it is complete."""
     with file_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if not os.access(path.parent, os.W_OK):
-            valid = f"cannot be made, since {path.parent} cannot be written to; name another place: tracking.uri=PATH"
+            valid = (
+                f"cannot be created, since {path.parent} cannot be written to; name another place: tracking.uri=PATH"
+            )
             raise refusal("tracking.uri", path, valid)
         with exclusive(path):
             if is_there(path):  # another process was faster
                 return
             for unfinished in path.parent.glob(f"{glob.escape(path.name)}*.new*"):
                 unfinished.unlink(missing_ok=True)
-            new = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")  # a killed process's helper may still write
+            new = path.with_name(
+                f"{path.name}.{secrets.token_hex(4)}.new"
+            )  # the helper of a killed process may still write its own
             try:
                 _migrate(new)
                 with contextlib.closing(sqlite3.connect(new)) as connection:
@@ -150,9 +154,9 @@ def create_store(path: Path) -> None:
 
 
 def _migrate(path: Path) -> None:
-    """Make MLflow's tables in a process of its own: none of its connections may outlive the file's name.
+    """Create MLflow's tables in another process: no connection may stay open when the file gets its final name.
 
-    It takes two seconds, in which this process imports MLflow for itself.
+    This takes two seconds, in which this process imports MLflow.
     """
     code = """if True:
         import os, sys, threading
@@ -174,4 +178,4 @@ def _migrate(path: Path) -> None:
             raise
     if process.returncode:
         lines = [line.strip() for line in errors.splitlines() if line.strip()]
-        raise sqlite3.OperationalError(f"its tables cannot be made: {lines[-1] if lines else 'no message'}")
+        raise sqlite3.OperationalError(f"its tables cannot be created: {lines[-1] if lines else 'no message'}")

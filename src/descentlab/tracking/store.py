@@ -1,4 +1,4 @@
-"""The MLflow store: how it is created and opened."""
+"""Create and open the MLflow store."""
 
 import contextlib
 import functools
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # read when mlflow is imported
 os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
 os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # silent ones; `patience` waits for longer, and says so
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # `retrying` waits for longer, and says so
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
 
 
@@ -61,16 +61,16 @@ def _client_class() -> "type[MlflowClient]":
 
 
 def open_client(uri: str) -> "MlflowClient":
-    """A client of a store that is there, with this package's settings."""
+    """A client of an existing store, with this package's settings."""
     return _client_class()(uri)
 
 
 @functools.cache
 def _spare_syncs() -> None:
-    """Let SQLite wait for the disk at its checkpoints and not at every one of the six commits of a restart.
+    """Let SQLite wait for the disk at its checkpoints, not at each of the six commits of a restart.
 
-    In write-ahead mode a power cut then costs the last commits and never the file; a cell whose end is among them is
-    run again by a resumed sweep.
+    In write-ahead mode a power cut then loses the last commits, but never the file; a resumed sweep trains a cell again
+    whose last commit was lost.
     """
     from sqlalchemy import Engine, event
 
@@ -88,17 +88,17 @@ class Store:
     client: "MlflowClient"
     uri: str
     experiment: str
-    experiment_id: str | None  # None: not there, and nothing was to be created
+    experiment_id: str | None  # None: there is no such experiment, and it was not to be created
     address: str = ""  # what MLflow opens: the uri, or a copy of a file that may only be read
 
     @property
     def folder(self) -> Path:
-        """Where things lie that belong beside the store: with its file, or at home for a server's."""
+        """The folder for files beside the store: that of its file, for a server the home folder."""
         path = sqlite_path(self.uri)
         return path.parent if path else locations.home()
 
     def shorten(self) -> None:
-        """Move SQLite's log of what was written into its file, if nobody else is at it; two writers let it grow."""
+        """Move SQLite's log, which grows with two writers, into its file, if no other process is using it."""
         path = sqlite_path(self.uri)
         if path is not None:
             with (
@@ -109,7 +109,7 @@ class Store:
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Be the only process that claims something; nothing on a server, which has no such lock."""
+        """Hold the lock under which cells are claimed; a server has none."""
         path = sqlite_path(self.uri)
         if path is None:
             yield
@@ -124,10 +124,10 @@ def _experiment_name(option: Option, experiment: str) -> str:
 
 
 def open_store(option: Option, experiment: str = EXPERIMENT, create: bool = True) -> Store:
-    """Open an option's store; with create, make the store and the experiment where they are not there yet.
+    """Open an option's store; with create, create the store and the experiment where they do not exist.
 
     Raises:
-        InputError: if it is not there, cannot be made, or does not answer.
+        InputError: it does not exist, cannot be created, or does not answer.
     """
     uri, name = store_uri(option), _experiment_name(option, experiment)
     path, address = sqlite_path(uri), uri
@@ -175,16 +175,16 @@ def _create_experiment(client: "MlflowClient", uri: str, name: str) -> Any:
 
 
 def _check_artifacts(uri: str, name: str, location: str) -> None:
-    """Refuse an experiment whose artifacts cannot be had this way; what created it, server or not, decided that."""
+    """Refuse an experiment whose artifacts cannot be read from here: through a server, or without it."""
     parts = urlsplit(location)
     if parts.scheme == "mlflow-artifacts" and not uri.startswith("http"):
         raise InputError(
-            f"tracking.experiment={name}: its server keeps the artifacts; name the server in tracking.uri, or another"
+            f"tracking.experiment={name}: its artifacts are on a server; name the server in tracking.uri, or another"
             " experiment"
         )
     folder = Path(unquote(parts.path))
     if parts.scheme in ("", "file") and uri.startswith("http") and not folder.is_dir():
-        raise InputError(f"tracking.experiment={name}: keeps its artifacts in {folder}, which is not on this machine")
+        raise InputError(f"tracking.experiment={name}: its artifacts are in {folder}, which is not on this machine")
 
 
 def _engine(uri: str) -> Any:
@@ -202,10 +202,10 @@ def _engine(uri: str) -> Any:
 def check_database(uri: str) -> bool:
     """Whether a PostgreSQL database has MLflow's tables.
 
-    MLflow's own client would try again for minutes where none answers.
+    MLflow's own client would retry for minutes.
 
     Raises:
-        InputError: if it does not answer, does not let us in, or has tables of something else.
+        InputError: it does not answer, refuses the user, or has another program's tables.
     """
     from sqlalchemy import inspect
 
@@ -219,7 +219,7 @@ def check_database(uri: str) -> bool:
 
 @contextlib.contextmanager
 def _exclusive_database(uri: str) -> Iterator[None]:
-    """Hold a lock in a PostgreSQL database; of several first users one makes MLflow's tables."""
+    """Hold a lock in a PostgreSQL database, so that one process creates MLflow's tables."""
     from sqlalchemy import text
 
     with _engine(uri).connect() as connection:
@@ -228,7 +228,7 @@ def _exclusive_database(uri: str) -> Iterator[None]:
 
 
 def _reach(uri: str) -> None:
-    """Refuse a server that does not answer at once; MLflow's own client would try again for minutes."""
+    """Refuse a server that does not answer at once; MLflow's own client would retry for minutes."""
     import urllib.error
     import urllib.request
 
@@ -237,6 +237,6 @@ def _reach(uri: str) -> None:
     try:
         urllib.request.urlopen(f"{parts.scheme}://{host}{parts.path.rstrip('/')}/health", timeout=5).close()
     except urllib.error.HTTPError:
-        pass  # it answers; whether it lets us in shows later
+        pass  # it answers; a wrong password is refused later
     except (OSError, ValueError) as error:
         raise InputError(f"tracking.uri={shown(uri)}: no server answers there ({one_line(error)})") from error

@@ -1,4 +1,4 @@
-"""A stored run as plain values, and its artifacts as files and tables."""
+"""A stored run: its settings, tags and metrics as plain values, its artifacts as files and tables."""
 
 import contextlib
 import functools
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class _Named(Generic[T]):
-    """A tag or param as an attribute of a run: its text made a value of a kind, the kind's empty value without it."""
+    """A tag or param as an attribute of a run, converted to a type; the type's empty value where a run has none."""
 
     def __init__(self, where: Literal["tags", "params"], name: str, kind: Callable[..., T]) -> None:
         self._where, self._name, self._kind = where, name, kind
@@ -45,10 +45,10 @@ class StoredRun:
         run_id, name, status: as in the store; status is RUNNING, FINISHED, FAILED or KILLED.
         started: seconds since 1970.
         params, tags: texts.
-        metrics: values at the last epoch, of a run that has not finished at the latest one that was written; NaN where
+        metrics: values at the last epoch, or at the latest one written of a run that has not finished; NaN where
             that epoch has none.
-        digest: of the data it was trained on; "" where it is not known.
-        deleted: it is hidden from every search until it is restored.
+        digest: of the data; "" where it is not known.
+        deleted: hidden from every search until it is restored.
     """
 
     run_id: str
@@ -87,12 +87,12 @@ class StoredRun:
 
     @property
     def state(self) -> str:
-        """The status in small letters; killed, too, where the process of a running one is gone."""
+        """The status in small letters; killed also where the process of a running one is gone."""
         return "killed" if self.status == "RUNNING" and self.given_up else self.status.lower()
 
     @property
     def given_up(self) -> str:
-        """Why a run that is marked as running cannot be alive any more; "" where it may be."""
+        """Why a run that is marked as running has lost its process; "" where it may be alive."""
         return ownership.given_up(self.tags, self.started)
 
     @property
@@ -169,7 +169,7 @@ class StoredRun:
         return parts
 
     def artifacts(self) -> dict[str, int]:
-        """Names of the run's artifacts with their bytes, those in folders too."""
+        """Names and sizes in bytes of the run's artifacts, with those in folders."""
         folder = self._folder()
         if folder is not None:
             files = (path for path in sorted(folder.rglob("*")) if path.is_file())
@@ -178,10 +178,10 @@ class StoredRun:
         return {found.path: found.file_size or 0 for found in listed if not found.is_dir}
 
     def artifact(self, name: str) -> Path:
-        """A file of the run's artifacts on disk; fetched first where the store is not on this machine.
+        """A file of the run's artifacts on disk; downloaded where the store is not on this machine.
 
         Raises:
-            InputError: if the run has no such artifact, or if it is no longer what was written.
+            InputError: the run has no such artifact, or it was changed after it was written.
         """
         path = self._path(name)
         if path is None:
@@ -204,7 +204,7 @@ class StoredRun:
         path = self.artifact(name)
         try:
             return pd.read_parquet(path)
-        except Exception as error:  # whatever Arrow and pandas say about bytes that are no table
+        except Exception as error:  # Arrow and pandas raise many kinds for bytes that are no table
             raise InputError(f"{self}: {name} cannot be read ({one_line(error)[:200]}); {self._remedy}") from error
 
     def arrays(self, name: str) -> "dict[str, ndarray]":
@@ -224,10 +224,10 @@ class StoredRun:
 
     @property
     def _remedy(self) -> str:
-        return f"take it from a backup, or train it again after `descentlab delete {self.run_id}`"
+        return f"restore it from a backup, or delete the run (`descentlab delete {self.run_id}`) and train it again"
 
     def _folder(self) -> Path | None:
-        """Where the artifacts lie, if that is on this machine."""
+        """The folder of the artifacts, if it is on this machine."""
         return local_folder(self._artifacts)
 
     def _path(self, name: str) -> Path | None:

@@ -1,4 +1,4 @@
-"""A training as plain values: curves, restarts, outcomes, and the metrics of its cell."""
+"""A training as tables and metrics: curves, restarts, outcomes, and means over restarts."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ def is_score(metric: str) -> bool:
 
 
 def cell_series(curves: Mapping[str, ndarray]) -> dict[str, ndarray]:
-    """A cell's own metrics.
+    """Metrics of a cell: means over restarts, and their spread.
 
     Args:
         curves: metric -> (P, R), NaN where a restart is lost.
@@ -60,7 +60,7 @@ def cell_series(curves: Mapping[str, ndarray]) -> dict[str, ndarray]:
 
 
 def thinned(points: int, most: int) -> ndarray:
-    """Up to `most` of the indices 0 .. points - 1, first and last among them, denser at the start as learning is."""
+    """Up to `most` of the indices 0 .. points - 1: the first, the last, and more of the early ones."""
     if points <= most:
         return np.arange(points)
     return np.unique(np.r_[0, np.geomspace(points - 1, 1, most - 1).round().astype(int)])
@@ -78,12 +78,14 @@ def valid_curves(training: "Training") -> dict[str, ndarray]:
     """Curves (P, R) for means and figures: NaN from a restart's explosion on."""
     from descentlab.nn.recipe import explosions
 
+    if "exploded" not in training.outcome:
+        return training.curves
     lost = explosions(training.curves["train/loss"], training.outcome)
     return {name: np.where(lost, np.nan, values) for name, values in training.curves.items()}
 
 
 def valid_table(table: "pd.DataFrame", dtype: str) -> "pd.DataFrame":
-    """The same of a table as from `curve_table`; `dtype` is that of the training."""
+    """The same for a table as from `curve_table`; `dtype` is that of the training."""
     from descentlab.nn.recipe import explosions, outcomes
 
     points = table["epoch"].nunique()
@@ -94,12 +96,12 @@ def valid_table(table: "pd.DataFrame", dtype: str) -> "pd.DataFrame":
 
 
 def outcomes(training: "Training", judgement: "pd.DataFrame | None" = None) -> ndarray:
-    """Per restart (R,), how it ended: what a judge said, else "finite", "diverged" or "exploded"."""
+    """How each restart ended (R,): the judge's word for it, else "finite", "diverged" or "exploded"."""
     return training.outcome if judgement is None else judgement["outcome"].to_numpy(dtype=str)
 
 
 def verdict_tags(training: "Training", row: int, judgement: "pd.DataFrame | None" = None) -> dict[str, str]:
-    """What one restart ended in, as tags: outcome, loss_level where a judge named one, diverged_epoch."""
+    """Tags of one restart: outcome, loss_level where a judge gave one, diverged_epoch."""
     tags = {"outcome": str(outcomes(training, judgement)[row])}
     if training.diverged_epoch[row] >= 0:
         return tags | {"diverged_epoch": str(int(training.diverged_epoch[row]))}
@@ -109,14 +111,14 @@ def verdict_tags(training: "Training", row: int, judgement: "pd.DataFrame | None
 
 
 def outcome_counts(training: "Training", judgement: "pd.DataFrame | None" = None) -> dict[str, float]:
-    """How many restarts ended in what, as metrics outcome/<name>; without a judge diverged is named in any case."""
+    """Counts of outcomes as metrics outcome/<name>; without a judge outcome/diverged is always among them."""
     kinds, counts = np.unique(outcomes(training, judgement), return_counts=True)
     found = {f"outcome/{safe_name(str(kind))}": float(count) for kind, count in zip(kinds, counts, strict=True)}
     return found if judgement is not None else {"outcome/diverged": 0.0} | found
 
 
 def with_own_run(training: "Training", children: str, judgement: "pd.DataFrame | None" = None) -> dict[int, str]:
-    """Which restarts get a run of their own, and why: row -> "" or what it stands for."""
+    """Restarts that get a run of their own: row -> "", or what it is an example of."""
     restarts = len(training.seeds)
     if (count := own_runs(restarts, children)) in (0, restarts):
         return dict.fromkeys(range(count), "")
@@ -130,14 +132,14 @@ def with_own_run(training: "Training", children: str, judgement: "pd.DataFrame |
 
 
 def own_runs(restarts: int, children: str) -> int:
-    """How many restarts of a cell will have runs of their own about, before it is known what they end in."""
+    """About how many restarts of a cell will get runs of their own, before their outcomes are known."""
     if restarts == 1 or children == "none":
         return 0
     return restarts if children == "all" or restarts <= CHILDREN_LIMIT else 10
 
 
 def telling(restarts: "pd.DataFrame") -> list[str]:
-    """The final loss and the final score that a cell's spread is shown by."""
+    """The final loss and the final score that the figure of a cell's restarts shows."""
     wanted = ("train/loss", "test/accuracy", "test/r2", "train/accuracy", "train/r2")
     known = [name for name in wanted if name in restarts]
     return known[:1] + [name for name in known[1:] if not restarts[name].isna().all()][:1]
@@ -184,7 +186,7 @@ def restart_table(training: "Training", judgement: "pd.DataFrame | None" = None)
 
 
 def long_form(wide: "pd.DataFrame") -> "pd.DataFrame":
-    """One row per value: every column with a slash in its name, a metric, becomes rows of metric and value."""
+    """One row per value: every metric, a column with a slash in its name, becomes rows of metric and value."""
     metrics = [column for column in wide.columns if "/" in column]
     keys = [column for column in wide.columns if column not in metrics]
     return wide.melt(id_vars=keys, value_vars=metrics, var_name="metric", value_name="value")

@@ -1,4 +1,4 @@
-"""Trackers: they find what is stored, claim cells, and hand finished ones to the writer."""
+"""Trackers: find stored cells, claim cells to train, and queue finished ones for the writer."""
 
 import contextlib
 import functools
@@ -33,16 +33,16 @@ from descentlab.values import InputError, Option
 from descentlab.values import without_password as shown
 
 UNASKED_RUNS = 50  # of a sweep that go to a server without tracking=server
-FEW_KEYS = 50  # that are looked up one by one; for more, all finished cells are read at once
-CHECKPOINTS = "mlcheckpoints"  # beside the store: what must outlive a crash until its run is written
-UNLABELLED = "command line"  # sweeps that are no experiment's or study's
+FEW_KEYS = 50  # that are searched one by one; for more, all finished cells are read at once
+CHECKPOINTS = "mlcheckpoints"  # folder beside the store, of files that must survive a crash until their run is written
+UNLABELLED = "command line"  # label of sweeps that belong to no experiment or study
 
 
 class Tracker:
-    """Keeps runs; this one keeps nothing. Opened by `open_tracker`, used as a context or closed by hand.
+    """Stores runs; this class itself stores nothing. Created by `open_tracker`, used as a context or closed by `close`.
 
     Attributes:
-        sweep: the tag that joins the cells of one sweep, unless `tags` names another.
+        sweep: the id of the sweep that new cells belong to.
         location: the experiment and its store, for people.
         stores: whether runs are stored.
     """
@@ -57,73 +57,75 @@ class Tracker:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Write what is left; a run still open when an error ended the work is marked with it."""
+        """Close; an error marks the runs that are still open."""
         self.close(error)
 
     def cell(self, cell: Cell, tags: Mapping[str, str] | None = None) -> CellRun:
-        """Open a run for one cell, whatever there is already."""
+        """Create a run for a cell, whether it is stored already or not."""
         return CellRun(cell.name)
 
     def begin(self, parts: Parts, label: str = "", fresh: bool = False) -> str:
-        """Take up the sweep that is defined so, or found one; `sweep` is its id then.
+        """Resume the sweep with this label and these cells, or create it; `sweep` is its id from then on.
 
         Args:
             parts: its cells, part by part.
-            label: of the experiment or study; the newest sweep with this label is what differences are told from.
-            fresh: found a new one in any case.
+            label: of the experiment or study; the cells are compared with those of the newest sweep of this label.
+            fresh: create a new sweep in any case.
 
         Returns:
-            What the user should know of it, in a line; "" for nothing.
+            A line that says what differs from the sweep before; "" for nothing.
         """
         return ""
 
-    def standing(self, cells: Sequence[Cell]) -> dict[str, StoredRun]:
-        """The finished runs that stand for some keys already: key -> run."""
+    def finished(self, cells: Sequence[Cell]) -> dict[str, StoredRun]:
+        """Finished runs of some cells: key -> run."""
         return {}
 
     def add_to_sweep(self, run: StoredRun, sweep: str, place: int, name: str) -> None:
-        """Make a finished run a member of a sweep, with its place and name there."""
+        """Add a finished run to a sweep, with its place and name there."""
 
     def claim(self, cell: Cell, sweep: str = "", place: int = 0, fresh: bool = False) -> Claim:
-        """Be the one process that trains a cell, unless it is done or another is at it.
+        """Claim a cell to train, unless it is finished or another process is training it.
 
         Args:
-            cell: what is to be trained.
-            sweep: the sweep (or part of one) that it is trained for.
-            place: in that sweep.
-            fresh: only runs of this very sweep count as done.
+            cell: to train.
+            sweep: id of the sweep, or of a part of one.
+            place: of the cell in that sweep.
+            fresh: only finished runs of this sweep count.
         """
         return Claim(run=self.cell(cell))
 
     def expect(self, cells: Sequence[Cell]) -> None:
-        """Be ready to keep these cells soon."""
+        """Prepare to write these cells soon."""
 
     def give_up_lost(self, cells: Sequence[Cell]) -> None:
-        """Mark the runs of some cells whose processes are gone, before anyone wants to train them again."""
+        """Mark runs of these cells whose processes are gone as killed."""
 
     @contextlib.contextmanager
     def summary(
         self, name: str, config: Mapping[str, Any] | None = None, tags: Mapping[str, str] | None = None
     ) -> Iterator[SummaryRun]:
-        """Open a run for what is said over many cells."""
+        """Create a run for tables, figures and numbers over many cells."""
         yield SummaryRun(None)
 
     def flush(self) -> None:
-        """Wait until everything is written; raise what went wrong with it."""
+        """Wait until everything is written; raise the first error of it."""
 
     def opened(self) -> Store:
-        """The store for reading, with everything written.
+        """The store, after everything is written.
 
         Raises:
-            InputError: if nothing is kept.
+            InputError: nothing is stored.
         """
-        raise InputError("tracking=none: keeps nothing that could be read; choose tracking=local")
+        raise InputError("tracking=none: stores nothing, so there is nothing to read; choose tracking=local")
 
     def close(self, error: BaseException | None = None) -> None:
-        """Flush and end; `error` is why the work ended early."""
+        """Write what is left and close; `error` is what ended the work early."""
 
 
 class _StoreTracker(Tracker):
+    """A tracker that stores runs."""
+
     def __init__(self, store: Store, children: str, checkpoint_seconds: float, most: float) -> None:
         super().__init__()
         self._most = most  # runs that a sweep may have
@@ -139,7 +141,6 @@ class _StoreTracker(Tracker):
         self._signals.enter_context(terminable())
 
     def close(self, error: BaseException | None = None) -> None:
-        """Flush and end; `error` is why the work ended early."""
         try:
             self.queue.close(error)
         finally:
@@ -147,11 +148,9 @@ class _StoreTracker(Tracker):
             self._signals.close()
 
     def flush(self) -> None:
-        """Wait until everything is written; raise what went wrong with it."""
         self.queue.flush()
 
     def opened(self) -> Store:
-        """The store for reading, with everything written."""
         self.flush()
         return self.store
 
@@ -168,7 +167,6 @@ class _StoreTracker(Tracker):
         }
 
     def cell(self, cell: Cell, tags: Mapping[str, str] | None = None) -> CellRun:
-        """Open a run for one cell, whatever there is already."""
         with store_errors(self.store.uri):
             return self._opened(cell, (tags or {}).get("sweep", self.sweep), next(self._places), tags)
 
@@ -200,7 +198,6 @@ class _StoreTracker(Tracker):
         return run
 
     def _beat(self) -> None:
-        """Say every so often that what is open here is alive."""
         while not self._stop.wait(ownership.BEAT_SECONDS):
             for run_id, run in list(self._open.items()):
                 if run.ended:
@@ -212,7 +209,6 @@ class _StoreTracker(Tracker):
                     client.set_tag(run_id, "heartbeat", ownership.beat())
 
     def begin(self, parts: Parts, label: str = "", fresh: bool = False) -> str:
-        """Take up the sweep that is defined so, or found one; `sweep` is its id then."""
         count = sum(
             1 + tables.own_runs(one.config.restarts, self.children) for cells in parts.values() for one in cells
         )
@@ -240,14 +236,13 @@ class _StoreTracker(Tracker):
             self.client.set_terminated(run_id, status="FINISHED")
         if known or fresh or not before or (label == UNLABELLED and min(size, int(before[0].tags["cells"])) == 1):
             return ""
-        with contextlib.suppress(InputError):  # a record that was cut short has no plan
+        with contextlib.suppress(InputError):  # an interrupted record has no plan
             earlier = before[0].artifact("plan.json").read_text(encoding="utf-8")
             if differs := plans.difference(earlier, plan):
                 return f"differs from {label} as swept before ({before[0].sweep}): {differs}"
         return ""
 
-    def standing(self, cells: Sequence[Cell]) -> dict[str, StoredRun]:
-        """The finished runs that stand for some keys already: key -> run."""
+    def finished(self, cells: Sequence[Cell]) -> dict[str, StoredRun]:
         tests = ["tags.level = 'cell'", "attributes.status = 'FINISHED'"]
         hashes = {cell.config.hash for cell in cells}
         one_by_one = [[f"tags.config_hash = '{one}'"] for one in hashes] if len(hashes) <= FEW_KEYS else [[]]
@@ -256,14 +251,12 @@ class _StoreTracker(Tracker):
         return {run.key: run for run in found if judges.get(run.key) == run.judge}
 
     def add_to_sweep(self, run: StoredRun, sweep: str, place: int, name: str) -> None:
-        """Make a finished run a member of a sweep, with its place and name there."""
         tag, value = member_tag(sweep), member(place, name)
         if run.tags.get(tag) != value:
             with store_errors(self.store.uri):
                 self.client.set_tag(run.run_id, tag, value)
 
     def claim(self, cell: Cell, sweep: str = "", place: int = 0, fresh: bool = False) -> Claim:
-        """Be the one process that trains a cell, unless it is done or another is at it."""
         sweep = sweep or self.sweep
         while True:
             with store_errors(self.store.uri), self.store.exclusive():
@@ -279,35 +272,35 @@ class _StoreTracker(Tracker):
                     chosen = members[0] if members else stands[-1]
                     self.add_to_sweep(chosen, sweep, place, cell.config.name)
                     return Claim(finished=chosen)
-                at_it = [run for run in same if run.status == "RUNNING"]
-                ours = [run for run in at_it if run.run_id in self._open]
+                running = [run for run in same if run.status == "RUNNING"]
+                ours = [run for run in running if run.run_id in self._open]
                 if not ours:
-                    for run in at_it:
+                    for run in running:
                         reason = run.given_up
                         if run.process == self.queue.process:
                             reason = "its creation was not confirmed"
                         if not reason:
                             return Claim(holder=run.owner)
                         closing.give_up(self.store, run.run_id, "KILLED", reason)
-                    finished.sort(key=lambda run: run.judge != cell.judged_by)  # whose restarts are ours
+                    finished.sort(
+                        key=lambda run: run.judge != cell.judged_by
+                    )  # their restarts need not be written again
                     return Claim(run=self._opened(cell, sweep, place), parents=finished)
-            self.queue.drain()  # a run of our own that is still being written
+            self.queue.drain()  # our own run is still being written
             for run in ours:
                 if self._open[run.run_id].ended:
                     del self._open[run.run_id]
 
     def expect(self, cells: Sequence[Cell]) -> None:
-        """Be ready to keep these cells soon."""
         self.queue.writer.expect(
             len(cells), sum(tables.own_runs(cell.config.restarts, self.children) for cell in cells)
         )
 
     def give_up_lost(self, cells: Sequence[Cell]) -> None:
-        """Mark the runs of some cells whose processes are gone, before anyone wants to train them again."""
         keys = {cell.key for cell in cells}
         if not keys:
             return
-        with contextlib.suppress(Exception), self.store.exclusive():  # else who claims them next will find them
+        with contextlib.suppress(Exception), self.store.exclusive():  # a later claim finds them too
             for run in search(self.store, ["tags.level = 'cell'", "attributes.status = 'RUNNING'"]):
                 if run.key in keys and (reason := run.given_up):
                     closing.give_up(self.store, run.run_id, "KILLED", reason)
@@ -316,7 +309,6 @@ class _StoreTracker(Tracker):
     def summary(
         self, name: str, config: Mapping[str, Any] | None = None, tags: Mapping[str, str] | None = None
     ) -> Iterator[SummaryRun]:
-        """Open a run for what is said over many cells."""
         from mlflow.entities import Metric, Param, RunTag
 
         self.flush()
@@ -324,7 +316,7 @@ class _StoreTracker(Tracker):
         with store_errors(self.store.uri):
             run_id = self.queue.create_run(name, self._tags("summary", tags))
         try:
-            with store_errors(self.store.uri):  # first, so that a run which is cut short says what it was
+            with store_errors(self.store.uri):  # first, so that an interrupted run has them
                 settings = [Param(params.safe_name(key), params.plain(value)[:500]) for key, value in rows.items()]
                 self.client.log_batch(run_id, params=settings)
             with tempfile.TemporaryDirectory(prefix="descentlab-") as folder:
@@ -366,10 +358,10 @@ def open_tracker(option: Option, experiment: str = EXPERIMENT) -> Tracker:
         experiment: the experiment's name where the option leaves it open.
 
     Returns:
-        A Tracker; with name none, one that keeps nothing.
+        A Tracker; with name none, one that stores nothing.
 
     Raises:
-        InputError: for a store that cannot be created, opened or reached.
+        InputError: the store cannot be created, opened or reached.
     """
     if option.name == "none":
         return Tracker()
@@ -378,8 +370,8 @@ def open_tracker(option: Option, experiment: str = EXPERIMENT) -> Tracker:
         raise InputError(f"tracking.children={children}: not one of {', '.join(tables.CHILDREN)}")
     store = open_store(option, experiment)
     if not store.uri.startswith("sqlite:"):
-        patience = float(option.numbers.get("patience", 300.0))
-        client: Any = RetryingClient(store.client, shown(store.uri), patience)
+        seconds = float(option.numbers.get("retry_seconds", 300.0))
+        client: Any = RetryingClient(store.client, shown(store.uri), seconds)
         store = replace(store, client=client)
     most = UNASKED_RUNS if option.name != "server" and not store.uri.startswith("sqlite:") else math.inf
     return _StoreTracker(store, children, float(option.numbers.get("checkpoint_seconds", 600.0)), most)

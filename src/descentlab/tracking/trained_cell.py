@@ -1,4 +1,4 @@
-"""What is written of a cell, as values that any process can write: before it is trained, and when it has been."""
+"""The rows and files of a cell, before and after training, as values that any process can write."""
 
 import json
 import sys
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from descentlab.nn.recipe import Training
 
 
-CELL_POINTS = 200  # logged epochs that a cell shows in the store; the whole curves are in its Parquet
-CHILD_POINTS = 20  # likewise of a restart's losses and scores
-CHILD_LAYER_POINTS = 2  # likewise of norms per layer; a row costs 0.1 ms, and a sweep has many restarts
-FIGURE_POINTS = 400  # likewise that its figure shows
+CELL_POINTS = 200  # logged epochs of a cell in the database; the complete curves are in curves.parquet
+CHILD_POINTS = 20  # of a restart's losses and scores
+CHILD_LAYER_POINTS = 2  # of its norms per layer; a row costs 0.1 ms, and a sweep has many restarts
+FIGURE_POINTS = 400  # of a cell in its figure
 DATASET_TRIES = 3
 
 
 @dataclass(frozen=True)
 class NewCell:
-    """What is known of a cell before it is trained.
+    """A cell before training.
 
     Attributes:
         run_id: of the cell's run.
@@ -65,13 +65,13 @@ class TrainedCell:
         run_id: of the cell's run.
         config: of the cell.
         tags: of the cell's run.
-        training: of all restarts; without its recipe, whose functions do not travel.
-        judgement: what a judge said of the restarts, as `judges.judged`.
-        reused: seed -> run, of restarts that were trained for another run, which has their own runs.
+        training: of all restarts, without its recipe, whose functions cannot be sent to a process.
+        judgement: a judge's table of the restarts, as `judges.judged`.
+        reused: seed -> cell, for restarts that another cell trained and holds the runs of.
         children: which restarts get runs of their own: auto, all or none.
         began: when the training began, milliseconds since 1970.
-        ended: when it ended, likewise.
-        times: logged epoch -> when, likewise.
+        ended: when it ended.
+        times: logged epoch -> when it was logged.
         written: epochs whose means are in the store already.
     """
 
@@ -88,7 +88,7 @@ class TrainedCell:
     written: frozenset[int]
 
     def rows(self, store: Store) -> dict[int, str]:
-        """Which restarts get a run of their own, and why: row -> "" or what it stands for."""
+        """Restarts that get a run of their own: row -> "", or what it is an example of."""
         judge = self.tags.get("judge", "")
         sources = set(self.reused.values())
         alike = {one for one in sources if store.client.get_run(one).data.tags.get("judge", "") == judge}
@@ -126,7 +126,7 @@ class TrainedCell:
             store.client.log_artifacts(self.run_id, folder)
 
     def _fill(self, folder: Path) -> None:
-        """Make the artifacts."""
+        """Write the artifacts."""
         training = self.training
         tables.curve_table(training).to_parquet(folder / "curves.parquet", index=False)
         curves = tables.curve_table(training, tables.valid_curves(training))
@@ -140,12 +140,12 @@ class TrainedCell:
         draw(shown.assign(**about), restarts.assign(**about), folder)
 
     def write_restart(self, store: Store, row: int, stands_for: str) -> None:
-        """Write a run of a restart's own; by the client's calls, as the fluent ones nest it by MLFLOW_RUN_ID."""
+        """Write the run of a restart; with the client's calls, since MLflow's fluent ones nest it by MLFLOW_RUN_ID."""
         from mlflow.entities import Param
 
         training, seed = self.training, int(self.training.seeds[row])
         config = replace(self.config, seed=seed, restarts=1)
-        shared = ("sweep", "cell_hash", "mlflow.user", "judge")  # with the judge, a restart is told from one unjudged
+        shared = ("sweep", "cell_hash", "mlflow.user", "judge")  # the judge tells a judged restart from another
         tags: dict[str, str] = {key: self.tags[key] for key in shared if key in self.tags}
         tags |= {
             "level": "restart",
@@ -167,12 +167,12 @@ class TrainedCell:
         client.set_terminated(run_id, status="FINISHED", end_time=self.ended)
 
     def conclude(self, store: Store) -> None:
-        """Let the run stand, with everything written."""
+        """Mark the run as finished."""
         closing.conclude(store, self.run_id, self.ended)
 
     def _metrics(self, series: Mapping[str, ndarray], epochs: ndarray) -> "list[Metric]":
         rows = metric_rows(series, epochs.tolist(), self.times, self.ended, int(self.training.epochs[-1]))
-        return rows[::-1]  # MLflow replaces its latest value at every row that is later than those before
+        return rows[::-1]  # in rising order MLflow would replace its latest value at every row
 
 
 def draw(curves: "pd.DataFrame", restarts: "pd.DataFrame", folder: Path) -> None:
@@ -233,7 +233,7 @@ def _config_text(config: Config) -> str:
 
 
 def _log_inputs(store: Store, run_id: str, inputs: "list[DatasetInput]") -> None:
-    """Say what a run is trained on; MLflow loses a race between two runs that are the first on a dataset."""
+    """Log the dataset of a run; MLflow fails where two runs are the first on a dataset at the same time."""
     from mlflow.exceptions import MlflowException
 
     for left in reversed(range(DATASET_TRIES)):

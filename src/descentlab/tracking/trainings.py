@@ -1,4 +1,4 @@
-"""Trainings to files and back: weights, spooled trainings, and parts of trainings put together."""
+"""Write trainings to files and read them; take parts of trainings and join them."""
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from descentlab.nn.recipe import Recipe, Training
 
 
-WEIGHTS_LIMIT = 64 * 2**20  # bytes of initial and final weights together; above it only the best restart's are kept
-SPOOL = "finished"  # among a cell's checkpoints: its training, where the store could not take it
+WEIGHTS_LIMIT = 64 * 2**20  # bytes of initial and final weights; above it only the best restart's are stored
+SAVED = "finished"  # beside a cell's checkpoints: its training, where the store did not accept it
 
 
 def weight_arrays(parameters: "Parameters", seeds: ndarray, rows: ndarray | slice) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def weight_arrays(parameters: "Parameters", seeds: ndarray, rows: ndarray | slic
 
 
 def all_weights(training: "Training") -> bool:
-    """Whether the weights of all restarts are kept."""
+    """Whether the weights of all restarts are stored."""
     return training.initial.flat.nbytes + training.final.flat.nbytes <= WEIGHTS_LIMIT
 
 
@@ -48,7 +48,7 @@ def read_training(
     recipe: "Recipe",
     seconds: float,
 ) -> "Training":
-    """A kept cell as the Training it was.
+    """A stored cell as the Training it was.
 
     Args:
         table: reads a Parquet file by its name.
@@ -57,8 +57,7 @@ def read_training(
         seconds: its wall time.
 
     Returns:
-        The Training. Of one whose weights were too large to be kept, the parameters of all restarts but the best are
-        NaN.
+        The Training. Parameters that were too large to be stored are NaN.
     """
     from descentlab.nn.recipe import Training
 
@@ -81,7 +80,7 @@ def read_training(
 
 
 def _parameters(stored: Mapping[str, ndarray], recipe: "Recipe", seeds: ndarray) -> "Parameters":
-    """Parameters of some restarts (R); NaN where they were not kept."""
+    """Parameters of some restarts (R); NaN where they were not stored."""
     from descentlab.nn.parameters import Parameters, parameter_count
 
     count = parameter_count(recipe.layers)
@@ -94,8 +93,8 @@ def _parameters(stored: Mapping[str, ndarray], recipe: "Recipe", seeds: ndarray)
     return parameters
 
 
-def spool(training: "Training", folder: Path) -> None:
-    """Put by a training that the store could not take, with all its weights: whole, or not at all."""
+def save_training(training: "Training", folder: Path) -> None:
+    """Save a training that the store did not accept, with all weights; the folder appears when it is complete."""
     part = folder.with_suffix(".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -107,8 +106,8 @@ def spool(training: "Training", folder: Path) -> None:
     part.replace(folder)
 
 
-def read_spooled(folder: Path, recipe: "Recipe") -> "Training":
-    """A training that was put by."""
+def read_saved(folder: Path, recipe: "Recipe") -> "Training":
+    """A training from `save_training`."""
     import pandas as pd
 
     from descentlab.nn.checkpoints import read_arrays
@@ -122,7 +121,7 @@ def read_spooled(folder: Path, recipe: "Recipe") -> "Training":
 
 
 def only(training: "Training", rows: ndarray) -> "Training":
-    """A training restricted to some of its restarts, in the order given; of its time their share."""
+    """Some restarts of a training, in the order given, with their share of its time."""
     return replace(
         training,
         seeds=training.seeds[rows],
@@ -136,10 +135,10 @@ def only(training: "Training", rows: ndarray) -> "Training":
 
 
 def joined(recipe: "Recipe", trainings: "Sequence[Training]") -> "Training":
-    """Trainings of the same cell over different seeds as one, in the order of its seeds.
+    """One training from several of the same cell over different seeds, in the order of the seeds.
 
     Raises:
-        ValueError: if they did not log the same metrics at the same epochs.
+        ValueError: they did not log the same metrics at the same epochs.
     """
     from descentlab.nn.parameters import Parameters
 

@@ -1,7 +1,7 @@
-"""Runs taken away and brought back, and the room they take.
+"""Delete and restore runs, and measure the size of a store.
 
-Nothing is lost at once: a deleted run is hidden from every search, so that it no longer counts as finished, and stays
-until `mlflow gc` clears it away.
+A deleted run is hidden from every search, so that it no longer counts as finished. It uses disk space until `mlflow gc`
+removes it.
 """
 
 import contextlib
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 
 
 def restarts_of(option: "Option", run: StoredRun, deleted: bool = False) -> list[StoredRun]:
-    """The runs that are nested in a cell."""
+    """The restarts of a cell that have runs of their own."""
     if run.level != "cell":
         return []
     return find(option, "restart", status=None, parent=run.run_id, deleted=deleted)
 
 
 def delete(option: "Option", runs: Sequence[StoredRun]) -> None:
-    """Mark runs as deleted. What is nested in them is not taken along: name it too."""
+    """Mark runs as deleted. Nested runs are not included."""
     store = reading(option)
     _each(store.uri, store.client.delete_run, runs)
 
 
 def restore(option: "Option", runs: Sequence[StoredRun]) -> None:
-    """Take the mark away again."""
+    """Restore deleted runs."""
     store = reading(option)
     _each(store.uri, store.client.restore_run, runs)
 

@@ -1,7 +1,6 @@
-"""The queue of one tracker: jobs that write runs while the next cell trains, in one thread and in order.
+"""The queue of jobs that write runs while the next cell trains: one thread, in order.
 
-The writer's second process, where there is one, is started and ended here. The first job that fails is remembered and
-raised by `flush` and `close`.
+`flush` and `close` raise the first error of a job.
 """
 
 import contextlib
@@ -17,8 +16,8 @@ from descentlab.tracking.locations import one_line, store_errors
 from descentlab.tracking.store import Store
 from descentlab.tracking.writer import CellWriter
 
-QUEUED_CELLS = 4  # that may wait to be written; a crash loses them
-QUEUED_BYTES = 2**28  # of their weights together; one that has more waits for those before it
+QUEUED_CELLS = 4  # cells that may wait; a crash loses them
+QUEUED_BYTES = 2**28  # of weights that may wait; a larger cell waits for those before it
 
 
 class WriteQueue:
@@ -34,12 +33,14 @@ class WriteQueue:
         self.store, self.writer = store, CellWriter(store)
         self.process = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._jobs = ThreadPoolExecutor(1, thread_name_prefix="tracking")
-        self._heavy: deque[tuple[Future, int]] = deque()  # cells that wait, and the bytes of their weights
-        self._failed: tuple[str, BaseException] | None = None  # the first cell that could not be written, and why
+        self._heavy: deque[tuple[Future, int]] = deque()  # waiting cells with the bytes of their weights
+        self._failed: tuple[str, BaseException] | None = (
+            None  # name and error of the first cell that could not be written
+        )
         self._closed = False
 
     def submit(self, job: Callable[[], None], weight: int = 0) -> Future:
-        """Queue a job; one that holds many bytes (weight) waits here while too many are queued."""
+        """Queue a job; one with weights (bytes) waits here while too many are queued."""
         while self._heavy and self._heavy[0][0].done():
             self._heavy.popleft()
         while weight and self._heavy and self._too_many(weight):
@@ -54,7 +55,7 @@ class WriteQueue:
         return len(self._heavy) >= QUEUED_CELLS or sum(size for _, size in self._heavy) + weight > QUEUED_BYTES
 
     def drain(self) -> None:
-        """Wait until every job is done; whether one failed is not said."""
+        """Wait until every job is done, without raising the error of one."""
         if not self._closed:
             with self.writer.urgently():
                 self._jobs.submit(lambda: None).result()
@@ -73,7 +74,9 @@ class WriteQueue:
         try:
             with self.writer.urgently():
                 self._jobs.shutdown(wait=True)
-            if error is not None or closing.outages(self.store):  # between a run's creation and its being known here
+            if error is not None or closing.outages(
+                self.store
+            ):  # a run may have been created whose id never arrived here
                 with contextlib.suppress(Exception):
                     for run_id in closing.running(self.store, f"tags.process = '{self.process}'"):
                         self.mark(run_id, error or RuntimeError("its creation was not confirmed"))
@@ -104,5 +107,5 @@ class WriteQueue:
             closing.give_up(self.store, run_id, status, reason)
 
     def create_run(self, name: str, tags: Mapping[str, str], began: int | None = None) -> str:
-        """A new run; by the client's own call, since the fluent one would nest it by MLFLOW_RUN_ID."""
+        """Create a run; with the client's call, since MLflow's fluent one nests it by MLFLOW_RUN_ID."""
         return self.store.client.create_run(self.store.experiment_id, began, dict(tags), name).info.run_id

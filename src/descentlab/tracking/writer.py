@@ -1,9 +1,9 @@
-"""Who writes cells: this process, and where there is much to write a second one.
+"""Write cells, in this process and, where there is much to write, in a second one.
 
-A restart costs MLflow's client about 20 ms, nearly all of it Python above the database, and SQLite's lock is held for a
-small part of that. Written by a thread they would take Python's lock from the training beside it. So where there is
-much to write a process does it, whole cells with their tables and figures, which takes two seconds to start; while
-training waits for it, this process writes too. It ends with this process, however that ends.
+MLflow's client takes about 20 ms for a restart, nearly all of it in Python, and SQLite's lock is held for a small part
+of that. A thread would take Python's lock from the training. So where there is much to write, a second process writes
+whole cells with their tables and figures; it takes two seconds to start. While the training waits, this process writes
+too. The second process ends with this one, however that ends.
 """
 
 import contextlib
@@ -18,17 +18,17 @@ from descentlab.nn.workers import NotSent, Worker, WorkerGone
 from descentlab.tracking.store import Store, open_client
 from descentlab.tracking.trained_cell import NewCell, TrainedCell
 
-SECOND_PROCESS_WORK = 150  # restarts' worth of writing from which a second process is worth its start
-CELL_WORK = 15  # restarts that a cell's tables, weights and figures cost as much as
-RESTARTS_AT_ONCE = 4  # restarts that it gets at once
-PAUSE_SECONDS = 0.02  # how often the first process looks whether it has to help
+SECOND_PROCESS_WORK = 150  # of writing, in restarts: from here on a second process pays for its start
+CELL_WORK = 15  # of a cell's tables, weights and figures, in restarts
+RESTARTS_AT_ONCE = 4  # that the second process gets in one call
+PAUSE_SECONDS = 0.02  # between checks whether the first process has to help
 
 
 class CellWriter:
-    """Writes into one experiment of a store, for one thread; `expect` and `hurry` are another's."""
+    """Writes into one experiment of a store, for one thread; other threads call `expect` and `urgently`."""
 
     def __init__(self, store: Store) -> None:
-        """Start nothing yet."""
+        """The second process starts later."""
         self._store = store
         self._expected = self._seen = self._waiting = 0
         self._worker: Worker | None = None
@@ -38,7 +38,7 @@ class CellWriter:
 
     @contextlib.contextmanager
     def urgently(self) -> Iterator[None]:
-        """Someone waits meanwhile: the first process helps."""
+        """While someone waits, the first process writes too."""
         self._waiting += 1
         try:
             yield
@@ -46,12 +46,12 @@ class CellWriter:
             self._waiting -= 1
 
     def expect(self, cells: int, restarts: int) -> None:
-        """Be ready for so many more cells, with so many runs of restarts in all."""
+        """Start the second process early if this many cells with this many runs of restarts need it."""
         self._expected += CELL_WORK * cells + restarts
         self._start_for(self._expected)
 
     def open(self, opening: NewCell) -> None:
-        """Write what is known before training."""
+        """Write what is known before training: settings and data."""
         if self._ready.is_set():
             with contextlib.suppress(WorkerGone):
                 self._asking.submit(self._ask, "open", opening).result()
@@ -59,10 +59,10 @@ class CellWriter:
         opening.write(self._store)
 
     def write(self, cell: TrainedCell) -> None:
-        """Write a trained cell; when this returns or raises, nobody writes any more.
+        """Write a trained cell; after this returns or raises, neither process writes to it.
 
         Raises:
-            MlflowException: and what else the client raises; what was not begun by then is not written.
+            MlflowException: or any other error of the client; rows that had not begun are not written.
         """
         from mlflow.exceptions import MlflowException
 
@@ -75,11 +75,11 @@ class CellWriter:
         rows = cell.rows(self._store)
         self._seen += CELL_WORK + len(rows)  # not all are expected
         self._start_for(self._seen)
-        heap = _Queue(rows)
-        there = self._asking.submit(self._there, cell, heap) if self._worker else None
+        queue = _Queue(rows)
+        there = self._asking.submit(self._there, cell, queue) if self._worker else None
         taken = False
         try:
-            self._here(cell, heap)
+            self._here(cell, queue)
         finally:
             if there is not None:
                 taken = there.result()
@@ -88,27 +88,27 @@ class CellWriter:
         else:
             cell.conclude(self._store)
 
-    def _here(self, cell: TrainedCell, heap: "_Queue") -> None:
-        with heap.closed_by_errors():
-            while not heap.empty:
-                if self._ready.is_set() and not self._waiting and not heap.only_here:
+    def _here(self, cell: TrainedCell, queue: "_Queue") -> None:
+        with queue.closed_by_errors():
+            while not queue.empty:
+                if self._ready.is_set() and not self._waiting and not queue.only_here:
                     time.sleep(PAUSE_SECONDS)
                 else:
-                    _write_parts(self._store, cell, heap.take(1))
+                    _write_parts(self._store, cell, queue.take(1))
 
-    def _there(self, cell: TrainedCell, heap: "_Queue") -> bool:
-        """Have the second process write, once it is up; whether it knows the cell."""
-        with heap.closed_by_errors():
+    def _there(self, cell: TrainedCell, queue: "_Queue") -> bool:
+        """Let the second process write once it is ready; whether it received the cell."""
+        with queue.closed_by_errors():
             while not self._ready.wait(PAUSE_SECONDS):
-                if heap.empty:
+                if queue.empty:
                     return False
             try:
                 self._ask("take", cell)
             except NotSent:
-                heap.only_here = True
+                queue.only_here = True
                 return False
-            while not heap.empty:
-                self._ask("write", heap.take(RESTARTS_AT_ONCE))
+            while not queue.empty:
+                self._ask("write", queue.take(RESTARTS_AT_ONCE))
         return True
 
     def _start_for(self, work: int) -> None:
@@ -117,12 +117,12 @@ class CellWriter:
                 self._start()
 
     def _start(self) -> None:
-        with contextlib.suppress(OSError):  # one that does not come up is not needed
+        with contextlib.suppress(OSError):  # this process can write alone
             self._worker = worker = Worker()
             threading.Thread(target=self._await, args=(worker,), name="writer-start", daemon=True).start()
 
     def _await(self, worker: Worker) -> None:
-        with contextlib.suppress(Exception):  # likewise
+        with contextlib.suppress(Exception):  # this process can write alone
             worker.hold(RemoteWriter(self._store))
             worker.call("open_store")
             self._ready.set()
@@ -131,12 +131,12 @@ class CellWriter:
         assert self._worker is not None
         try:
             self._worker.call(method, *arguments)
-        except WorkerGone:  # what comes after is written here
+        except WorkerGone:  # this process writes the rest
             self._ready.clear()
             raise
 
     def close(self) -> None:
-        """End the second process, with nothing left to write."""
+        """End the second process; everything is written."""
         self._asking.shutdown()
         if self._worker is not None:
             self._worker.end()
@@ -144,10 +144,10 @@ class CellWriter:
 
 
 class RemoteWriter:
-    """What the second process holds: the store, and the cell that it helps with."""
+    """The writer in the second process: holds the store and the cell that it is writing."""
 
     def __init__(self, store: Store) -> None:
-        """Take along where the store is, but not its client."""
+        """Hold the address of the store; its client cannot be sent."""
         self._place = store.uri, store.experiment, store.experiment_id
 
     def open_store(self) -> None:
@@ -156,19 +156,19 @@ class RemoteWriter:
         self._store = Store(open_client(uri), uri, experiment, experiment_id)
 
     def open(self, opening: NewCell) -> None:
-        """Write what is known before training."""
+        """Write what is known before training: settings and data."""
         opening.write(self._store)
 
     def take(self, cell: TrainedCell) -> None:
-        """Have this cell in hand from now on."""
+        """Receive the cell to write."""
         self._cell = cell
 
     def write(self, parts: "Sequence[Part]") -> None:
-        """Write some of it."""
+        """Write some parts of it."""
         _write_parts(self._store, self._cell, parts)
 
     def conclude(self) -> None:
-        """Let it stand, with everything written."""
+        """Mark it as finished."""
         self._cell.conclude(self._store)
         del self._cell
 
@@ -185,7 +185,7 @@ def _write_parts(store: Store, cell: TrainedCell, parts: Sequence[Part]) -> None
 
 
 class _Queue:
-    """The parts of a cell, which two threads take from."""
+    """The parts of a cell that are still to be written; two threads take from it."""
 
     def __init__(self, rows: Mapping[int, str]) -> None:
         self._parts: deque[Part] = deque([None, *rows.items()])
@@ -197,7 +197,7 @@ class _Queue:
         return not self._parts
 
     def take(self, count: int) -> list[Part]:
-        """Up to so many restarts, or the cell alone."""
+        """Up to `count` restarts, or the cell alone."""
         with self._lock:
             if self._parts and self._parts[0] is None:
                 return [self._parts.popleft()]
@@ -205,7 +205,7 @@ class _Queue:
 
     @contextlib.contextmanager
     def closed_by_errors(self) -> Iterator[None]:
-        """Where one thread fails, the other takes nothing any more."""
+        """Where one thread fails, the other stops too."""
         try:
             yield
         except BaseException:
