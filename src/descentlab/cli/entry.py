@@ -129,11 +129,13 @@ def _run(configs: Sequence[Config], label: str, trainer: "Trainer | None") -> in
         except sweeps.CellsFailed as error:
             trainings, failed = error.trainings, str(error)
         tracker.flush()
-        final_values.write(cells, trainings, sys.stdout)
-        which = f"run {run_ids[0]} of " if len(run_ids) == 1 else f"{len(run_ids)} runs of " if run_ids else ""
-        place = store_words(store)
-        look = f"; look at it with: descentlab list{place}, descentlab ui{place}" if run_ids else ""
-        print(f"kept: {which}{tracker.location}{look}")
+        location = tracker.location
+    for line in final_values.lines(cells, trainings):
+        print(line)
+    which = f"run {run_ids[0]} of " if len(run_ids) == 1 else f"{len(run_ids)} runs of " if run_ids else ""
+    place = store_words(store)
+    look = f"; look at it with: descentlab list{place}, descentlab ui{place}" if run_ids else ""
+    print(f"kept: {which}{location}{look}")
     if failed:
         print(f"descentlab: {failed}", file=sys.stderr)
     return 1 if failed else 0
