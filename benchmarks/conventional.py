@@ -2,7 +2,7 @@
 
     python benchmarks/conventional.py -m activation=relu,tanh descent=batch,stochastic seed=0,1 epochs=20
 
-Options are the project's own, rates those of experiments/arms/grid.yaml; initial weights and sample orders are the
+Options are the project's own, rates those of conf/experiment/grid.yaml; initial weights and sample orders are the
 project's too, so that both ways see the same numbers. CONVENTIONAL_STORE names the store, and
 CONVENTIONAL_TRAINER=project puts the project's trainer, one seed at a time, in the place of PyTorch.
 """
@@ -26,13 +26,13 @@ from descentlab.config import configuration as configuration
 from descentlab.nn.initializers import ORDER_STREAM, draw, stream
 
 ROOT = Path(__file__).resolve().parents[1]
-ARMS = ROOT / "experiments" / "arms" / "grid.yaml"
+GRID = ROOT / "conf" / "experiment" / "grid.yaml"
 
 
 def rate_of(activation: str, loss: str, descent: str) -> float:
     """The learning rate that validation chose for an arm of the grid."""
     arm = [f"activation={activation}", f"loss={loss}", f"descent={descent}"]
-    rates = [words[3] for words in yaml.safe_load(ARMS.read_text(encoding="utf-8")) if words[:3] == arm]
+    rates = [words[3] for words in yaml.safe_load(GRID.read_text(encoding="utf-8"))["arms"] if words[:3] == arm]
     return float(rates[0].partition("=")[2])
 
 

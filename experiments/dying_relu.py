@@ -43,14 +43,12 @@ WIDTHS = (2, 3, 4, 6, 8)
 DEPTHS = (1, 2, 3, 5, 8, 12, 20, 32, 50)
 BLOCKS, NETS = 40, 2000
 INTERVAL_DEPTH = 8  # at which the interval is held against one input
-RATES = (0.03, 0.1, 0.3, 0.5, 0.7, 1.0)
 SLOPES = {"relu": 0.0, "leaky_relu": 0.01}  # left of 0
 FEW_OR_MANY = (0.1, 1.0)  # the rates of the claim about silent units
 KILLING = (0.5, 1.0)  # the rates at which leaky ReLU is held against ReLU
 
 PARTS = {
     "dying_relu": Part(
-        [[f"activation={activation}", f"learning_rate={rate}"] for activation in SLOPES for rate in RATES],
         ["restarts=3", "epochs=2", "log_every=2"],
         few=slice(1, None, 2),  # the rates that the claims are about
     )

@@ -10,7 +10,7 @@ and what to its following the layers. A restart arrives at the end of the first 
 .2; one that never does within 20 epochs is censored and ranks last, as does one that diverges; none is dropped. Arms
 share their seeds, and those of normal rules their draws (the notebook's rule has a stream of its own), so that they are
 compared pair by pair. Rates are the best of a grid of four a decade on validation at the end of training, per arm, over
-5 tuning seeds apart (100000 on): experiments/arms/initial_spread.yaml, written by --tune.
+5 tuning seeds apart (100000 on): conf/experiment/initial_spread.yaml, written by --tune.
 
 Cost: about half a minute on two cores; tuning takes about two.
 
@@ -46,7 +46,6 @@ ACTIVATIONS = ("sigmoid", "relu")
 
 PARTS = {
     "initial_spread": Part(
-        [[f"activation={activation}", *words] for activation in ACTIVATIONS for words in RULES.values()],
         ["restarts=3", "epochs=3"],
         few=slice(0, None, 3),
         tuned=True,

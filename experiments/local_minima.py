@@ -70,9 +70,8 @@ KEPT = 5  # restarts of which the best is kept
 CURVE = (1, 2, 3, 5, 7, 10, 14, 20, 28, 40, 56, 80)
 
 PARTS = {
-    "local_minima": Part(None, needs="DESCENTLAB_MNIST", full_only=True),
+    "local_minima": Part(needs="DESCENTLAB_MNIST", full_only=True),
     "local_minima_digits": Part(
-        None,
         ["restarts=6", "epochs=2", "log_every=2"],
         few=slice(1, None, 2),  # widths 5, 25, 100
         in_place_of="local_minima",

@@ -48,10 +48,6 @@ ARMS = {
     SMALL: ["loss=mean_squared_error", "learning_rate=30", "initializer=lecun_normal", "initializer.bias_spread=1"],
     ENTROPY: ["loss=binary_cross_entropy", "learning_rate=0.5", "initializer.bias_spread=1"],
 }
-CONVEX = [
-    ["loss=binary_cross_entropy", "output=sigmoid"],
-    ["loss=categorical_cross_entropy", "output=softmax"],
-]
 PUBLISHED = {SQUARE: 0.731, SMALL: 0.904}  # mean accuracy of 40 nets
 ANSWERS = 0.5  # an output that stays below on all test images is stuck
 NEAR = 0.001  # nats: a restart that proves to be so near the minimum has arrived
@@ -82,10 +78,10 @@ def near_the_minimum(cell: Config, dataset: Dataset, training: Training) -> pd.D
 
 QUICK = ["restarts=4", "epochs=2", "log_every=2"]
 PARTS = {
-    "one_layer": Part(list(ARMS.values()), needs="DESCENTLAB_MNIST", full_only=True, judge=stuck_outputs),
-    "one_layer_digits": Part(list(ARMS.values()), QUICK, judge=stuck_outputs),
-    "convex": Part(CONVEX, needs="DESCENTLAB_MNIST", full_only=True, judge=near_the_minimum),
-    "convex_digits": Part(CONVEX, ["restarts=3", "epochs=100"], judge=near_the_minimum),
+    "one_layer": Part(needs="DESCENTLAB_MNIST", full_only=True, judge=stuck_outputs),
+    "one_layer_digits": Part(QUICK, judge=stuck_outputs),
+    "convex": Part(needs="DESCENTLAB_MNIST", full_only=True, judge=near_the_minimum),
+    "convex_digits": Part(["restarts=3", "epochs=100"], judge=near_the_minimum),
 }
 
 

@@ -34,7 +34,6 @@ network each, of which the seed is not known. MNIST is cut to 5000 images of 10 
 """
 
 import sys
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -76,23 +75,10 @@ PUBLISHED = {  # speed of each hidden layer before training
 NIELSEN_SEEDS = 300
 
 
-def arms(depths: Sequence[int]) -> list[list[str]]:
-    """Every series at every depth, 32 units a layer."""
-    return [
-        [f"network.hidden={'-'.join(['32'] * depth)}", f"activation={activation}", f"initializer={initializer}"]
-        for depth in depths
-        for activation, initializer in SERIES
-    ]
-
-
 PARTS = {
-    "vanishing_digits": Part(arms(DEPTHS), ["restarts=3", "epochs=2"], few=slice(0, 2), tuned=True),
-    "vanishing_mnist": Part(arms(MNIST_DEPTHS), tuned=True, needs="DESCENTLAB_MNIST", full_only=True),
-    "nielsen": Part(
-        [[f"network.hidden={'-'.join(map(str, hidden))}"] for hidden in NETWORKS.values()],
-        needs="DESCENTLAB_MNIST",
-        full_only=True,
-    ),
+    "vanishing_digits": Part(["restarts=3", "epochs=2"], few=slice(0, 2), tuned=True),
+    "vanishing_mnist": Part(tuned=True, needs="DESCENTLAB_MNIST", full_only=True),
+    "nielsen": Part(needs="DESCENTLAB_MNIST", full_only=True),
 }
 
 

@@ -80,51 +80,8 @@ def by_level(cell: Config, dataset: Dataset, training: Training) -> pd.DataFrame
 
 
 PARTS = {
-    "xor": Part(
-        [
-            [
-                f"activation={activation}",
-                f"loss={loss}",
-                f"network.hidden={width}",
-                f"learning_rate={rate}",
-                f"initializer.bias_spread={0.0 if activation == 'relu' else 1.0}",
-            ]
-            for (activation, loss), rate in RATES.items()
-            for width in WIDTHS
-        ],
-        ["restarts=12", "epochs=1000", "log_every=1000"],
-        few=slice(0, 24, 8),
-        judge=by_level,
-    ),
-    "xor_published": Part(
-        [
-            [
-                "activation=sigmoid",
-                "loss=mean_squared_error",
-                "initializer=uniform",
-                *(f"initializer.{key}={3**-0.5:.6f}" for key in ("spread", "bias_spread")),  # U(-1, 1)
-                "learning_rate=4",
-                "epochs=60000",
-            ],
-            [
-                "activation=sigmoid",
-                "loss=binary_cross_entropy",
-                "initializer=normal",
-                "initializer.bias_spread=1",
-                "learning_rate=1",
-                "epochs=30000",
-            ],
-            [
-                "activation=relu",
-                "loss=mean_squared_error",
-                "initializer=normal",
-                "learning_rate=0.6",
-                "epochs=20000",
-            ],
-        ],
-        full_only=True,
-        judge=by_level,
-    ),
+    "xor": Part(["restarts=12", "epochs=1000", "log_every=1000"], few=slice(0, 24, 8), judge=by_level),
+    "xor_published": Part(full_only=True, judge=by_level),
 }
 
 

@@ -209,10 +209,19 @@ def test_an_experiment_file_can_list_axes_and_arms(own):
     assert len(composing.compose([], "pairs", arms=[["learning_rate=1"]], config_dir=folder)) == 2
 
 
-def test_an_experiment_of_arms_is_no_single_run(run, own):
-    assert "is a sweep of 2 arms; add -m" in refused(
-        run, "--config-dir", own(experiment__pairs=SWEEP), "experiment=pairs"
+def test_an_experiment_of_arms_or_axes_is_no_single_run(run, own):
+    folder = own(experiment__pairs=SWEEP, experiment__axes=SWEEP.partition("arms:")[0])
+    assert "is a sweep of 2 arms; add -m" in refused(run, "--config-dir", folder, "experiment=pairs")
+    assert "is a sweep over activation; add -m to run it, or give activation=VALUE" in refused(
+        run, "--config-dir", folder, "experiment=axes"
     )
+    (alone,) = composing.compose(["experiment=axes", "activation=elu"], sweep=False, config_dir=folder)
+    assert alone.activation.name == "elu"
+
+
+def test_an_empty_first_arm_is_the_single_run_of_an_experiment():
+    (alone,) = composing.compose(["experiment=notebook"], sweep=False)
+    assert alone.hash == composing.compose(["experiment=notebook"])[0].hash
 
 
 # --- a user's own folder -----------------------------------------------------------------------------------------

@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import re
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pandas as pd
 import pytest
 from shared import script
 
+from descentlab import cli
 from descentlab.config import composing
 from descentlab.studies import study
 from descentlab.tracking import find, results
@@ -55,34 +58,58 @@ def test_an_experiment_runs_in_its_quick_form_and_keeps_its_tables_and_figures(p
         assert len(pd.read_csv(table))
 
 
-def test_the_tuned_arms_are_those_of_the_script():
-    for key, part in script("sweep").PARTS.items():
-        tuned = study._tuned_arms(key)
-        assert [arm[:-1] for arm in tuned] == [list(arm) for arm in part.arms]
-        assert all(arm[-1].startswith("learning_rate=") for arm in tuned)
-        assert len(composing.compose(["tracking=none"], key, tuned)) == len(tuned)
+PRESETS = sorted(path.stem for path in (composing.conf_folder() / "experiment").glob("*.yaml"))
+CELLS = {  # of the studies
+    **{"convex": 2, "convex_digits": 2, "depth": 9, "dying_relu": 12, "grid": 24, "initial_spread": 12},
+    **{"linear_control": 8, "local_minima": 7, "local_minima_digits": 7, "nielsen": 2, "notebook": 3},
+    **{"notebook_published": 1, "notebook_restarts": 4, "notebook_restarts_digits": 4, "one_layer": 3},
+    **{"one_layer_digits": 3, "order_to_chaos": 42, "thirty_layers": 28, "vanishing_digits": 30},
+    **{"vanishing_mnist": 18, "width": 6, "xor": 24, "xor_published": 3},
+}
 
 
-def test_tuning_chooses_the_rate_of_every_arm_of_the_main_grid_on_validation(tmp_path, monkeypatch):
-    grid = script("sweep").PARTS["grid"]
+def test_every_preset_is_a_part_of_a_study():
+    parts = {key for path in SCRIPTS for key in getattr(script(path.stem), "PARTS", {})}
+    assert set(CELLS) <= parts == set(PRESETS)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_sweep_of_a_preset_composes_the_cells_of_its_study(preset, capsys):
+    assert cli.main(["-m", "--cfg", "job", "tracking=none", f"experiment={preset}"]) == 0
+    hashes = re.findall("^# hash (.*)$", capsys.readouterr().out, re.MULTILINE)
+    assert len(set(hashes)) == len(hashes) == CELLS.get(preset, len(hashes))
+
+
+def test_every_arm_of_a_tuned_part_has_a_rate_of_its_own():
+    tuned = {key for path in SCRIPTS for key, part in getattr(script(path.stem), "PARTS", {}).items() if part.tuned}
+    assert {"grid", "depth", "width"} < tuned
+    for key in tuned:
+        assert all(arm[-1].startswith("learning_rate=") for arm in composing.listed_arms(key))
+
+
+def test_tuning_writes_the_rate_of_every_arm_of_the_main_grid_into_its_preset(tmp_path, monkeypatch):
+    shutil.copytree(composing.conf_folder(), tmp_path / "conf")
+    monkeypatch.setattr(composing, "conf_folder", lambda: tmp_path / "conf")
     asked = []
 
-    def choose(cell):
-        asked.append((cell.activation.name, cell.loss.name, cell.descent.name))
-        best = float(len(asked))
+    def choose(config):
+        asked.append([f"{key}={getattr(config, key).name}" for key in ("activation", "loss", "descent")])
+        best = float(len(asked) // 2)
         return pd.DataFrame({"learning_rate": [0.5, best], "validation_loss": [2.0, 1.0], "chosen": [False, True]})
 
     monkeypatch.setattr(study, "choose_rate", choose)
-    monkeypatch.setattr(study, "EXPERIMENTS", tmp_path)
+    grid = script("sweep").PARTS["grid"]
+    before = (tmp_path / "conf/experiment/grid.yaml").read_text().partition("arms:")[0]
+    arms = [arm[:-1] for arm in composing.listed_arms("grid")]
     assert grid.tuned
     study._tune("sweep", {"grid": grid}, ["tracking=none"])
-    assert [[f"activation={a}", f"loss={loss}", f"descent={d}"] for a, loss, d in asked] == grid.arms
-    rates = [f"learning_rate={place}" for place in range(1, 25)]
-    assert study._tuned_arms("grid") == [[*arm, rate] for arm, rate in zip(grid.arms, rates, strict=True)]
+    assert asked == arms
+    assert composing.listed_arms("grid") == [[*arm, f"learning_rate={at // 2}"] for at, arm in enumerate(arms, start=1)]
+    assert (tmp_path / "conf/experiment/grid.yaml").read_text().startswith(before)
 
 
 def test_the_main_job_is_the_whole_grid_over_thirty_seeds():
-    cells = composing.compose(["tracking=none"], "grid", study._tuned_arms("grid"))
+    cells = composing.compose(["tracking=none"], "grid")
     axes = [(cell.activation.name, cell.loss.name, cell.descent.name) for cell in cells]
     assert len(set(axes)) == 4 * 2 * 3
     assert {cell.restarts for cell in cells} == {30}
@@ -122,7 +149,7 @@ def test_a_rate_with_which_a_restart_diverges_is_not_chosen():
 
 @pytest.mark.mnist
 def test_data_without_a_validation_split_has_no_rate_to_choose(mnist):
-    (cell,) = composing.compose(["tracking=none"], "notebook")
+    cell = composing.compose(["tracking=none"], "notebook")[0]
     with pytest.raises(InputError, match="validation"):
         study.choose_rate(cell)
 

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from descentlab.config import composing
 from descentlab.studies import report, study
 from descentlab.studies.study import Part
 from descentlab.tracking import find
@@ -28,18 +27,19 @@ SCRIPT = '''"""What a small study asks."""
 from descentlab import figures
 from descentlab.studies.study import Part, main
 import pandas as pd
-PARTS = {"width": Part([["network.hidden=2"], ["network.hidden=4"]], ["restarts=2"])}
+PARTS = {"widths": Part(["restarts=2"])}
 CALLS = []
 def measure():
     CALLS.append(1)
     return pd.DataFrame({"speed": [0.1 + 0.2, 2.0]})
 def report(study):
-    ends = study.restarts("width")
+    ends = study.restarts("widths")
     study.table("ends", ends[["hidden", "seed", "test/accuracy"]])
     study.table("measured", study.measured("speeds", measure))
-    study.figure("curves", figures.learning_curves(study.curves("width", ["test/loss"])))
+    study.figure("curves", figures.learning_curves(study.curves("widths", ["test/loss"])))
     study.verdicts({"better": ends[ends["hidden"].astype(str) == "4"]["test/accuracy"].to_numpy()})
 '''
+SWEEP = "# @package _global_\narms:\n  - [network.hidden=2]\n  - [network.hidden=4]\n"
 SETTINGS = ["data=iris", "epochs=3", "restarts=6", "learning_rate=0.5"]
 
 
@@ -49,10 +49,9 @@ def small(tmp_path, store, monkeypatch):
     (tmp_path / "claims").mkdir()
     (tmp_path / "small.py").write_text(SCRIPT)
     monkeypatch.setattr(study, "EXPERIMENTS", tmp_path)
-    composed = composing.compose
-    monkeypatch.setattr(
-        composing, "compose", lambda words, experiment=None, *more, **kw: composed(words, None, *more, **kw)
-    )
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    (tmp_path / "conf" / "experiment" / "widths.yaml").write_text(SWEEP)
+    monkeypatch.setenv("DESCENTLAB_CONF", str(tmp_path / "conf"))
 
     def run(*words, margin=0.2):
         (tmp_path / "claims" / "small.yaml").write_text(CLAIMS.format(margin=margin))
@@ -156,7 +155,7 @@ def test_the_quick_form_decides_nothing_and_leaves_out_what_is_for_the_full_one(
 def test_a_part_whose_data_is_missing_is_skipped_with_a_line(store, monkeypatch, capsys):
     monkeypatch.delenv("NO_SUCH_DATA", raising=False)
     seen = []
-    parts = {"width": Part([[]], needs="NO_SUCH_DATA"), "depth": Part([[]], full_only=True)}
+    parts = {"width": Part(needs="NO_SUCH_DATA"), "depth": Part(full_only=True)}
     place = [f"tracking.{key}={store.numbers[key]}" for key in ("uri", "experiment")]
     assert (
         study.main(
@@ -187,12 +186,6 @@ def test_the_slope_of_the_root_mean_square_has_pseudo_values_that_average_to_it(
     assert values.shape == (50,)
     assert values.mean() == pytest.approx(whole, abs=2e-4)
     assert vanishing.pseudo_slopes(nets - 300).mean() == pytest.approx(values.mean())  # no underflow
-
-
-def test_the_arms_of_vanishing_gradients_are_those_that_were_tuned(vanishing):
-    for key, part in vanishing.PARTS.items():
-        if part.tuned:
-            assert [arm[:-1] for arm in study._tuned_arms(key)] == part.arms
 
 
 def test_the_claims_of_vanishing_gradients_count_the_cases_that_it_judges(vanishing):

@@ -636,10 +636,12 @@ def test_each_data_set_is_read_once_and_each_cell_checked_once(form, files, tmp_
     if form == "command":
         assert cli.main(["-m", "data=file", f"data.path={paths}", "activation=tanh,relu", *words]) == 0
     else:
-        moons = ["data=moons", "data.samples=40", "loss=auto"]
-        names = [(seed, name) for seed in range(6) for name in ("tanh", "relu")]
-        arms = [[*moons, f"activation={name}", f"data.sample_seed={seed}"] for seed, name in names]
-        parts = {"width": study.Part(arms, judge=judges_any)}
+        text = "# @package _global_\ndefaults:\n  - override /data: moons\ndata:\n  samples: 40\nhydra:\n  sweeper:\n"
+        (tmp_path / "conf" / "experiment").mkdir(parents=True)
+        text += "    params:\n      data.sample_seed: range(0,6)\n      activation: tanh,relu\n"
+        (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(text)
+        monkeypatch.setenv("DESCENTLAB_CONF", str(tmp_path / "conf"))
+        parts = {"mine": study.Part(judge=judges_any)}
         assert study.main("none", "", parts, lambda study: None, words) == 0
     assert len(find(option)) == 12
     assert (len(reads), len(checks)) == (6, 12)  # 36 and 48 when every step loaded and checked again

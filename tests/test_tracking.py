@@ -618,7 +618,7 @@ def test_the_cells_after_one_that_could_not_be_written_are_kept(option, monkeypa
 
 ENDLESS = """
 import sys
-from shared import cell
+from shared import cell, of
 from descentlab import tracking
 from descentlab.config import resolving as configs
 from descentlab.nn.trainer import iterate

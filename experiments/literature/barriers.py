@@ -51,9 +51,8 @@ REACH = 1.0  # of a random slice, in norms of the weights
 MARGIN = 0.3  # of a plane beyond its three ends, as a share of their extent
 
 PARTS = {
-    "local_minima": Part(None, needs="DESCENTLAB_MNIST", full_only=True),
+    "local_minima": Part(needs="DESCENTLAB_MNIST", full_only=True),
     "local_minima_digits": Part(
-        None,
         ["restarts=6", "epochs=2", "log_every=2"],
         few=slice(1, None, 2),  # widths 5, 25, 100
         in_place_of="local_minima",

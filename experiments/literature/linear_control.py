@@ -94,7 +94,6 @@ def against_the_optimum(cell: Config, dataset: Dataset, training: Training) -> p
 
 PARTS = {
     "linear_control": Part(
-        [*NETS.values(), *([*NETS[net], "initializer=zeros", "restarts=1"] for net in FROM_ZERO)],
         ["restarts=3", "epochs=500", "log_every=500"],
         few=slice(3, 7),
         judge=against_the_optimum,

@@ -50,29 +50,13 @@ COMMON_RATE = 0.001
 RELU_DEPTHS = {5: 6, 10: 6, 20: 6, 30: 30}  # hidden layers: restarts
 
 
-def _deep(depth: int) -> str:
-    return f"network.hidden={'-'.join([str(WIDTH)] * depth)}"
-
-
 PARTS = {
     "order_to_chaos": Part(
-        [[_deep(depth), f"initializer.spread={np.sqrt(sw2 / WIDTH):.6f}"] for depth in DEPTHS for sw2 in SPREADS],
         ["restarts=3", "epochs=2", "log_every=2"],
         few=slice(0, 2 * len(SPREADS), 3),
         tuned=True,
     ),
     "thirty_layers": Part(
-        [
-            [
-                _deep(depth),
-                f"initializer={RULES[rule]}",
-                f"learning_rate={rate}",
-                f"restarts={30 if depth == 30 else 6}",
-            ]
-            for depth in RELU_DEPTHS
-            for rule in RULES
-            for rate in RATES[rule]
-        ],
         ["restarts=3", "epochs=2", "log_every=2"],
         few=slice(1, 8, 3),
     ),

@@ -85,6 +85,38 @@ def compose(
     return tell_apart(cells) if len(cells) > 1 else cells
 
 
+def listed_arms(experiment: str) -> list[list[str]]:
+    """The arms that an experiment of conf/ lists, one value a word."""
+    listed = _Composer([conf_folder()]).composed({"experiment": experiment}).arms
+    return [list(arm) for words in listed for arm in product(*map(_single_values, words))]
+
+
+def _single_values(word: str) -> list[str]:
+    key, _, value = word.partition("=")
+    return [word] if set(value) & set("[(") else [f"{key}={one}" for one in value.split(",")]
+
+
+def write_arms(experiment: str, arms: Sequence[Sequence[str]]) -> None:
+    """Put arms in the place of those that an experiment of conf/ lists; they are the end of its file.
+
+    Neighbours that differ in one value share a line.
+    """
+    path = conf_folder() / "experiment" / f"{experiment}.yaml"
+    above = path.read_text(encoding="utf-8").partition("\narms:\n")[0].rstrip("\n")
+    rows: list[list[str]] = []
+    for arm in arms:
+        last = rows[-1] if rows and len(rows[-1]) == len(arm) else []
+        differing = [place for place, word in enumerate(last) if word != arm[place]]
+        key, _, value = arm[differing[0]].partition("=") if len(differing) == 1 else ("", "", "")
+        if key and last[differing[0]].startswith(f"{key}=") and not set(value) & set("[("):
+            last[differing[0]] += f",{value}"
+        else:
+            rows.append(list(arm))
+    quoted = [[f'"{word}"' if set(word) & set("[],") else word for word in row] for row in rows]
+    lines = [above, "arms:", *(f"  - [{', '.join(row)}]" for row in quoted)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 class _Composer:
     """Hydra over some folders; a choice of options is composed once, values are set on copies of it."""
 
@@ -99,11 +131,9 @@ class _Composer:
     def cells(self, words: Sequence[str], sweep: bool, own_arms: bool) -> Iterator[dict[str, Any]]:
         """Values by key for every cell: the words' grid over those that an experiment lists."""
         for values in self._grid(words, sweep):
-            composed = self._compose(values)
-            if composed.arms and own_arms and not sweep:
-                count = len(composed.arms)
-                raise refusal("experiment", values["experiment"], f"is a sweep of {count} arms; add -m to run them all")
+            composed = self.composed(values)
             if not sweep:
+                _refuse_sweep(composed, values, own_arms)
                 yield values
                 continue
             for arm in composed.arms if composed.arms and own_arms else [[]]:
@@ -112,7 +142,7 @@ class _Composer:
 
     def raw(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The plain nested values of one cell."""
-        raw = copy.deepcopy(self._compose(values).raw)
+        raw = copy.deepcopy(self.composed(values).raw)
         for key, value in values.items():
             if key not in CHOICES:
                 *path, last = key.removeprefix("hydra.").split(".")
@@ -184,7 +214,7 @@ class _Composer:
             raise spellings.unknown_key(key, value, _KNOWN)
         return value
 
-    def _compose(self, values: Mapping[str, Any]) -> "_Composed":
+    def composed(self, values: Mapping[str, Any]) -> "_Composed":
         choices = {key: value for key, value in values.items() if key in CHOICES}
         words = tuple(f"{key}={'null' if value is None else value}" for key, value in sorted(choices.items()))
         if words not in self._composed:
@@ -195,6 +225,17 @@ class _Composer:
 def _quoted(text: str) -> str:
     """A text between quotes, as Hydra's grammar reads it."""
     return '"' + re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + ('\\"' if found[2] else ""), text) + '"'
+
+
+def _refuse_sweep(composed: "_Composed", values: Mapping[str, Any], own_arms: bool) -> None:
+    """Refuse a single run of an experiment that is a sweep; an empty first arm is such a run."""
+    if own_arms and composed.arms and composed.arms[0]:
+        valid = f"is a sweep of {len(composed.arms)} arms; add -m to run them all"
+        raise refusal("experiment", values["experiment"], valid)
+    axes = [axis.partition("=")[0] for axis in composed.axes]
+    if left := [key for key in axes if key not in values]:
+        valid = f"is a sweep over {', '.join(left)}; add -m to run it, or give {left[0]}=VALUE"
+        raise refusal("experiment", values["experiment"], valid)
 
 
 def _swept(override: Any, word: str) -> list[Any]:

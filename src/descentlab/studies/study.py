@@ -1,8 +1,8 @@
-"""What the scripts in experiments/ share: parts and arms, quick and full form, tuned rates, one summary run.
+"""What the scripts in experiments/ share: parts, quick and full form, tuned rates, one summary run.
 
-A study is a few *parts*. Each is a sweep of its own: arms (override lists, one per cell) over the settings of
-conf/experiment/<part>.yaml. Rates that go with an arm are chosen once by `--tune` and kept in experiments/arms/, so
-that a study reruns without tuning. The quick form runs the same arms with fewer restarts and epochs.
+A study is a few *parts*. Each is the sweep that conf/experiment/<part>.yaml lists: `descentlab -m experiment=<part>`
+trains the same cells. `--tune` chooses the learning rate of every arm anew and writes it into that file. The quick form
+runs some of the cells, with fewer restarts and epochs.
 
 What a study claims is declared in experiments/claims/<study>.yaml (analysis.verdicts says how) before it runs, and a
 family of claims that its seeds could not decide is refused then. `report` makes tables, figures and verdicts of the
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from descentlab.tracking import StoredRun, SummaryRun, Tracker, results
     from descentlab.values import Option
 
-Arm = Sequence[str]
-
 EXPERIMENTS = Path(__file__).resolve().parents[3] / "experiments"  # of the clone; no part of an installed wheel
 RATES = tuple(float(f"{10 ** (k / 4):.3g}") for k in range(-8, 7))  # .01 to 31.6, four a decade
 RATE_LIMITS = (1e-6, 1e6)
@@ -55,10 +53,9 @@ class Part:
     """One sweep of a study.
 
     Attributes:
-        arms: override lists, one per cell; None for those that the file of conf/experiment/ lists.
         quick: overrides of the quick form.
-        few: which of the arms, or of the cells where the settings list the arms, the quick form runs; None for all.
-        tuned: whether each arm's learning rate is chosen by `--tune` and read from experiments/arms/.
+        few: which of the cells the quick form runs; None for all.
+        tuned: whether `--tune` chooses the learning rate of each arm.
         needs: environment variable without which the part is skipped, with a line that says so.
         skip_without_data: whether the part is skipped, with a line that names what is missing, where its data cannot be
             had; else that is an error.
@@ -67,7 +64,6 @@ class Part:
         judge: says what the restarts ended in (`judges`); what it says is in `Study.restarts`.
     """
 
-    arms: Sequence[Arm] | None
     quick: Sequence[str] = ()
     few: slice | None = None
     tuned: bool = False
@@ -260,10 +256,9 @@ def _run(
             continue
         if part.in_place_of in cells:
             continue
-        arms = _tuned_arms(key) if part.tuned else part.arms
         few = part.few if quick and part.few else slice(None)
         given = [*(part.quick if quick else ()), *overrides]
-        configs = composing.compose(given, key)[few] if arms is None else composing.compose(given, key, arms[few])
+        configs = composing.compose(given, key)[few]
         try:
             cells[key] = made(configs, part.judge)
         except MissingData as error:
@@ -352,16 +347,15 @@ def _check_claims(claims: Sequence[Claim], overrides: Sequence[str]) -> None:
 
 
 def _tune(name: str, parts: Mapping[str, Part], overrides: Sequence[str]) -> None:
-
-    for key, part in parts.items():
+    for key in parts:
         chosen = []
-        for arm, cell in zip(part.arms or (), composing.compose(overrides, key, part.arms), strict=True):
+        arms = [[word for word in arm if not word.startswith("learning_rate=")] for arm in composing.listed_arms(key)]
+        for arm, cell in zip(arms, composing.compose(overrides, key, arms), strict=True):
             table = choose_rate(cell)
             best = table[table["chosen"]].iloc[0]
             chosen.append([*arm, f"learning_rate={best['learning_rate']:g}"])
             print(f"{key}: {' '.join(chosen[-1])}, validation loss {best['validation_loss']:.4g}", flush=True)
-        script = scripts().get(name, EXPERIMENTS / f"{name}.py")
-        _write_arms(script.parent / "arms" / f"{key}.yaml", chosen, f"made by `python {told(script)} --tune`")
+        composing.write_arms(key, chosen)
 
 
 def choose_rate(config: Config, rates: Sequence[float] = RATES) -> "pd.DataFrame":
@@ -422,22 +416,3 @@ def _beyond(tried: dict[float, float], steps: int) -> list[float]:
         return []
     low, high = RATE_LIMITS
     return sorted(float(f"{rate:.3g}") for rate in more if low <= rate <= high)
-
-
-def _tuned_arms(part: str) -> list[Arm]:
-    import yaml
-
-    path = _beside("arms", part)
-    try:
-        arms = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise InputError(f"{told(path)}: cannot be read; --tune writes it") from error
-    if not isinstance(arms, list) or not all(isinstance(arm, list) for arm in arms):
-        raise InputError(f"{told(path)}: must be a list of override lists; --tune writes it")
-    return [[str(override) for override in arm] for arm in arms]
-
-
-def _write_arms(path: Path, arms: Sequence[Arm], note: str) -> None:
-    path.parent.mkdir(exist_ok=True)
-    lines = [f"# {note}", *(f"- [{', '.join(arm)}]" for arm in arms)]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
