@@ -282,6 +282,7 @@ MIXED = "".join(f"{k * 1.5},{k % 7}.5,{k % 2}\n" for k in range(20))
         ("x,w,y\n" + "1.5,2.5,0\n" * 9 + "1.5,o.7,1\n", {}, "column w is text (line 11: 'o.7'); repair the cell"),
         ("u,v,w\n" + "".join(f"n{k},{k}.5,{k % 2}\n" for k in range(200)), {"categories": "one_hot"}, "data.drop=u"),
         ("u;v\n" + "1,5;2,5\n?;3,5\n" * 9, {}, "line 3, column u: '?' is missing"),
+        ("u,v\x0bw,y\n" + "1.5,,0\n" * 20, {}, "column v\\x0bw"),
         (b"PK\x03\x04....", {}, "save a workbook as CSV"),
         (gzip.compress(b"1,2\n", mtime=0), {}, "name a compressed file .gz"),
         (b"x,y\n1.5,\xe9\n", {}, "data.encoding=cp1252"),

@@ -25,9 +25,11 @@ from hypothesis import strategies as st
 from shared import drained, recipe, splits, with_snapshots
 
 from descentlab import cli
+from descentlab.cli import entry
 from descentlab.config import composing
+from descentlab.config.cells import cells as made
 from descentlab.config.options import GROUPS, schemas
-from descentlab.config.resolving import check, keys
+from descentlab.config.resolving import keys
 from descentlab.data import loading as data
 from descentlab.data import mnist
 from descentlab.nn import checkpoints
@@ -107,7 +109,7 @@ ODD_KEYS = """experiment activation.alpha update.momentum data.path data.split h
 ODD_NUMBERS = """1e999 -1 0 nan inf -inf 1e-400 1_000 0x10 1,2,3 range(1,1e9) 1:2 [1,[2,[3]]] [] {} null true ''
     choice() glob(*) interval(0,1) shuffle(range(3)) sort(3,2) extend_list(1) int('x') 64--32 - \u0661 \u00bd 1e5000"""
 FLAGS = "-m --multirun --cfg --cfg=job -c --config-dir --config-dir=/dev/null -sc --foo - -- --config-dir=\0 -cd"
-COMMANDS = "list show compare export delete restore plan status replay check"
+COMMANDS = "list show compare export delete restore plan status replay check inspect"
 WRONG = """zz=1 learning_rate=x activation=rleu seed=-1 network.hidden=0 activation._target_=os.system data.split=1-2-3
     epochs=1.5 name= ~seed descent.batch_size=0 +zz.y=3 seed=${oc.env:HOME}"""
 
@@ -132,7 +134,7 @@ def untrained(monkeypatch, tmp_path):
     """Cells are checked and not trained, conf/ is read once, and MNIST is not to be had."""
     composer = functools.cache(composing._Composer)
     monkeypatch.setattr(composing, "_Composer", lambda folders: composer(tuple(folders)))
-    monkeypatch.setattr(cli, "_train", lambda cells, *rest: [check(cell) for cell in cells[:3]] and 0)
+    monkeypatch.setattr(entry, "_run", lambda configs, *rest: made(configs[:3]) and 0)
     monkeypatch.setattr(mnist, "_fetched", not_fetched)
     monkeypatch.setenv("DESCENTLAB_MNIST", "")
     monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path))
@@ -225,7 +227,7 @@ YAML = [
 def test_option_files_are_data_and_never_run(examples, tmp_path, monkeypatch):
     folder = tmp_path / "own" / "activation"
     folder.mkdir(parents=True)
-    monkeypatch.setattr(cli, "_train", lambda cells, *rest: [check(cell) for cell in cells] and 0)
+    monkeypatch.setattr(entry, "_run", lambda configs, *rest: made(configs) and 0)
 
     @sized(examples)
     @given(

@@ -9,8 +9,9 @@ from numpy import ndarray
 from descentlab.data import SPLITS
 from descentlab.data.loading import Dataset
 from descentlab.data.targets import TASKS
+from descentlab.values import shown
 
-SHOWN = 12  # names in a line
+SHOWN, LONGEST = 12, 4000  # names and characters in a line
 
 
 def said(dataset: Dataset) -> str:
@@ -31,7 +32,7 @@ def said(dataset: Dataset) -> str:
     more = [] if separator == "comma" else [f"cells separated by {separator}"]
     unseen = [name for name in _texts(dataset) if name not in inputs]
     more += [f"{_listed(unseen)}: in no training row, read as all zeros"] if unseen else []
-    return "; ".join([", ".join(parts), *more, *dataset.notes])
+    return shown("; ".join([", ".join(parts), *more, *dataset.notes]), LONGEST)
 
 
 def _texts(dataset: Dataset) -> list[str]:

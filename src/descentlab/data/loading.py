@@ -21,8 +21,9 @@ from descentlab.data.paths import path_of, stamp
 from descentlab.data.sources import SOURCES
 from descentlab.data.table import Table
 from descentlab.data.targets import TASKS
-from descentlab.values import Option
+from descentlab.values import InputError, Option, shown
 
+LONGEST = 1000  # characters of a refusal
 RECENT_BYTES = 2**29  # of tables that stay in memory though nobody uses them, those used last
 
 
@@ -139,7 +140,10 @@ def read_table(option: Option) -> Table:
     key = _table_key(option)
     table = _tables.get(key)
     if table is None:
-        table = _tables[key] = SOURCES[option.name].read(option.numbers)
+        try:
+            table = _tables[key] = SOURCES[option.name].read(option.numbers)
+        except InputError as error:  # names and cells of a file hold any character
+            raise type(error)(shown(error, LONGEST)) from error
     _recent.pop(id(table), None)
     _recent[id(table)] = table
     while len(_recent) > 1 and sum(one.inputs.nbytes + one.targets.nbytes for one in _recent.values()) > RECENT_BYTES:
