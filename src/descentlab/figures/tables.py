@@ -17,6 +17,8 @@ from descentlab.figures import style
 from descentlab.figures.pooling import check_pooling
 from descentlab.figures.style import COLOURS, LABELS, LINES, words
 
+FEW_TICKS = 6  # of epochs, each of which has a tick
+
 
 def grid_table(
     frame: pd.DataFrame,
@@ -179,8 +181,10 @@ def heat_maps(
         look: dict[str, Any] = {"aspect": "auto", "origin": "lower", "interpolation": "nearest"}
         image = ax.imshow(table, cmap=colours, norm=Normalize(low, high), **look)
         epochs = table.columns.to_numpy(dtype=np.float64)
-        ticks = MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]).tick_values(epochs[0], epochs[-1])
-        ticks = ticks[(ticks >= epochs[0]) & (ticks <= epochs[-1])]
+        ticks = epochs
+        if len(epochs) > FEW_TICKS:
+            ticks = MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]).tick_values(epochs[0], epochs[-1])
+            ticks = ticks[(ticks >= epochs[0]) & (ticks <= epochs[-1])]
         ax.set_xticks(np.interp(ticks, epochs, np.arange(len(epochs))), [f"{tick:g}" for tick in ticks])
         ax.set_yticks(range(len(table.index)), [str(layer) for layer in table.index])
         ax.set_xlabel("epoch")
