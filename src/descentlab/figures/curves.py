@@ -39,9 +39,6 @@ def learning_curves(
         by: the column that tells the series apart.
         title: over the figure; None says cell, data and restarts.
         over: columns to average over besides the seeds.
-
-    Returns:
-        The figure.
     """
     check_pooling(frame, [by, "metric", "epoch"], over)
     keys = style.ordered(frame[by])
@@ -83,9 +80,6 @@ def accuracies(frame: pd.DataFrame, samples: int, by: str = "cell", title: str |
         samples: of the test set; the band is one standard error, sqrt(p (1 - p) / samples).
         by: the column that tells the series apart.
         title: over the figure; None says data and restarts.
-
-    Returns:
-        The figure.
     """
     frame = frame[frame["metric"] == "test/accuracy"]
     keys = style.ordered(frame[by])
@@ -128,9 +122,6 @@ def layer_decay(
         epoch: the logged epoch to show.
         title: over the figure; None says data and restarts.
         over: columns to average over besides the seeds.
-
-    Returns:
-        The figure.
     """
     prefix = f"{quantity}/layer_"
     frame = frame[frame["metric"].str.startswith(prefix) & (frame["epoch"] == epoch)]
@@ -179,9 +170,6 @@ def paths(
         panels: the column that tells the panels apart.
         labels: of the axes.
         title: over the figure.
-
-    Returns:
-        The figure.
     """
     check_pooling(frame, [x, by, panels])
     groups = style.ordered(frame[panels])
@@ -219,18 +207,15 @@ def arrivals(
         goal: what arriving means.
         title: over the figure; None says data and restarts.
         over: columns to average over besides the seeds.
-
-    Returns:
-        The figure.
     """
     check_pooling(frame, [by, panels], over)
-    groups = style.ordered(frame[panels]) if panels else [None]
+    groups = style.groups(frame, panels)
     figure, axes = style.canvas(len(groups), share_y=True)
     handles: dict[str, Line2D] = {}
     censored = ""
     epochs = np.arange(horizon + 1)
-    for ax, group in zip(axes, groups, strict=True):
-        part = frame if group is None else frame[frame[panels] == group]
+    for ax, (name, part) in zip(axes, groups, strict=True):
+        ax.set_title(name, fontsize="medium")
         for place, key in enumerate(style.ordered(frame[by])):
             arrival = part[part[by] == key]["arrival"].to_numpy(dtype=np.float64)
             if not len(arrival):
@@ -251,8 +236,6 @@ def arrivals(
             if waiting[-1]:
                 censored = "   |: had not arrived at the end"
                 ax.plot(horizon, shares[-1].estimate, marker="|", ms=10, mew=2, color=look["color"], clip_on=False)
-        if group is not None:
-            ax.set_title(f"{words(panels)}: {words(group)}", fontsize="medium")
         style.epoch_axis(ax)
         ax.set_xlim(0, horizon)
         ax.grid(alpha=0.3)

@@ -47,19 +47,15 @@ def estimates(
         share_y: whether panels share the axis of the estimates.
         note: how to read the marks.
         title: over the figure.
-
-    Returns:
-        The figure.
     """
-    groups = style.ordered(frame[panels]) if panels else [None]
+    groups = style.groups(frame, panels, named=False)
     if len(groups) < style.COLUMNS:
         figure, axes = style.canvas(len(groups), width=4.2 if len(groups) > 1 else 6.5, share_y=share_y)
     else:
-        figure, axes = style.grid([words(group) if labels[0] else "" for group in groups], share_y)
+        figure, axes = style.grid([name if labels[0] else "" for name, _ in groups], share_y)
     handles: dict[str, Line2D] = {}
     keys = style.ordered(frame[by])
-    for place, (ax, group) in enumerate(zip(axes, groups, strict=True)):
-        part = frame if group is None else frame[frame[panels] == group]
+    for place, (ax, (panel, part)) in enumerate(zip(axes, groups, strict=True)):
         for number, key in enumerate(keys):
             rows = part[part[by] == key].sort_values(x)
             if rows.empty:
@@ -78,9 +74,8 @@ def estimates(
         _settings_axis(ax, part[x].to_numpy(dtype=np.float64), log)
         if log_y:
             _plain_log_axis(ax, along="y")
-        if group is not None and labels[0]:
-            ax.set_title(words(group), fontsize="medium")
-        ax.set_xlabel(labels[0] or words(group))
+        ax.set_title(panel if labels[0] else "", fontsize="medium")
+        ax.set_xlabel(labels[0] or panel)
         ax.grid(alpha=0.3)
         if place % style.COLUMNS == 0:
             ax.set_ylabel(labels[1])
@@ -108,9 +103,6 @@ def predicted(
         labels: of the axes.
         note: how to read the bars, where there are any.
         title: over the figure.
-
-    Returns:
-        The figure.
     """
     figure, axes = style.canvas(len(columns), share_y=True)
     handles: dict[str, Line2D] = {}
@@ -118,11 +110,8 @@ def predicted(
         for place, key in enumerate(style.ordered(frame[by])):
             rows = frame[frame[by] == key].sort_values(x)
             (line,) = ax.plot(rows[x], rows[theory], color="black", lw=1.2, ls=(0, (1, 1)), zorder=2)
-            middle = rows[column].to_numpy()
-            reach = np.abs(np.stack([middle - rows[f"{column}_low"], rows[f"{column}_high"] - middle]))
-            look: dict[str, Any] = {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)]}
-            points = ax.errorbar(rows[x], middle, reach, ls="", ms=5, capsize=2, lw=1.5, zorder=3, **look)
-            handles[f"{words(by)} {words(key)}"] = points.lines[0]
+            limits = rows[f"{column}_low"], rows[f"{column}_high"]
+            handles[f"{words(by)} {words(key)}"] = _points(ax, rows[x], rows[column], limits, place, "y")
             handles["theory"] = handles.pop("theory", line)  # the last in the legend
         ax.set_title(name, fontsize="medium")
         _settings_axis(ax, frame[x].to_numpy(dtype=np.float64), log=True)
@@ -145,25 +134,23 @@ def deviations(
         panels: the column that tells the panels apart.
         label: of the axis, with its unit.
         title: over the figure.
-
-    Returns:
-        The figure.
     """
-    groups, rows, kinds = style.ordered(frame[panels]), style.ordered(frame[by]), style.ordered(frame[series])
+    rows, kinds, groups = (
+        style.ordered(frame[by]),
+        style.ordered(frame[series]),
+        style.groups(frame, panels, named=False),
+    )
     figure, axes = style.canvas(len(groups), height=2.0 + 0.4 * len(rows), width=3.6, share_y=True)
     handles: dict[str, Line2D] = {}
-    for ax, group in zip(axes, groups, strict=True):
+    for ax, (name, part) in zip(axes, groups, strict=True):
         ax.axvspan(-margin, margin, color="black", alpha=0.1, lw=0)
         ax.axvline(0, color="black", lw=0.8)
         for place, kind in enumerate(kinds):
-            part = frame[(frame[panels] == group) & (frame[series] == kind)]
-            y = np.array([rows.index(row) for row in part[by]]) + 0.5 * ((place + 1) / (len(kinds) + 1) - 0.5)
-            middle = part["estimate"].to_numpy()
-            reach = np.abs(np.stack([middle - part["low"], part["high"] - middle]))
-            look: dict[str, Any] = {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)]}
-            points = ax.errorbar(middle, y, xerr=reach, ls="", ms=4, capsize=2, lw=1.2, **look)
-            handles[f"{words(series)} {words(kind)}"] = points.lines[0]
-        ax.set_title(words(group), fontsize="medium")
+            own = part[part[series] == kind]
+            y = np.array([rows.index(row) for row in own[by]]) + 0.5 * ((place + 1) / (len(kinds) + 1) - 0.5)
+            limits = own["low"], own["high"]
+            handles[f"{words(series)} {words(kind)}"] = _points(ax, own["estimate"], y, limits, place, "x")
+        ax.set_title(name, fontsize="medium")
         ax.set_xlabel(label)
         ax.grid(axis="x", alpha=0.3)
     axes[0].set_yticks(range(len(rows)), [words(row) for row in rows])
@@ -193,33 +180,35 @@ def costs(
         label: of the axis.
         reference: where to draw a line, such as 1 for what everything is measured in.
         title: over the figure.
-
-    Returns:
-        The figure.
     """
-    groups = style.ordered(frame[panels])
-    first = frame[(frame[panels] == groups[0]) & (frame["work"] == columns[0])].sort_values(value)
-    names = list(first[by])
+    groups = style.groups(frame, panels, named=False)
+    first = groups[0][1]
+    names = list(first[first["work"] == columns[0]].sort_values(value)[by])
     figure, axes = style.canvas(len(groups), height=1.9 + 0.32 * len(names), share_y=True)
     handles: dict[str, Line2D] = {}
-    for ax, group in zip(axes, groups, strict=True):
+    for ax, (panel, part) in zip(axes, groups, strict=True):
         for place, work in enumerate(columns):
-            rows = frame[(frame[panels] == group) & (frame["work"] == work)].set_index(by).reindex(names)
+            rows = part[part["work"] == work].set_index(by).reindex(names)
             heights = np.arange(len(names)) + 0.2 * (place - 0.5 * (len(columns) - 1))
-            middle = rows[value].to_numpy()
-            reach = np.abs(np.stack([middle - rows[f"{value}_low"], rows[f"{value}_high"] - middle]))
-            look: dict[str, Any] = {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)]}
-            points = ax.errorbar(middle, heights, xerr=reach, ls="", ms=6, capsize=2, lw=1.5, **look)
-            handles[work] = points.lines[0]
+            limits = rows[f"{value}_low"], rows[f"{value}_high"]
+            handles[work] = _points(ax, rows[value], heights, limits, place, "x")
         if reference is not None:
             ax.axvline(reference, color="black", lw=1, ls=(0, (1, 1)))
-        ax.set_title(words(group), fontsize="medium")
+        ax.set_title(panel, fontsize="medium")
         _plain_log_axis(ax)
         ax.set_xlabel(label)
         ax.set_yticks(range(len(names)), [words(name) for name in names])
         ax.set_ylim(len(names) - 0.4, -0.6)
         ax.grid(axis="x", alpha=0.3)
     return style.finish(figure, title or "", handles, "bars: 95 % interval of the median over rounds")
+
+
+def _points(ax: Axes, x: Any, y: Any, limits: tuple[Any, Any], place: int, along: str) -> Line2D:
+    """The points of one series, with their intervals along an axis."""
+    middle = np.asarray(x if along == "x" else y)
+    reach = np.abs(np.stack([middle - limits[0], limits[1] - middle]))
+    look: dict[str, Any] = {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)]}
+    return ax.errorbar(x, y, **{f"{along}err": reach}, ls="", ms=5, capsize=2, lw=1.4, zorder=3, **look).lines[0]
 
 
 def _plain_log_axis(ax: Axes, along: str = "x") -> None:

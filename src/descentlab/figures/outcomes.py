@@ -38,23 +38,18 @@ def shares(
         kinds: the values of `kind` from left to right; None takes them as they come.
         title: over the figure; None says data and restarts.
         over: columns to pool besides the seeds.
-
-    Returns:
-        The figure.
     """
     check_pooling(frame, [by, panels, kind], over, seeds=False)
-    groups = style.ordered(frame[panels]) if panels else [None]
+    groups = style.groups(frame, panels, named=False)
     names, present = style.ordered(frame[by]), style.ordered(frame[kind])
     shown = [one for one in kinds if one in present] if kinds is not None else present
     figure, axes = style.canvas(len(groups), 2.1 + 0.5 * len(names), width=4.8, share_y=True, labels=names)
     looks = {one: (COLOURS[place % 8], HATCHES[place % 8]) for place, one in enumerate(shown)}
-    for ax, group in zip(axes, groups, strict=True):
-        part = frame if group is None else frame[frame[panels] == group]
+    for ax, (panel, part) in zip(axes, groups, strict=True):
+        ax.set_title(panel, fontsize="medium")
         for row, name in enumerate(names):
             ended = part[part[by] == name][kind]
             _bar(ax, row, {one: int((ended == one).sum()) for one in shown}, len(ended), looks)
-        if group is not None:
-            ax.set_title(words(group), fontsize="medium")
         ax.set_yticks(range(len(names)), [words(name) for name in names])
         ax.set_ylim(len(names) - 0.5, -0.5)
         ax.set_xlim(0, 1)
@@ -103,9 +98,6 @@ def ends(
         by: the column that makes the rows; None gives every kind a row.
         label: of the axis; None names the metric.
         title: over the figure; None says data and restarts.
-
-    Returns:
-        The figure.
     """
     shown = [metrics] if isinstance(metrics, str) else list(metrics)
     rows, kinds = style.ordered(frame[by or kind]), style.ordered(frame[kind])

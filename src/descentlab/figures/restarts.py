@@ -34,22 +34,15 @@ def spread(
         panels: the column that tells the panels apart.
         title: over the figure; None says data and restarts.
         over: columns to average over besides the seeds.
-
-    Returns:
-        The figure.
     """
     check_pooling(frame, [by, panels], over)
-    groups = style.ordered(frame[panels]) if panels else [None]
-    keys = style.ordered(frame[by])
-    height = 1.7 + 0.42 * len(keys)
-    figure, axes = style.canvas(len(groups), height, width=4.4, share_y=True, labels=keys)
+    groups, keys = style.groups(frame, panels), style.ordered(frame[by])
+    figure, axes = style.canvas(len(groups), 1.7 + 0.42 * len(keys), width=4.4, share_y=True, labels=keys)
     drawn: dict[str, Line2D] = {}
-    for ax, group in zip(axes, groups, strict=True):
-        part = frame if group is None else frame[frame[panels] == group]
+    for ax, (name, part) in zip(axes, groups, strict=True):
+        ax.set_title(name, fontsize="medium")
         for place, key in enumerate(keys):
             drawn |= _points(ax, part[part[by] == key][metric].to_numpy(dtype=np.float64), place, metric)
-        if group is not None:
-            ax.set_title(f"{words(panels)}: {words(group)}", fontsize="medium")
         ax.set_yticks(range(len(keys)), [words(key) for key in keys])
         ax.set_ylim(len(keys) - 0.4, -0.6)
         ax.grid(axis="x", alpha=0.3)
@@ -78,23 +71,17 @@ def trends(
         panels: the column that tells further panels apart.
         title: over the figure; None says data and restarts.
         over: columns to average over besides the seeds.
-
-    Returns:
-        The figure.
     """
     check_pooling(frame, [x, by, panels], [*over, *columns])
-    groups = style.ordered(frame[panels]) if panels else [None]
     keys, ticks = style.ordered(frame[by]), np.array(style.ordered(frame[x]), dtype=np.float64)
-    shown = [(group, *column) for group in groups for column in columns.items()]
+    shown = [(*group, *column) for group in style.groups(frame, panels) for column in columns.items()]
     figure, axes = style.canvas(len(shown), width=4.0 if len(shown) > 2 else 5.0, share_y=len(columns) == 1)
     handles: dict[str, Line2D] = {}
     step = min(0.06, 0.5 * np.diff(np.log(ticks)).min(initial=np.inf) / len(keys))  # no series comes near another
-    for ax, (group, column, label) in zip(axes, shown, strict=True):
-        part = frame if group is None else frame[frame[panels] == group]
+    for ax, (name, part, column, label) in zip(axes, shown, strict=True):
+        ax.set_title(name, fontsize="medium")
         values = style.drawable(frame[column])
         low, high = np.nanmin(values, initial=np.inf), np.nanmax(values, initial=-np.inf)
-        if group is not None:
-            ax.set_title(f"{words(panels)}: {words(group)}", fontsize="medium")
         for place, key in enumerate(keys):
             rows = part[part[by] == key]
             if rows.empty:
@@ -159,9 +146,6 @@ def histograms(
         marks: a column with a value to mark, the same in every row of a panel.
         title: over the figure; None says data and restarts.
         over: columns to average over besides the seeds.
-
-    Returns:
-        The figure.
     """
     check_pooling(frame, [panels, marks], over)
     keys = style.ordered(frame[panels])
@@ -211,9 +195,6 @@ def scatter(
         labels: of the axes.
         title: over the figure; None says data and restarts.
         over: columns to average over besides the seeds.
-
-    Returns:
-        The figure.
     """
     check_pooling(frame, [panels], over)
     keys = style.ordered(frame[panels])
@@ -251,9 +232,6 @@ def published(
         share: of the simulated values that the band holds.
         label: of the axis, with its unit.
         title: over the figure.
-
-    Returns:
-        The figure.
     """
     keys = style.ordered(frame[by])
     figure, (ax,) = style.canvas(1, height=1.9 + 0.5 * len(keys), width=8)

@@ -183,6 +183,14 @@ def ordered(values: "pd.Series[Any]") -> list[Hashable]:
     return sorted(distinct) if pd.api.types.is_numeric_dtype(values) else distinct
 
 
+def groups(frame: pd.DataFrame, panels: str | None, named: bool = True) -> list[tuple[str, pd.DataFrame]]:
+    """The title and the rows of every panel; one without a title where no column tells panels apart."""
+    if panels is None:
+        return [("", frame)]
+    start = f"{words(panels)}: " if named else ""
+    return [(start + words(key), frame[frame[panels] == key]) for key in ordered(frame[panels])]
+
+
 def table(rows: pd.DataFrame, axis: str, over: Collection[str] = ()) -> tuple[ndarray, ndarray]:
     """Positions (P,) and values (P, R), a column per restart of each run and of each value of what is averaged over."""
     keys = [key for key in ("run_id", "seed", *over) if key in rows.columns]

@@ -39,9 +39,6 @@ def grid_table(
         panels: the column that makes a table each.
         title: over the figure; None names the cell with the best mean.
         over: columns to average over besides the seeds.
-
-    Returns:
-        The figure.
     """
     check_pooling(frame, [rows, columns, panels], over)
     groups = style.ordered(frame[panels]) if panels else [None]
@@ -106,9 +103,6 @@ def phase_map(
         labels: of the axes and of the value.
         title: over the figure; None says data and restarts.
         over: columns to average over besides the seeds.
-
-    Returns:
-        The figure.
     """
     check_pooling(frame, [x, y], over)
     figure, axes = style.canvas(1, width=7.5, height=5.2)
@@ -157,9 +151,6 @@ def heat_maps(
         by: the column that tells the panels apart.
         title: over the figure; None says data and restarts.
         over: columns to average over besides the seeds.
-
-    Returns:
-        The figure.
     """
     prefix = f"{quantity}/layer_"
     frame = frame[frame["metric"].str.startswith(prefix)]
@@ -210,9 +201,6 @@ def slices(
         value: the column to show.
         labels: of all axes, and of the value.
         title: over the figure.
-
-    Returns:
-        The figure.
     """
     lines, across = style.ordered(frame[rows]), style.ordered(frame[columns])
     marked = frame["end"].notna()
