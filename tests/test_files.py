@@ -281,6 +281,7 @@ MIXED = "".join(f"{k * 1.5},{k % 7}.5,{k % 2}\n" for k in range(20))
         ("x,y\n" + "1.5,0\n2.5,\n" * 9, {"missing": "drop"}, "line 3, column y: a missing target is never filled"),
         ("x,w,y\n" + "1.5,2.5,0\n" * 9 + "1.5,o.7,1\n", {}, "column w is text (line 11: 'o.7'); repair the cell"),
         ("u,v,w\n" + "".join(f"n{k},{k}.5,{k % 2}\n" for k in range(200)), {"categories": "one_hot"}, "data.drop=u"),
+        ("1,5;2;3\n2,5;3;4\n" * 9, {}, "column 1: '1,5' is a number with a decimal comma"),
         ("u;v\n" + "1,5;2,5\n?;3,5\n" * 9, {}, "line 3, column u: '?' is missing"),
         ("u,v\x0bw,y\n" + "1.5,,0\n" * 20, {}, "column v\\x0bw"),
         (b"PK\x03\x04....", {}, "save a workbook as CSV"),

@@ -101,7 +101,7 @@ def read(path: Path, numbers: Mapping[str, Any]) -> Cells:
     separator = SEPARATORS[name]
     lines = _checked_widths(path, data, separator)
     head = [[cell.strip() for cell in row] for row in _rows(data, separator)]
-    header = numbers["header"] if numbers["header"] != "auto" else _has_header(path, head, decimal)
+    header = numbers["header"] if numbers["header"] != "auto" else _has_header(path, head)
     lines = lines[1 if header else 0 :]
     if not len(lines):
         raise InputError(f"{path}: holds no rows")
@@ -210,15 +210,20 @@ def _checked_widths(path: Path, data: bytes, separator: str) -> "np.ndarray | ra
     return np.array(lines)
 
 
-def _has_header(path: Path, rows: Sequence[Sequence[str]], decimal: str) -> bool:
+def _is_any_number(cell: str) -> bool:
+    """Whether a cell is a number, with a decimal point or comma."""
+    return is_number(cell) or is_number(cell, ",")
+
+
+def _has_header(path: Path, rows: Sequence[Sequence[str]]) -> bool:
     """Whether the first row names the columns, from itself and the rows below it."""
     first, below = rows[0], list(zip(*rows[1:], strict=False))
     ask = "say data.header=true or data.header=false"
     if not below:
-        return not any(is_number(cell, decimal) for cell in first)
-    counts = [float(cell.replace(decimal, ".")) for cell in first if is_number(cell, decimal)]
-    texts = [place for place, cell in enumerate(first) if cell and not is_number(cell, decimal)]
-    numeric = [_all_numbers(column, decimal) for column in below]
+        return not any(map(_is_any_number, first))
+    counts = [float(cell.replace(",", ".")) for cell in first if _is_any_number(cell)]
+    texts = [place for place, cell in enumerate(first) if cell and not _is_any_number(cell)]
+    numeric = [_all_numbers(column) for column in below]
     new = all(first[place] not in below[place] for place in texts)
     over = [place for place in texts if numeric[place] and first[place] not in MISSING]
     shown = ",".join(first[:4]) + (",..." if len(first) > 4 else "")
@@ -234,10 +239,10 @@ def _has_header(path: Path, rows: Sequence[Sequence[str]], decimal: str) -> bool
     return new
 
 
-def _all_numbers(cells: Sequence[str], decimal: str) -> bool:
-    """Whether a column holds numbers, and nothing else but missing cells; a decimal comma is a number here too."""
+def _all_numbers(cells: Sequence[str]) -> bool:
+    """Whether a column holds numbers, and nothing else but missing cells."""
     held = [cell for cell in cells if cell and cell not in MISSING]
-    return bool(held) and all(is_number(cell, decimal) or is_number(cell, ",") for cell in held)
+    return bool(held) and all(map(_is_any_number, held))
 
 
 def _parsed(path: Path, data: bytes, separator: str, decimal: str, header: bool, width: int) -> "pd.DataFrame":
