@@ -405,7 +405,7 @@ def test_an_exploded_restart_is_counted_and_left_out_of_the_mean(run):
 
 def test_a_diverged_restart_is_counted_and_left_out_of_the_mean():
     assert spread("test/accuracy", np.full(7, 0.1))[1:4] == ["0.1", "0.1 to 0.1", "0"]
-    assert spread("test/accuracy", np.array([1.0, 0.98, 0.5]))[2] == "0.1235 to 0.9985"
+    assert spread("test/accuracy", np.array([1.0, 0.98, 0.5]))[2] == "0.03405 to 0.9985"
     assert spread("train/loss", np.array([3e153, 9e153]))[3] == "4.2e+153"
     finite = spread("train/loss", np.array([1.0, np.nan, 3.0]))
     assert (finite[0], finite[1], finite[-1]) == ("2", "2", "1")

@@ -142,8 +142,8 @@ def test_a_limit_that_would_reach_a_bound_is_the_delta_methods_on_a_log_or_logit
     assert limits(mean_interval(1 - loss, bounds=(-math.inf, 1))) == pytest.approx((1 - expected[1], 1 - expected[0]))
     share = np.array([0.98, 1.0, 0.5])
     mean, half = share.mean(), scipy.stats.t.ppf(0.975, 2) * scipy.stats.sem(share)
-    high = scipy.special.expit(scipy.special.logit(mean) + half / (mean * (1 - mean)))
-    assert limits(mean_interval(share, bounds=(0, 1))) == pytest.approx((mean - half, high))
+    logit = scipy.special.logit(mean) + half / (mean * (1 - mean)) * np.array([-1, 1])
+    assert limits(mean_interval(share, bounds=(0, 1))) == pytest.approx(tuple(scipy.special.expit(logit)))
 
 
 def test_two_values_of_different_size_do_not_make_an_absurd_interval():
@@ -162,17 +162,22 @@ def test_rows_leave_out_what_is_not_finite_and_have_no_interval_below_two_values
 
 
 @pytest.mark.slow
-def test_a_bounded_interval_covers_as_often_as_students():
+def test_a_bounded_interval_covers_at_least_as_often_as_students():
     generator = np.random.default_rng(1)
     for draw, mean, bounds, covered in (
-        (generator.exponential, 1.0, (0, math.inf), {2: 0.91, 3: 0.88, 5: 0.88, 10: 0.90}),
-        (lambda size: generator.beta(50, 1, size), 50 / 51, (0, 1), {2: 0.91, 3: 0.89, 5: 0.89, 10: 0.91}),
+        (generator.exponential, 1.0, (0, math.inf), {3: (0.88, 0.88), 5: (0.88, 0.88), 10: (0.90, 0.90)}),
+        (
+            lambda size: generator.beta(50, 1, size),
+            50 / 51,
+            (0, 1),
+            {3: (0.89, 0.94), 5: (0.89, 0.91), 10: (0.91, 0.91)},
+        ),
     ):
         for n, expected in covered.items():
             samples = draw(size=(20_000, n))
             found = [mean_intervals(samples, bounds=limit) for limit in ((-math.inf, math.inf), bounds)]
             rates = [np.mean((one.low <= mean) & (mean <= one.high)) for one in found]
-            assert rates == pytest.approx((expected, expected), abs=0.01)
+            assert rates == pytest.approx(expected, abs=0.01)
 
 
 @pytest.mark.parametrize("values", [[], 3.0, [[1.0, 2.0]]])

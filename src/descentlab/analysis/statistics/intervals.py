@@ -61,13 +61,14 @@ def mean_interval(values: ArrayLike, confidence: float = 0.95, bounds: tuple[flo
 def mean_intervals(values: ArrayLike, confidence: float = 0.95, bounds: tuple[float, float] = UNBOUNDED) -> Means:
     """Student's t interval of the mean of each row (Student 1908), within the bounds of the metric.
 
-    A limit that would reach a bound is computed on the scale of log(x - low bound), log(high bound - x) or, between two
-    bounds, the logit, with the standard error of the delta method; the other limit is Student's. So a loss stays above
-    0 and a share within 0 and 1. The coverage is Student's, measured at a nominal 95 % with 20 000 samples each:
+    So a loss stays above 0 and a share within 0 and 1. Between two bounds, an interval that would reach one is computed
+    on the logit scale, with the standard error of the delta method. With one bound, only the limit that would reach it
+    is computed on the scale of log(x - low bound) or log(high bound - x): the other limit would be absurd for few
+    values. Measured coverage at a nominal 95 %, 20 000 samples each (Student's interval alone in brackets):
 
-        n                          2      3      5      10     30
-        exponential losses         .91    .88    .88    .90    .93
-        shares from Beta(50, 1)    .91    .89    .89    .91    .93
+        n                          3            5            10           30
+        exponential losses         .88 (.88)    .88 (.88)    .90 (.90)    .93 (.93)
+        shares from Beta(50, 1)    .94 (.89)    .91 (.89)    .91 (.91)    .93 (.93)
 
     A small sample does not cover a mean that rare values dominate: of outcomes that are 1 in 10 % of cases and .01
     otherwise, the interval from 10 values covers .65, from 30 values .96.
@@ -96,7 +97,7 @@ def mean_intervals(values: ArrayLike, confidence: float = 0.95, bounds: tuple[fl
 
 
 def bounded_limits(mean: ndarray, half: ndarray, bounds: tuple[float, float]) -> tuple[ndarray, ndarray]:
-    """Limits at the distance `half` around a mean (P,); one that would reach a bound is taken on a log or logit scale.
+    """Limits at the distance `half` around a mean (P,), on a log or logit scale where they would reach a bound.
 
     Args:
         mean: (P,), within the bounds.
@@ -119,8 +120,8 @@ def bounded_limits(mean: ndarray, half: ndarray, bounds: tuple[float, float]) ->
     else:
         width = most - least
         limits = least + width * below / (below + above * factor), least + width * below / (below + above / factor)
-    inside = np.where(low > least, low, limits[0]), np.where(high < most, high, limits[1])
-    return np.where(half > 0, inside[0], low), np.where(half > 0, inside[1], high)
+    reached = (half > 0) & ((low <= least) | (high >= most))
+    return np.where(reached, limits[0], low), np.where(reached, limits[1], high)
 
 
 def jackknife_interval(
