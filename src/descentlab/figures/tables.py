@@ -77,7 +77,8 @@ def grid_table(
     if title is None and len(finite):
         group, line, column = np.unravel_index(best(means), means.shape)
         parts = [lines[line], across[column], *([groups[group]] if panels else [])]
-        title = f"Best mean: {', '.join(words(part) for part in parts)}"
+        which = f"{'Lowest' if best is np.nanargmin else 'Highest'} mean {metric.replace('/', ' ')}"
+        title = f"{which}:\n{', '.join(words(part) for part in parts)}"
     caption = f"{style.setting(frame, None, over)}, mean ± half of the 95 % interval"
     return style.finish(figure, title or "All restarts diverged", caption=caption)
 
