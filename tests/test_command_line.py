@@ -282,8 +282,8 @@ def test_a_folder_that_is_not_there_is_refused(folder, run):
     ("words", "says"),
     [
         (["activation=rleu"], "activation=rleu: not one of "),
-        (["activation=null"], "activation=null: not one of elu, "),
-        (["activation=[relu]"], "activation=[relu]: not one of elu, "),
+        (["activation=null"], "activation=null: not one of "),
+        (["activation=[relu]"], "activation=[relu]: not one of "),
         (["experiment=swep"], "experiment=swep: not one of "),
         (["lerning_rate=1"], "lerning_rate=1: unknown key; not one of activation, data, "),
         (["learning_rate="], "learning_rate=: must be a finite number above 0"),

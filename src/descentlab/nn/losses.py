@@ -11,7 +11,8 @@ product (Pearlmutter 1994). The Jacobians of the three output functions are symm
 
 To add a loss, write a `Form` for every output function it may stand on, enter a `Loss` in LOSSES and add
 conf/loss/<name>.yaml. z is (R, B, K) or (B, K) in any memory order, y (B, K) or of z's shape; both keep what they hold,
-but for z where it is the `out` of `error`.
+but for z where it is the `out` of `error`. Value and error have the dtype of z: a Python number keeps it (math.log(2)),
+a NumPy scalar (np.log(2.0)) makes float64 of float32.
 """
 
 from collections.abc import Callable
