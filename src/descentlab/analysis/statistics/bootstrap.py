@@ -76,6 +76,9 @@ def interquartile_mean(scores: ArrayLike, seed: int = 0, confidence: float = 0.9
 
     Returns:
         The interval; its n counts restarts per task.
+
+    Raises:
+        ValueError: fewer than two restarts, or a score that is not finite.
     """
     from scipy.stats import trim_mean
 

@@ -122,6 +122,9 @@ def rate_tails(successes: int, n: int, rate: float = 0.5) -> tuple[float, float]
         successes: how many of n succeeded.
         n: trials, at least 1.
         rate: strictly between 0 and 1.
+
+    Raises:
+        ValueError: counts or a rate that are impossible.
     """
     from scipy.stats import binomtest
 
@@ -138,6 +141,9 @@ def fisher_tails(successes: tuple[int, int], trials: tuple[int, int]) -> tuple[f
     Args:
         successes: of the first group and of the second.
         trials: likewise, at least one each.
+
+    Raises:
+        ValueError: counts that are impossible.
     """
     from scipy.stats import fisher_exact
 
@@ -161,6 +167,9 @@ def rate_difference(successes: tuple[int, int], trials: tuple[int, int], confide
 
     Returns:
         The interval; its n is that of the smaller group.
+
+    Raises:
+        ValueError: counts that are impossible.
     """
     first, second = (wilson(*group, confidence) for group in zip(successes, trials, strict=True))
     difference = first.estimate - second.estimate

@@ -63,6 +63,9 @@ def holm(p_values: ArrayLike) -> ndarray:
 
     Returns:
         (m,), adjusted, in the order given.
+
+    Raises:
+        ValueError: not a list of numbers from 0 to 1.
     """
     p = np.asarray(p_values, dtype=float)
     if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():

@@ -150,6 +150,9 @@ def spread_interval(values: ArrayLike, confidence: float = 0.95) -> Interval:
     Args:
         values: (n,), finite, n at least 2; below 5 the limits are 0 and infinity.
         confidence: wanted coverage, between 0 and 1.
+
+    Raises:
+        ValueError: fewer than two values, or one that is not finite.
     """
     sample, z = finite_sample(values, at_least=2), float(ndtri(upper_tail(confidence)))
     sample, exponent = scaled(sample)
@@ -177,6 +180,9 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
         successes: how many of n succeeded.
         n: trials, at least 1.
         confidence: wanted coverage, between 0 and 1.
+
+    Raises:
+        ValueError: counts that are impossible.
     """
     from scipy.stats import binomtest  # takes most of a second, which a plain run can do without
 
@@ -200,6 +206,9 @@ def quantile_interval(values: ArrayLike, share: float = 0.5, confidence: float =
 
     Returns:
         The interval; a limit is infinite if n values are too few for it.
+
+    Raises:
+        ValueError: no values, a NaN, or a share outside 0 to 1.
     """
     from scipy.stats import quantile_test
 
@@ -231,6 +240,9 @@ def correlation_interval(a: ArrayLike, b: ArrayLike, confidence: float = 0.95) -
 
     Returns:
         The interval; all NaN if a or b does not vary.
+
+    Raises:
+        ValueError: fewer than four pairs, lists of different length, or a value that is not finite.
     """
     first, second = finite_sample(a, at_least=4), finite_sample(b, at_least=4)
     if first.size != second.size:
@@ -263,6 +275,9 @@ def reliability(scores: ArrayLike) -> float:
     Returns:
         1 without noise from the samples; 0 or below if the noise explains all differences between restarts; NaN if
         restarts do not differ.
+
+    Raises:
+        ValueError: fewer than two restarts or samples, or a value that is not finite.
     """
     table = np.asarray(scores, dtype=float)
     if table.ndim != 2 or min(table.shape) < 2 or not np.isfinite(table).all():
