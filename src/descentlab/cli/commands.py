@@ -68,7 +68,7 @@ def _replay(given: Namespace) -> int:
 
     words, store = apart(given.words)
     (run_id,) = named_words(words, 1, "replay")
-    outcome = replay(run_id, store)
+    outcome = replay(run_id, store, trainer=given.trainer)
     print(outcome)
     return 0 if outcome.same_bits else 1
 
@@ -78,7 +78,7 @@ def _plan(given: Namespace) -> int:
     from descentlab.config.composing import compose
 
     cells = compose(given.words, sweep=given.sweep, config_dir=given.config_dir)
-    print(plan(cells, cells[0].tracking))
+    print(plan(cells, cells[0].tracking, given.trainer))
     return 0
 
 

@@ -17,8 +17,8 @@ from descentlab.interrupts import guarded
 from descentlab.values import InputError, nearest, refusal, shown, unknown, without_password
 
 if TYPE_CHECKING:
-    from descentlab.config.cells import Cell, Trainer
-    from descentlab.nn.recipe import Training
+    from descentlab.config.cells import Cell
+    from descentlab.nn.recipe import Trainer, Training
     from descentlab.tracking import CellRun
 
 ABOUT = "How small neural networks learn, measured over many random restarts at once."
@@ -59,6 +59,7 @@ def _dispatch(words: list[str], trainer: "Trainer | None") -> int:
         command = COMMANDS[first]
         made = command.parser(first)
         given = parsed(made, words[1:])
+        given.trainer = trainer
         run: Callable[[Namespace], int] = command.run
     else:
         made = train_parser()

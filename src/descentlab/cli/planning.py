@@ -14,6 +14,7 @@ from descentlab.config.cells import cells as made
 from descentlab.config.configuration import Config
 from descentlab.nn.memory import chunks
 from descentlab.nn.parameters import parameter_count
+from descentlab.nn.recipe import Trainer
 from descentlab.nn.trainer import train_recipe
 from descentlab.sweeps import capacity
 from descentlab.tracking import NoStore, StoredRun, find
@@ -27,17 +28,18 @@ ROW_BYTES = 350  # of a metric's row in SQLite, with its share of indices, param
 FIGURES_BYTES = 120_000  # of a cell's figures and tables without a row; the same test measures them
 
 
-def plan(configs: Sequence[Config], option: Option) -> str:
+def plan(configs: Sequence[Config], option: Option, trainer: Trainer | None = None) -> str:
     """What a sweep consists of, what of it is there already, and what the rest would take.
 
     Args:
         configs: of the sweep.
         option: names the store, which need not be there yet.
+        trainer: would train them; None for the package's own.
 
     Raises:
         InputError: a cell that cannot run, or a store that is there and cannot be read.
     """
-    wanted = different(made(configs))
+    wanted = different(made(configs, trainer=trainer))
     kept = _finished(option) if any(config.resume for config in configs) else []
     keys = {run.key for run in kept}
     there = [cell for cell in wanted if cell.key in keys]

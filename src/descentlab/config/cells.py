@@ -6,7 +6,7 @@ composes, loads and checks nothing again.
 
 import inspect
 import json
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from hashlib import sha256
@@ -21,7 +21,7 @@ from descentlab.nn.activations import ACTIVATIONS
 from descentlab.nn.descent import DESCENTS
 from descentlab.nn.initializers import INITIALIZERS
 from descentlab.nn.losses import LOSSES, check_pair
-from descentlab.nn.recipe import Recipe, Record, Splits, Training
+from descentlab.nn.recipe import Recipe, Trainer, Training
 from descentlab.nn.updates import UPDATES
 from descentlab.values import InputError, refusal
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     Judge = Callable[[Config, Dataset, Training], pd.DataFrame]
-    Trainer = Callable[[Recipe, Splits], Generator[Record, None, Training]]
 
 DIGEST_LENGTH = 16  # of a hash; MLflow takes 36 characters of the data's and shows them all
 
@@ -48,7 +47,7 @@ class Cell:
     config: Config
     dataset: Dataset
     judge: "Judge | None" = None
-    trainer: "Trainer | None" = None
+    trainer: Trainer | None = None
 
     @property
     def name(self) -> str:
@@ -86,7 +85,14 @@ class Cell:
     @property
     def trained_by(self) -> str:
         """The name of the trainer; "" for the package's own."""
-        return str(getattr(self.trainer, "__name__", type(self.trainer).__name__)) if self.trainer else ""
+        return self.trainer.__name__ if self.trainer else ""
+
+    @property
+    def script(self) -> str:
+        """The file that another trainer stands in, relative to the working folder where it lies there."""
+        path = Path(inspect.getfile(self.trainer)) if self.trainer else Path()
+        here = Path.cwd()
+        return str(path.relative_to(here) if path.is_relative_to(here) else path) if self.trainer else ""
 
     @cached_property
     def judged_by(self) -> str:
@@ -107,7 +113,7 @@ def _identity(judge: "Judge") -> str:
     )
 
 
-def cells(configs: Sequence[Config], judge: "Judge | None" = None, trainer: "Trainer | None" = None) -> list[Cell]:
+def cells(configs: Sequence[Config], judge: "Judge | None" = None, trainer: Trainer | None = None) -> list[Cell]:
     """Load the data of some configurations, each data set once, and check every configuration against its own.
 
     Args:

@@ -17,7 +17,8 @@ from descentlab.tracking import CellRun, FinishedRun, open_tracker
 from descentlab.values import InputError, Option
 
 if TYPE_CHECKING:
-    from descentlab.config.cells import Judge, Trainer
+    from descentlab.config.cells import Judge
+    from descentlab.nn.recipe import Trainer
 
 Ended = tuple[Training, str | None]  # without its recipe, whose functions do not travel; and the id of its run
 

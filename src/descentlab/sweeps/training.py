@@ -1,6 +1,7 @@
 """From a claim to a stored run: what other runs hold is read, the rest trained, judged and handed to the tracker."""
 
 import contextlib
+import inspect
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -136,10 +137,9 @@ class _Work:
     def _to_the_end(self, recipe: Recipe, folder: str, rows: Sequence[Any]) -> Training:
         """Train from the checkpoint in a folder of the first run's where there is one, and leave others there."""
         cell, run, splits = self.cells[0], self.runs[0], self.cells[0].dataset.splits
-        if cell.trainer:
-            return self._recorded(cell.trainer(recipe, splits), rows)
-        begin = partial(iterate, recipe, splits, self.threads or cell.config.workers, self.show)  # type: ignore[arg-type]
-        if run.checkpoints is None:
+        trainer: Callable[..., Generator[Record, None, Training]] = cell.trainer or iterate
+        begin = partial(trainer, recipe, splits, self.threads or cell.config.workers, self.show)
+        if run.checkpoints is None or not {"save", "start"} <= set(inspect.signature(trainer).parameters):
             return self._recorded(begin(), rows)
         path = run.checkpoints / folder
         begin = partial(begin, save=partial(_save, path), save_seconds=run.checkpoint_seconds)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy import ndarray
@@ -15,7 +15,7 @@ from descentlab.tracking.trainings import weight_arrays
 from descentlab.values import InputError, Option
 
 if TYPE_CHECKING:
-    from descentlab.nn.recipe import Record
+    from descentlab.nn.recipe import Record, Trainer
 
 
 @dataclass(frozen=True)
@@ -47,33 +47,43 @@ class Replay:
         return "\n".join(lines)
 
 
-def replay(run_id: str, option: Option, on_record: "Callable[[Record], None] | None" = None) -> Replay:
+def replay(
+    run_id: str,
+    option: Option,
+    on_record: "Callable[[Record], None] | None" = None,
+    trainer: "Trainer | None" = None,
+) -> Replay:
     """Rebuild a cell or a single restart from its own artifacts, train it again and compare.
 
     Args:
         run_id: of a cell or a restart.
         option: names the store.
         on_record: is shown every logged epoch.
+        trainer: that trained the run; None for the package's own.
 
     Raises:
-        InputError: there is no such run, or it has no results.
+        InputError: there is no such run, it has no results, or another trainer trained it.
     """
     from descentlab.config.cells import cells
     from descentlab.config.resolving import resolve
-    from descentlab.nn import trainer
+    from descentlab.nn.trainer import iterate, train_recipe
 
     run = get(option, run_id)
     level = run.level or "unknown"
     if level not in ("cell", "restart"):
         raise InputError(f"run_id={run_id}: is of level {level}; only a cell or a restart can be replayed")
     cell = get(option, run.parent) if level == "restart" else run
+    if cell.trainer != (trainer.__name__ if trainer else ""):
+        by = f"{cell.trainer}; run: python {cell.script}" if cell.trainer else "descentlab itself; run: descentlab"
+        raise InputError(f"run_id={run_id}: was trained by {by} replay {run_id}")
     curves = cell.table("curves.parquet")
     raw = json.loads(cell.artifact("config.json").read_text(encoding="utf-8"))
     if level == "restart":
         raw |= {"seed": run.seed, "restarts": 1}
         curves = curves[curves["seed"] == raw["seed"]]
     (anew,) = cells([resolve(raw)])
-    training = trainer.train_recipe(anew.recipe, anew.dataset.splits, anew.config.workers, on_record)  # type: ignore[arg-type]
+    workers: Any = anew.config.workers
+    training = train_recipe(anew.recipe, anew.dataset.splits, workers, on_record, trainer or iterate)
     then = {name: curves[name].to_numpy() for name in curves.columns if "/" in name}
     again = curve_table(training)
     now = {name: again[name].to_numpy() for name in again.columns if "/" in name}

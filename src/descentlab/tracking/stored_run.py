@@ -74,6 +74,7 @@ class StoredRun:
     exploded = _Named("tags", "exploded", int)
     judge = _Named("tags", "judge", str)  # of the restarts, as `Cell.judged_by`
     trainer = _Named("tags", "trainer", str)  # as `Cell.trained_by`
+    script = _Named("tags", "mlflow.source.name", str)  # that trained it, where the package's own trainer did not
     config_hash = _Named("tags", "config_hash", str)
     cell_hash = _Named("tags", "cell_hash", str)  # of the configuration without seed and restarts
     commit = _Named("tags", "git_commit", str)  # of the code

@@ -186,7 +186,8 @@ class _StoreTracker(Tracker):
         tags |= {"config_hash": config.hash, "cell_hash": config.cell_hash, "data_digest": cell.digest}
         if lines := describing.lines(cell.dataset):  # shown by MLflow as the run's description
             tags["mlflow.note.content"] = "; ".join(lines)[:4000]
-        tags |= {key: value for key, value in (("judge", cell.judged_by), ("trainer", cell.trained_by)) if value}
+        told = {"judge": cell.judged_by, "trainer": cell.trained_by, "mlflow.source.name": cell.script}
+        tags |= {key: value for key, value in told.items() if value}
         checkpoints = self.store.folder / CHECKPOINTS / str(self.store.experiment_id) / cell.key
         run = TrackedCell(self.queue, config, tags, checkpoints, self.checkpoint_seconds, self.children)
         self._open[str(run.run_id)] = run
