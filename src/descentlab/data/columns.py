@@ -102,32 +102,11 @@ def table_of(cells: Cells, numbers: Mapping[str, Any]) -> Table:
     inputs = [column for column in left if column not in targets]
     if not inputs:
         raise InputError(f"{path}: all columns are targets; at least one input is needed")
-    kept = np.ones(len(cells.frame), dtype=bool)
-    if numbers["missing"] == "drop":
-        kept = ~np.any([column.missing for column in left], axis=0)
-    for column in targets:
-        if column.missing.any():
-            where = cells.place(int(np.argmax(column.missing)))
-            raise InputError(
-                f"{path}: {where}, column {column.shown}: a missing target is never filled; delete the row"
-            )
-    categories: dict[int, tuple[str, ...]] = {}
-    values = np.empty((int(kept.sum()), len(inputs)))
-    for at, column in enumerate(inputs):
-        own = column.values[kept]
-        if column.kind == "text":
-            _check_text(cells, numbers, column)
-            found, own = np.unique(own.astype(str), return_inverse=True)
-            if len(found) > max(MOST_TEXTS, len(own) / 2):
-                what = f"{path}: column {column.shown} has {len(found)} different texts in {len(own)} rows"
-                raise InputError(f"{what}; say {word('data.drop', [column])}")
-            categories[at] = tuple(str(text) for text in found)
-        values[:, at] = own
+    kept = _kept(cells, numbers, left, targets)
+    values, categories = _values(cells, numbers, inputs, kept)
     read = read_targets(cells, targets, kept, numbers["task"])
     lost = len(kept) - len(values)
     notes = (f"{lost} {'rows' if lost > 1 else 'row'} with missing cells left out",) if lost else ()
-    if not len(values):
-        raise InputError(f"{path}: every row has a missing cell; say {word('data.drop', _emptiest(left))}")
     return Table(
         path.name.split(".")[0] or path.name,
         values,
@@ -151,8 +130,38 @@ def _key(columns: Sequence[Column], names: Sequence[str]) -> Any:
     return found[0] if len(found) == 1 else found or "none"
 
 
-def _emptiest(columns: Sequence[Column]) -> list[Column]:
-    return [max(columns, key=lambda column: column.missing.sum())]
+def _kept(cells: Cells, numbers: Mapping[str, Any], columns: Sequence[Column], targets: Sequence[Column]) -> ndarray:
+    """Which rows (N,) are used: all, or those without missing cells."""
+    for column in targets:
+        if column.missing.any():
+            where = f"{cells.path}: {cells.place(int(np.argmax(column.missing)))}, column {column.shown}"
+            raise InputError(f"{where}: a missing target is never filled; delete the row")
+    if numbers["missing"] != "drop":
+        return np.ones(len(cells.frame), dtype=bool)
+    kept = ~np.any([column.missing for column in columns], axis=0)
+    if not kept.any():
+        emptiest = max(columns, key=lambda column: column.missing.sum())
+        raise InputError(f"{cells.path}: every row has a missing cell; say {word('data.drop', [emptiest])}")
+    return np.asarray(kept)
+
+
+def _values(
+    cells: Cells, numbers: Mapping[str, Any], inputs: Sequence[Column], kept: ndarray
+) -> tuple[ndarray, dict[int, tuple[str, ...]]]:
+    """Raw inputs (N, n), positions in place of texts, and the texts of every text column."""
+    categories: dict[int, tuple[str, ...]] = {}
+    values = np.empty((int(kept.sum()), len(inputs)))
+    for at, column in enumerate(inputs):
+        own = column.values[kept]
+        if column.kind == "text":
+            _check_text(cells, numbers, column)
+            found, own = np.unique(own.astype(str), return_inverse=True)
+            if len(found) > max(MOST_TEXTS, len(own) / 2):
+                what = f"{cells.path}: column {column.shown} has {len(found)} different texts in {len(own)} rows"
+                raise InputError(f"{what}; say {word('data.drop', [column])}")
+            categories[at] = tuple(map(str, found))
+        values[:, at] = own
+    return values, categories
 
 
 # --- what a column holds -----------------------------------------------------------------------------------------
