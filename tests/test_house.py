@@ -14,6 +14,7 @@ HOME = {"mlflow": "tracking", "hydra": "config", "matplotlib": "figures"}
 # A package may import those of the rows below its own, whatever stands in the function or under TYPE_CHECKING.
 ROWS = (("cli", "api", "studies"), ("sweeps",), ("tracking",), ("config", "figures"), ("data", "analysis"), ("nn",))
 BELOW_ALL = ("values", "interrupts")
+WRITING = ("cell_run", "closing", "tracker", "trained_cell", "write_queue", "writer")
 
 
 def name_of(path):
@@ -132,3 +133,14 @@ def test_no_tag_or_param_of_the_store_is_read_by_its_name_outside_tracking():
             if isinstance(of, ast.Attribute) and of.attr == "params" and isinstance(key, ast.Constant):
                 raw.append(place)
     assert raw == []
+
+
+def test_reading_stored_runs_does_not_import_what_writes_them():
+    writing = {SOURCE / "tracking" / f"{name}.py" for name in WRITING}
+    reached = {SOURCE / "tracking" / f"{name}.py" for name in ("reading", "results", "upkeep")}
+    while (
+        grown := {other for path in reached for other in EDGES[path][0]} - reached - {SOURCE / "tracking/__init__.py"}
+    ):
+        reached |= grown
+    assert all(path.is_file() for path in writing)
+    assert sorted(name_of(path) for path in reached & writing) == []

@@ -50,7 +50,7 @@ def option(kept):
     """The option that names that store, all of it there again afterwards."""
     yield kept[0]
     for level in ("cell", "restart", "summary"):
-        tracking.upkeep.restore(kept[0], find(kept[0], level, status=None, deleted=True))
+        tracking.upkeep.delete(kept[0], find(kept[0], level, status=None, deleted=True), restore=True)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from shared import cell, keep, trained
 
 from descentlab import tracking
 from descentlab.cli import exporting, listing
-from descentlab.tracking import results
+from descentlab.tracking import results, sqlite_file
 from descentlab.values import InputError, Option
 
 
@@ -53,6 +53,16 @@ def test_a_store_that_was_moved_or_copied_with_its_artifacts_is_read_and_written
     assert tracking.get(at(there), new).artifact("final.npz").is_relative_to(there)
     assert capsys.readouterr().err == ""
     assert {path: path.read_bytes() for path in untouched} == untouched
+
+
+def test_a_store_of_an_earlier_mlflow_without_logged_models_follows_its_artifacts(option, tmp_path):
+    run_id = keep(option, cell(restarts=1))
+    shutil.move(folder_of(option), tmp_path / "moved")
+    with contextlib.closing(sqlite3.connect(tmp_path / "moved" / "mlflow.db")) as connection:
+        connection.execute("ALTER TABLE logged_models RENAME TO not_yet_there")
+        sqlite_file.usable(tmp_path / "moved" / "mlflow.db", write=True)
+        (uri,) = connection.execute("SELECT artifact_uri FROM runs WHERE run_uuid = ?", (run_id,)).fetchone()
+    assert uri.startswith((tmp_path / "moved").as_uri())
 
 
 def test_a_store_beside_a_link_to_its_folder_was_not_moved(option, tmp_path, capsys):

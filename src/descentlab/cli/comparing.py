@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from descentlab.cli.listing import SHORT, is_score
+from descentlab.cli.listing import SHORT
 from descentlab.cli.output import many, number, table, when
 from descentlab.cli.words import named_runs
+from descentlab.data import is_score
 from descentlab.tracking import StoredRun, get
 from descentlab.values import InputError, Option, unknown
 

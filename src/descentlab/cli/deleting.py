@@ -49,7 +49,7 @@ def restore(words: Sequence[str], option: Option) -> str:
     if not tops:
         return "nothing to restore"
     nested = [run for found in restarts for run in found]
-    upkeep.restore(option, [*tops, *nested])
+    upkeep.delete(option, [*tops, *nested], restore=True)
     return f"restored {many(len(tops), 'run')} with {many(len(nested), 'nested restart')}"
 
 

@@ -7,6 +7,7 @@ from numpy import ndarray
 
 from descentlab.cli.output import table
 from descentlab.config.cells import Cell
+from descentlab.data import is_score, leading
 from descentlab.nn.recipe import Training
 
 
@@ -18,23 +19,15 @@ def lines(cells: Sequence[Cell], trainings: Sequence[Training | None]) -> list[s
     if len(cells) > 1:
         rows = []
         for one, training in pairs:
-            metric = next((name for name in _TELLING if name in training.curves), "train/loss")
+            metric = leading(training.curves)
             rows.append({"cell": one.name, "at the end": metric} | _ended(training, metric))
         return table(rows, ("cell", "at the end"), ("sd", "~cell", "worst"))
     ((one, training),) = pairs
     cell = one.config
     many = f"seeds {cell.seed} to {cell.seed + cell.restarts - 1}" if cell.restarts > 1 else f"seed {cell.seed}"
-    rows = [{"at the end": metric} | _ended(training, metric) for metric in _scores(training)]
+    rows = [{"at the end": metric} | _ended(training, metric) for metric in training.curves if is_score(metric)]
     about = f"{cell.name}: {cell.epochs} epochs of {cell.data.name}, {many}, {training.seconds:.2f} s"
     return [about, *table(rows, ("at the end",), ("sd", "worst"))]
-
-
-_TELLING = ("test/accuracy", "test/r2", "test/loss")  # what a cell's row shows, the first that was measured
-
-
-def _scores(training: Training) -> list[str]:
-    """Names of losses and scores of the splits, not of norms of layers."""
-    return [name for name in training.curves if name.split("/")[0] in ("train", "validation", "test")]
 
 
 def _ended(training: Training, metric: str) -> dict[str, str]:

@@ -7,11 +7,11 @@ import numpy as np
 
 from descentlab.cli.output import filesize, many, number, pairs, table, when
 from descentlab.cli.words import STATUSES, named_runs, wanted_runs
+from descentlab.data import is_score, leading
 from descentlab.tracking import StoredRun, upkeep
 from descentlab.values import InputError, Option, nearest, shown
 
 SHORT = 8  # characters of a run's id; `get` takes them
-TELLING = ("test/accuracy", "test/r2", "test/loss", "train/loss")  # what a line shows, the first that was measured
 
 
 def list_runs(words: Sequence[str], option: Option) -> str:
@@ -48,7 +48,7 @@ def list_runs(words: Sequence[str], option: Option) -> str:
 
 
 def _row(run: StoredRun) -> dict[str, str]:
-    metric = next((name for name in TELLING if name in run.metrics), "")
+    metric = leading(run.metrics)
     value = run.metrics.get(metric, np.nan)
     half = (run.metrics.get(f"{metric}_ci_high", np.nan) - run.metrics.get(f"{metric}_ci_low", np.nan)) / 2
     return {
@@ -163,8 +163,3 @@ def _results(run: StoredRun) -> list[str]:
             row = {"metric": name, "value": row["mean"]}
         rows.append(row)
     return table(rows, ("metric",), ("min", "max", "sd")) if rows else []
-
-
-def is_score(metric: str) -> bool:
-    """Whether a metric is a loss or score of a split, not a norm of a layer."""
-    return metric.partition("/")[0] in ("train", "validation", "test")

@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import sqlite3
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -92,19 +93,15 @@ def one_line(error: BaseException) -> str:
 @contextlib.contextmanager
 def store_errors(uri: str) -> Iterator[None]:
     """Turn the errors of a broken or absent store into one line."""
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
     try:
         yield
-    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
+    except Exception as error:
+        if not isinstance(error, (sqlite3.Error, OSError, *_library_errors())):
+            raise
         raise InputError(f"tracking.uri={shown(uri)}: {one_line(error)}") from error
 
 
-@contextlib.contextmanager
-def file_errors(path: Path) -> Iterator[None]:
-    """The same for SQLite alone, without importing MLflow."""
-    try:
-        yield
-    except (sqlite3.Error, OSError) as error:
-        raise InputError(f"tracking.uri={sqlite_uri(path)}: {one_line(error)}") from error
+def _library_errors() -> list[type[Exception]]:
+    """MLflow's and SQLAlchemy's errors, as far as these libraries are imported."""
+    names = {"mlflow.exceptions": "MlflowException", "sqlalchemy.exc": "SQLAlchemyError"}
+    return [getattr(sys.modules[module], name) for module, name in names.items() if module in sys.modules]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from descentlab.data import leading
 from descentlab.tracking.plans import member_tag
 from descentlab.tracking.reading import SWEEP_LENGTH, find, last_sweep, quoted, reading
 from descentlab.tracking.servers import mlflow_server, shared_store
@@ -84,19 +85,14 @@ def _query(parts: Mapping[str, Any], **more: str) -> str:
 def _search(query: str, cells: Sequence[StoredRun]) -> dict[str, Any]:
     """The UI's search, ordered by the best score that the cells have."""
     search: dict[str, Any] = {"searchFilter": query, "startTime": "ALL", "lifecycleFilter": "Active"}
-    metric = _score(cells)
+    metric = leading({name for run in cells for name in run.metrics})
     return search | ({"orderByKey": f"metrics.`{metric}`", "orderByAsc": metric.endswith("loss")} if metric else {})
-
-
-def _score(cells: Sequence[StoredRun]) -> str:
-    names = (f"{split}/{metric}" for split in ("test", "validation", "train") for metric in ("accuracy", "r2", "loss"))
-    return next((name for name in names if any(name in run.metrics for run in cells)), "")
 
 
 def _save_view(store: Store, name: str, search: Mapping[str, Any], cells: Sequence[StoredRun]) -> bool:
     """Save what the UI calls a shared view of these cells: their axes and results as columns, charts of their means."""
     axes = [key for key in cells[-1].params if len({run.params.get(key) for run in cells}) > 1]
-    score = _score(cells)
+    score = leading({name for run in cells for name in run.metrics})
     measured = [score, f"{score}_ci_low", f"{score}_ci_high", "test/loss", "train/loss", f"{score}_diverged"]
     results = [name for name in dict.fromkeys(measured) if any(name in run.metrics for run in cells)]
     columns = [f"params.`{key}`" for key in axes or ("activation", "loss", "descent")]

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from descentlab.tracking.locations import exclusive, file_errors, sqlite_uri
+from descentlab.tracking.locations import exclusive, sqlite_uri, store_errors
 from descentlab.values import InputError, refusal
 
 ARTIFACTS = "mlartifacts"  # the folder beside a store that holds the artifacts of its runs
@@ -45,7 +45,7 @@ def usable(path: Path, write: bool) -> Path:
     if write and not writable:
         valid = "may be read but not written; name another store in tracking.uri to train"
         raise InputError(f"tracking.uri={sqlite_uri(path)}: {valid}")
-    with file_errors(path):
+    with store_errors(sqlite_uri(path)):
         file = path if writable else _copied(path, _written(path))
         _check(file, write)
         if _moved(file, path.parent):
@@ -57,8 +57,7 @@ def usable(path: Path, write: bool) -> Path:
 def _check(file: Path, write: bool) -> None:
     """Refuse a file that cannot be a store; MLflow would try to open it for minutes, or make its tables in it."""
     with contextlib.closing(sqlite3.connect(file, timeout=60, isolation_level=None)) as connection:
-        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if "experiments" not in tables:
+        if "experiments" not in _tables(connection):
             raise sqlite3.DatabaseError("is a database, but not one of MLflow's")
         if write:
             connection.execute("BEGIN IMMEDIATE")
@@ -69,6 +68,10 @@ def _written(path: Path) -> tuple[int, ...]:
     """When a store and its log were last written."""
     parts = [path.with_name(path.name + ending) for ending in ("", "-wal")]
     return tuple(part.stat().st_mtime_ns for part in parts if part.exists())
+
+
+def _tables(connection: sqlite3.Connection) -> set[str]:
+    return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
 
 @functools.cache
@@ -116,7 +119,8 @@ def _relocate(file: Path, folder: Path) -> None:
     here = (folder / ARTIFACTS).as_uri()
     with contextlib.closing(sqlite3.connect(file, timeout=60)) as connection, connection:
         for before in _moved(file, folder):  # once more: another process may have been faster
-            for table, column in PATHS.items():
+            for table in PATHS.keys() & _tables(connection):
+                column = PATHS[table]
                 connection.execute(
                     f"UPDATE {table} SET {column} = ?1 || substr({column}, length(?2) + 1)"
                     f" WHERE {column} = ?2 OR substr({column}, 1, length(?2) + 1) = ?2 || '/'",
@@ -128,7 +132,7 @@ def _relocate(file: Path, folder: Path) -> None:
 
 def create_store(path: Path) -> None:
     """Create an SQLite store with MLflow's tables in write-ahead mode; the file gets its name when it is complete."""
-    with file_errors(path):
+    with store_errors(sqlite_uri(path)):
         path.parent.mkdir(parents=True, exist_ok=True)
         if not os.access(path.parent, os.W_OK):
             valid = (

@@ -14,7 +14,6 @@ from urllib.parse import unquote, urlsplit
 from descentlab.tracking import locations, sqlite_file
 from descentlab.tracking.locations import (
     exclusive,
-    file_errors,
     one_line,
     sqlite_path,
     sqlite_uri,
@@ -114,7 +113,7 @@ class Store:
         if path is None:
             yield
             return
-        with file_errors(path), exclusive(path):
+        with store_errors(self.uri), exclusive(path):
             yield
 
 

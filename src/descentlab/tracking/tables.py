@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy import ndarray
 
-from descentlab.data import SPLITS
+from descentlab.data import is_score, leading
 from descentlab.tracking.params import safe_name
 
 if TYPE_CHECKING:
@@ -17,11 +17,6 @@ if TYPE_CHECKING:
 
 CHILDREN = ("auto", "all", "none")
 CHILDREN_LIMIT = 50  # restarts up to which children=auto gives each its own run
-
-
-def is_score(metric: str) -> bool:
-    """Whether a metric is a loss or a score of a split, not a norm of a layer."""
-    return metric.partition("/")[0] in SPLITS
 
 
 def cell_series(curves: Mapping[str, ndarray]) -> dict[str, ndarray]:
@@ -140,9 +135,8 @@ def own_runs(restarts: int, children: str) -> int:
 
 def telling(restarts: "pd.DataFrame") -> list[str]:
     """The final loss and the final score that the figure of a cell's restarts shows."""
-    wanted = ("train/loss", "test/accuracy", "test/r2", "train/accuracy", "train/r2")
-    known = [name for name in wanted if name in restarts]
-    return known[:1] + [name for name in known[1:] if not restarts[name].isna().all()][:1]
+    score = leading([name for name in restarts if not name.endswith("/loss") and not restarts[name].isna().all()])
+    return ["train/loss", *([score] if score else [])]
 
 
 def curve_table(training: "Training", curves: Mapping[str, ndarray] | None = None) -> "pd.DataFrame":

@@ -27,7 +27,6 @@ from descentlab.tracking.reading import quoted, search
 from descentlab.tracking.retrying import RetryingClient
 from descentlab.tracking.store import EXPERIMENT, Store, open_store
 from descentlab.tracking.stored_run import StoredRun
-from descentlab.tracking.trained_cell import NewCell
 from descentlab.tracking.write_queue import WriteQueue
 from descentlab.values import InputError, Option
 from descentlab.values import without_password as shown
@@ -194,8 +193,8 @@ class _StoreTracker(Tracker):
         if self._heartbeat is None:
             self._heartbeat = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
             self._heartbeat.start()
-        opening = NewCell(str(run.run_id), config, [trained_cell.dataset_input(cell.dataset)])
-        run.submit(functools.partial(self.queue.writer.open, opening))
+        inputs = [trained_cell.dataset_input(cell.dataset)]
+        run.submit(functools.partial(self.queue.writer.write_new, str(run.run_id), config, inputs))
         return run
 
     def _beat(self) -> None:

@@ -14,6 +14,7 @@ from numpy import ndarray
 
 from descentlab.config.cells import DIGEST_LENGTH
 from descentlab.config.configuration import Config
+from descentlab.data import is_score
 from descentlab.tracking import checksums, closing, params, tables, trainings
 from descentlab.tracking.store import Store
 
@@ -32,29 +33,14 @@ FIGURE_POINTS = 400  # of a cell in its figure
 DATASET_TRIES = 3
 
 
-@dataclass(frozen=True)
-class NewCell:
-    """A cell before training.
+def write_new(store: Store, run_id: str, config: Config, inputs: "list[DatasetInput]") -> None:
+    """Write what is known of a cell before training: params, dataset and config.json."""
+    from mlflow.entities import Param
 
-    Attributes:
-        run_id: of the cell's run.
-        config: of the cell.
-        inputs: MLflow's entities of its data.
-    """
-
-    run_id: str
-    config: Config
-    inputs: "list[DatasetInput]"
-
-    def write(self, store: Store) -> None:
-        """Write params, the dataset and config.json."""
-        from mlflow.entities import Param
-
-        rows = [Param(key, value) for key, value in params.params(self.config).items()]
-        store.client.log_batch(self.run_id, params=rows)
-        if self.inputs:
-            _log_inputs(store, self.run_id, self.inputs)
-        store.client.log_text(self.run_id, _config_text(self.config), "config.json")
+    rows = [Param(key, value) for key, value in params.params(config).items()]
+    store.client.log_batch(run_id, params=rows)
+    _log_inputs(store, run_id, inputs)
+    store.client.log_text(run_id, _config_text(config), "config.json")
 
 
 @dataclass(frozen=True)
@@ -134,7 +120,7 @@ class TrainedCell:
         restarts.to_parquet(folder / "restarts.parquet", index=False)
         trainings.write_weights(training, folder)
         drawn = training.epochs[tables.thinned(len(training.epochs), FIGURE_POINTS)]
-        scores = [column for column in curves if tables.is_score(column) or "/" not in column]
+        scores = [column for column in curves if is_score(column) or "/" not in column]
         about = {"cell": self.config.name, "data": self.config.data.name, "loss": self.config.loss.name}
         shown = curves.loc[curves["epoch"].isin(drawn), scores]
         draw(shown.assign(**about), restarts.assign(**about), folder)
@@ -158,7 +144,7 @@ class TrainedCell:
         metrics, curves = [], tables.valid_curves(training)
         for scores, most in ((True, CHILD_POINTS), (False, CHILD_LAYER_POINTS)):
             kept = tables.thinned(len(training.epochs), most)
-            series = {name: curve[kept, row] for name, curve in curves.items() if tables.is_score(name) == scores}
+            series = {name: curve[kept, row] for name, curve in curves.items() if is_score(name) == scores}
             metrics += self._metrics(series, training.epochs[kept])
         settings = [Param(key, value) for key, value in params.params(config).items()]
         client = store.client

@@ -6,7 +6,7 @@ removes it.
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,22 +26,12 @@ def restarts_of(option: "Option", run: StoredRun, deleted: bool = False) -> list
     return find(option, "restart", status=None, parent=run.run_id, deleted=deleted)
 
 
-def delete(option: "Option", runs: Sequence[StoredRun]) -> None:
-    """Mark runs as deleted. Nested runs are not included."""
+def delete(option: "Option", runs: Sequence[StoredRun], restore: bool = False) -> None:
+    """Mark runs as deleted, or restore deleted ones. Nested runs are not included."""
     store = reading(option)
-    _each(store.uri, store.client.delete_run, runs)
-
-
-def restore(option: "Option", runs: Sequence[StoredRun]) -> None:
-    """Restore deleted runs."""
-    store = reading(option)
-    _each(store.uri, store.client.restore_run, runs)
-
-
-def _each(uri: str, change: Callable[[str], None], runs: Sequence[StoredRun]) -> None:
-    with store_errors(uri):
+    with store_errors(store.uri):
         for run in runs:
-            change(run.run_id)
+            (store.client.restore_run if restore else store.client.delete_run)(run.run_id)
 
 
 def sizes(option: "Option") -> tuple[str, int | None, int | None]:

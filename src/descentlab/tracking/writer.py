@@ -16,7 +16,7 @@ from typing import Any
 
 from descentlab.nn.workers import NotSent, Worker, WorkerGone
 from descentlab.tracking.store import Store, open_client
-from descentlab.tracking.trained_cell import NewCell, TrainedCell
+from descentlab.tracking.trained_cell import TrainedCell, write_new
 
 SECOND_PROCESS_WORK = 150  # of writing, in restarts: from here on a second process pays for its start
 CELL_WORK = 15  # of a cell's tables, weights and figures, in restarts
@@ -50,13 +50,13 @@ class CellWriter:
         self._expected += CELL_WORK * cells + restarts
         self._start_for(self._expected)
 
-    def open(self, opening: NewCell) -> None:
-        """Write what is known before training: settings and data."""
+    def write_new(self, *cell: Any) -> None:
+        """Write what is known of a cell before training, as `trained_cell.write_new`."""
         if self._ready.is_set():
             with contextlib.suppress(WorkerGone):
-                self._asking.submit(self._ask, "open", opening).result()
+                self._asking.submit(self._ask, "write_new", *cell).result()
                 return
-        opening.write(self._store)
+        write_new(self._store, *cell)
 
     def write(self, cell: TrainedCell) -> None:
         """Write a trained cell; after this returns or raises, neither process writes to it.
@@ -155,9 +155,9 @@ class RemoteWriter:
         uri, experiment, experiment_id = self._place
         self._store = Store(open_client(uri), uri, experiment, experiment_id)
 
-    def open(self, opening: NewCell) -> None:
-        """Write what is known before training: settings and data."""
-        opening.write(self._store)
+    def write_new(self, *cell: Any) -> None:
+        """Write what is known of a cell before training."""
+        write_new(self._store, *cell)
 
     def take(self, cell: TrainedCell) -> None:
         """Receive the cell to write."""
