@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from descentlab import train
+from descentlab.analysis.curvature import Objective
 from descentlab.analysis.minima import Certificate, certify
 
 SCALES = list(itertools.product((1e-6, 1.0, 1e6), (1e-3, 1.0, 1e3)))  # of the loss, of the parameters
@@ -221,18 +223,21 @@ def test_weak_modes_one_after_the_other_are_no_way_to_infinity(weak_modes):
     assert case.certify().polished == "flat minimum"
 
 
-@pytest.mark.parametrize(("loss", "length"), SCALES)
-def test_negative_curvature_is_seen_down_to_4e_9_of_the_loss(loss, length):
-    def bowl(e):
-        return Case(
-            lambda p: 1 + 0.5 * p[0] ** 2 - 0.5 * e * p[1] ** 2,
-            lambda p: [p[0], -e * p[1]],
-            lambda p: np.diag([1.0, -e]),
-            (1.0, 0.0),
-        )
+def beside_a_bowl(c, order):
+    """1 + x^2 / 2 - c y^order, from y = 0."""
+    return Case(
+        lambda p: 1 + 0.5 * p[0] ** 2 - c * p[1] ** order,
+        lambda p: [p[0], -c * order * p[1] ** (order - 1)],
+        lambda p: np.diag([1.0, -c * order * (order - 1) * p[1] ** (order - 2)]),
+        (1.0, 0.0),
+    )
 
-    assert bowl(4e-9).certify(loss, length).polished == "saddle"
-    assert bowl(1e-9).certify(loss, length).polished == "flat minimum"  # as the docstring says
+
+@pytest.mark.parametrize(("loss", "length"), SCALES)
+@pytest.mark.parametrize(("order", "seen", "unseen"), [(2, 4e-12, 1e-13), (4, 1e-6, 1e-9), (6, 1.0, 1e-3)])
+def test_descents_are_seen_down_to_what_the_docstring_says(order, seen, unseen, loss, length):
+    assert beside_a_bowl(seen, order).certify(loss, length).polished == "saddle"
+    assert beside_a_bowl(unseen, order).certify(loss, length).polished == "flat minimum"
 
 
 def test_a_saddle_that_descends_along_no_straight_line_is_not_seen():
@@ -243,3 +248,14 @@ def test_a_saddle_that_descends_along_no_straight_line_is_not_seen():
         (0.0, 0.0),
     )
     assert peano.certify().polished == "flat minimum"  # as the docstring says
+
+
+def test_linear_layers_of_zeros_are_a_saddle_although_their_product_is_of_fourth_order():
+    rng = np.random.default_rng(0)
+    inputs, targets = rng.normal(size=(30, 4)), rng.normal(size=(30, 3))
+    training = train(
+        inputs, targets, hidden=(3, 1, 3), activation="identity", loss="mean_squared_error", output="linear",
+        initializer="zeros", learning_rate=0.1, descent="batch", epochs=500, log_every=500,
+    )  # fmt: skip
+    found = Objective(training.recipe.network, inputs, targets).certificate(training.final.flat[0])
+    assert (found.outcome, found.negative_modes) == ("saddle", 0)

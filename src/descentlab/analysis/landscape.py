@@ -106,6 +106,8 @@ class Landscape:
 
     def _curvature(self, point: Point) -> float:
         """The largest eigenvalue in size, estimated by power iteration; 0 where the Hessian is 0 or not finite."""
+        if point in self._spectra:
+            return float(np.abs(self._spectra[point][0]).max())
         dense = self._hessian(point.theta) if self._hessian else None
         v = np.random.default_rng(4).standard_normal(len(point.theta))
         largest = 0.0
@@ -191,19 +193,28 @@ class Landscape:
     def descends(self, point: Point, modes: ndarray) -> bool:
         """Whether the loss falls along some mode, or mixture of modes (columns), before it has risen.
 
-        What is left of the gradient can make the loss fall by |g| t over a step t and proves nothing.
+        The slope along a direction shows it, which rounding hides less than the value. What is left of the gradient is
+        a slope too and proves nothing.
         """
-        noise = self.noise(point)
+        noise = self.gradient_noise(point)
         mixtures = np.random.default_rng(1).standard_normal((modes.shape[1], MIXTURES if modes.shape[1] > 1 else 0))
         directions = np.hstack([modes, modes @ mixtures])
         lengths = self.length * np.array(DESCENT_STEPS)
         for direction in (directions / np.linalg.norm(directions, axis=0)).T:
             steps = np.concatenate([-lengths, lengths])[:, None] * direction
-            for changes in np.split(self.around(point, steps)[0], 2):
-                falls, rises = changes < -noise - 2.0 * point.norm * lengths, changes > noise
+            back, forth = np.split(self.around(point, steps)[1] @ direction, 2)
+            for slopes in (-back, forth):  # away from the point
+                falls, rises = slopes < -noise - 2.0 * point.norm, slopes > noise
                 if falls.any() and not rises[: falls.argmax()].any():
                     return True
         return False
+
+    def gradient_noise(self, point: Point) -> float:
+        """How far gradients nearby scatter by rounding alone: steps there and back cancel but for that."""
+        steps = np.random.default_rng(0).uniform(-1, 1, (8, len(point.theta))) * NOISE_STEP * self.length
+        changes = self.around(point, np.concatenate([steps, -steps]))[1]
+        scatter = np.linalg.norm(changes[:8] + changes[8:], axis=1).max()
+        return float(8.0 * (scatter + EPSILON * self.slope))
 
     def lower_nearby(self, point: Point) -> float:
         """Share of random steps of length 1e-3 that lower the loss by more than rounding and the gradient's rest."""

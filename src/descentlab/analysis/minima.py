@@ -25,9 +25,9 @@ on one side makes the minimum flat.
 
 The method does not see:
 
-    * negative curvature below 1e-6 of the largest eigenvalue whose descent stays within rounding: with a length of 1,
-      below about 4e-9 of the loss;
-    * saddles of fourth order and higher whose descent over a thousandth of the length stays within rounding;
+    * negative curvature so weak that the slope over a thousandth of the length is within rounding: below about 2e-12 of
+      the largest eigenvalue;
+    * saddles of fourth order and higher for the same reason: -c y^4 beside x^2 / 2 and a length of 1 for c below 1e-7;
     * saddles that descend along no straight line, as Peano's (y - x^2) (y - 2 x^2);
     * an infimum that turns out to be attained only beyond the last window, at |g| below 1e-14 of the slope scale;
     * above 2000 parameters, eigenvalues other than the 4 lowest and the highest, and slow ways to infinity: eigenvalues

@@ -169,6 +169,8 @@ class Polish:
         before = np.inf
         if newton_first and len(point.theta) <= spectrum.DENSE_LIMIT:
             point = self._newton(point, tolerance)
+            if point.norm <= EPSILON * self._land.slope:
+                return point  # rounding, mostly
         while point.norm < 0.5 * before and point.norm > tolerance:
             before = point.norm
             point = self._lbfgs(point, tolerance)
@@ -253,7 +255,10 @@ class Polish:
                 damping *= 30.0
             else:
                 break
-            point, damping = self._land_on(point, trial, tolerance), max(0.1 * damping, 1e-4 * self._damping())
+            before, point = point, self._land_on(point, trial, tolerance)
+            if 0.5 * before.norm < point.norm <= EPSILON * self._land.slope:
+                break  # rounding
+            damping = max(0.1 * damping, 1e-4 * self._damping())
         return point
 
     def _damping(self) -> float:
