@@ -130,7 +130,7 @@ def silent_table(study: Study, restarts: pd.DataFrame) -> pd.DataFrame:
         One row per activation, learning_rate and seed: born_silent, silent, silent_1 .. silent_3; NaN where training
         diverged.
     """
-    (cell,) = compose([f"data={restarts['data'].iloc[0]}"], "dying_relu")
+    (cell,) = compose([], "dying_relu", [[f"data={restarts['data'].iloc[0]}"]])
     inputs = config.check(cell).splits["train"][0]
     rows = []
     for run_id, arm in restarts.groupby("run_id", sort=False):

@@ -160,7 +160,7 @@ def optimum_table(restarts: pd.DataFrame) -> pd.DataFrame:
 
 def whitened() -> tuple[ndarray, ndarray]:
     """Digits at 4x4 pixels: inputs (N, 16) with covariance 1, targets (N, 10) centred."""
-    (setting,) = compose(NETS["digits", "none"], "linear_control")
+    (setting,) = compose([], "linear_control", [NETS["digits", "none"]])
     x, y = config.check(setting).splits["train"]
     x = x - x.mean(axis=0)
     values, axes = np.linalg.eigh(x.T @ x / len(x))
