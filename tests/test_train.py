@@ -318,6 +318,33 @@ def test_one_hidden_layer_may_be_given_as_a_number():
     assert train(*blobs(), hidden=5, epochs=1, workers=1).recipe.layers == (2, 5, 3)
 
 
+@pytest.mark.parametrize("bad", ["64-32", 2.5])
+def test_hidden_sizes_that_are_none_are_refused_by_name(bad):
+    assert refusal(*blobs(), hidden=bad).startswith(f"hidden={bad}: must be the sizes of the hidden layers")
+
+
+def test_text_and_forced_labels_are_the_same_training_as_whole_numbers():
+    x, labels = blobs()
+    settings = {"epochs": 2, "workers": 1}
+    plain = train(x, labels, **settings)
+    for told in (np.array(["a", "b", "c"])[labels], np.array(["a", "b", "c"], dtype=object)[labels]):
+        assert_same_bits(plain, 0, train(x, told, **settings))
+    assert_same_bits(plain, 0, train(x, labels.astype(float), task="classes", **settings))
+    assert train(x, labels.astype(float), **settings).recipe.task == "regression"
+
+
+def test_a_sparse_matrix_is_taken_as_the_matrix_that_it_is():
+    from scipy.sparse import csr_matrix
+
+    x, labels = blobs()
+    assert_same_bits(train(x, labels, epochs=1, workers=1), 0, train(csr_matrix(x), labels, epochs=1, workers=1))
+
+
+def test_a_split_that_is_no_pair_is_refused_by_name():
+    x, labels = blobs()
+    assert refusal(x, labels, test=x) == "test: must be a pair of inputs and targets"
+
+
 def test_every_record_is_handed_on_as_it_is_measured():
     records = []
     training = train(*blobs(), epochs=3, log_every=1, workers=1, on_record=records.append)

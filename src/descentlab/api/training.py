@@ -63,7 +63,7 @@ def train(
 
     Args:
         inputs: (N, n_0).
-        targets: (N, K) as they stand; or (N,) whole numbers for classes, made one-hot (two classes: one output).
+        targets: (N, K) as they stand; or (N,) labels, whole numbers or text, made one-hot (two classes: one output).
         hidden: sizes of the hidden layers, () for none.
         activation: of the hidden layers: a name, or an object such as `leaky_relu(0.2)`; so for the others below.
         output: key of OUTPUTS; "auto" follows loss and task.
@@ -80,7 +80,8 @@ def train(
         epochs: passes over the training data; None for that of conf/config.yaml, 30.
         seed: of the first restart; restart r has seed + r.
         restarts: networks that differ in their seed.
-        task: "regression", "binary", "multiclass" or "multilabel"; None finds it in the targets.
+        task: "regression", "binary", "multiclass" or "multilabel"; None finds it in the targets; "classes" takes any
+            numbers (N,) as labels.
         validation: (inputs, targets) in the same form, or None.
         test: likewise.
         dtype: "float64" or "float32".
@@ -108,7 +109,7 @@ def train(
     first, last = _initializers(initializer, output_initializer, phi)
     rates = np.asarray(_default("learning_rate") if learning_rate is None else learning_rate, dtype=np.float64)
     recipe = Recipe(
-        layers=(x.shape[1], *((hidden,) if isinstance(hidden, int) else hidden), y.shape[1]),
+        layers=(x.shape[1], *_hidden(hidden), y.shape[1]),
         activation=phi,
         output=output,
         loss=judge,
@@ -134,13 +135,23 @@ def _splits(
     given: Mapping[str, tuple[ndarray, ndarray] | None], task: str | None
 ) -> tuple[dict[str, tuple[ndarray, ndarray]], str]:
     """Inputs (N, n_0) and targets (N, K) of the splits that are given, and the task."""
-    if task is not None and task not in TASKS:
-        raise ValueError(f"task={task}: not one of {', '.join(TASKS)}")
-    train = given["train"]
-    assert train is not None
-    classes = _classes(np.asarray(train[1])) if task != "regression" else None
-    splits = {name: _arrays(name, pair, classes) for name, pair in given.items() if pair is not None}
-    return splits, task or _task(splits["train"][1])
+    if task not in (None, "classes", *TASKS):
+        raise ValueError(f"task={task}: not one of {', '.join(TASKS)}, classes")
+    for name, pair in given.items():
+        if pair is not None and not (isinstance(pair, (tuple, list)) and len(pair) == 2):
+            raise ValueError(f"{name}: must be a pair of inputs and targets")
+    pairs = {name: pair for name, pair in given.items() if pair is not None}
+    classes = _classes(np.asarray(pairs["train"][1]), task == "classes") if task != "regression" else None
+    splits = {name: _arrays(name, pair, classes) for name, pair in pairs.items()}
+    return splits, task if task and task != "classes" else _task(splits["train"][1])
+
+
+def _hidden(sizes: int | str | Sequence[int]) -> tuple[int, ...]:
+    if isinstance(sizes, (int, np.integer)):
+        return (int(sizes),)
+    if isinstance(sizes, str) or not np.iterable(sizes):
+        raise ValueError(f"hidden={sizes}: must be the sizes of the hidden layers, such as (64, 32), or one size")
+    return tuple(sizes)
 
 
 def _initializers(rule: str | Initializer, last: str | Initializer, phi: Activation) -> tuple[Initializer, Initializer]:
@@ -187,9 +198,9 @@ def _chosen(choice: Any, registry: Mapping[str, Any], key: str) -> Any:
     return found if isinstance(found, Loss) else found()
 
 
-def _classes(labels: ndarray) -> ndarray | None:
-    """The different labels, where targets (N,) are whole numbers."""
-    if labels.ndim != 1 or labels.dtype.kind not in "iub" or not len(labels):
+def _classes(labels: ndarray, forced: bool) -> ndarray | None:
+    """The different labels, where targets (N,) are whole numbers or text, or where they must be labels."""
+    if labels.ndim != 1 or not len(labels) or not (forced or labels.dtype.kind in "iubUSO"):
         return None
     classes = np.unique(labels)
     if len(classes) == 1:
@@ -198,7 +209,8 @@ def _classes(labels: ndarray) -> ndarray | None:
 
 
 def _arrays(name: str, pair: tuple[ndarray, ndarray], classes: ndarray | None) -> tuple[ndarray, ndarray]:
-    inputs, targets = np.asarray(pair[0], dtype=np.float64), np.asarray(pair[1])
+    dense = pair[0].toarray() if hasattr(pair[0], "toarray") else pair[0]  # of a sparse matrix
+    inputs, targets = np.asarray(dense, dtype=np.float64), np.asarray(pair[1])
     if inputs.ndim != 2 or targets.ndim not in (1, 2) or not len(targets):
         shapes = f"inputs {inputs.shape} and targets {targets.shape}"
         raise ValueError(f"{name}: {shapes} must be (N, n_0) and (N,) or (N, K) with N > 0")
