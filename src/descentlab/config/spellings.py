@@ -53,12 +53,12 @@ KEY_HINTS: Names = {
 }
 OPTIONS: Mapping[str, Names] = {
     "activation": {
-        "identity": ("linear", "none"),
+        "identity": ("linear",),
         "sigmoid": ("logistic",),
         "silu": ("swish",),
         "leaky_relu": ("leaky", "lrelu"),
     },
-    "output": {"linear": ("identity", "none"), "sigmoid": ("logistic",)},
+    "output": {"linear": ("identity",), "sigmoid": ("logistic",)},
     "loss": {
         "mean_squared_error": ("mse", "squared_error", "quadratic"),
         "binary_cross_entropy": ("bce",),
