@@ -528,6 +528,14 @@ def test_what_was_read_stands_in_the_runs_description_and_in_show(store, capsys)
     assert line in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.parametrize("words", [[], ["data.scaling=none"]])
+def test_where_all_restarts_diverge_a_hint_says_what_to_try(words, capsys):
+    command = ["data=file", f"data.path={CASES / 'unscaled.csv'}", "restarts=3", "tracking=none", "learning_rate=1e9"]
+    assert cli.main([*command, *words]) == 0
+    hint = capsys.readouterr().out.splitlines()[-2]
+    assert hint == "all restarts diverged; lower learning_rate" + (", or say data.scaling=standard" if words else "")
+
+
 def test_the_name_of_csv_files_before_is_answered_with_the_new_words(capsys):
     assert cli.main(["data=csv", "data.path=a.csv"]) == 2
     assert "data=file data.path=" in capsys.readouterr().err

@@ -21,13 +21,24 @@ def lines(cells: Sequence[Cell], trainings: Sequence[Training | None]) -> list[s
         for one, training in pairs:
             metric = leading(training.curves)
             rows.append({"cell": one.name, "at the end": metric} | _ended(training, metric))
-        return table(rows, ("cell", "at the end"), ("sd", "~cell", "worst"))
+        hints = [f"{one.name}: {hint}" for one, training in pairs if (hint := _hint(one, training))]
+        return [*table(rows, ("cell", "at the end"), ("sd", "~cell", "worst")), *hints]
     ((one, training),) = pairs
     cell = one.config
     many = f"seeds {cell.seed} to {cell.seed + cell.restarts - 1}" if cell.restarts > 1 else f"seed {cell.seed}"
     rows = [{"at the end": metric} | _ended(training, metric) for metric in training.curves if is_score(metric)]
     about = f"{cell.name}: {cell.epochs} epochs of {cell.data.name}, {many}, {training.seconds:.2f} s"
-    return [about, *table(rows, ("at the end",), ("sd", "worst"))]
+    hint = _hint(one, training)
+    return [about, *table(rows, ("at the end",), ("sd", "worst")), *([hint] if hint else [])]
+
+
+def _hint(cell: Cell, training: Training) -> str:
+    """What to try where no restart ended with a finite, sensible loss; "" elsewhere."""
+    lost = training.exploded | ~np.isfinite(training.curves["train/loss"][-1])
+    if not lost.all():
+        return ""
+    unscaled = cell.config.data.numbers.get("scaling") == "none"
+    return f"all restarts diverged; lower learning_rate{', or say data.scaling=standard' if unscaled else ''}"
 
 
 def _ended(training: Training, metric: str) -> dict[str, str]:
