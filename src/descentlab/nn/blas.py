@@ -1,6 +1,6 @@
-"""How many threads BLAS may use, for all of this process: several in it may want a limit at the same time.
+"""A limit on BLAS's threads that several threads of this process may hold at the same time.
 
-Each alone would put back what it found when it came, which is another's limit or none, while that other still counts.
+threadpoolctl alone would restore the limit that it found, which may be another thread's that still holds or has ended.
 """
 
 import threading
@@ -10,29 +10,29 @@ from typing import Any
 from threadpoolctl import ThreadpoolController
 
 _lock = threading.Lock()
-_wanted: list[int] = []  # by those who hold it now
-_before: dict[int, Any] = {}  # threadpoolctl's notes of what a limit found when it was first held
+_wanted: list[int] = []  # the limits that are held now
+_before: dict[int, Any] = {}  # what each limit found when it was first set
 
 
 class BlasLimit:
-    """A context in which BLAS has at most so many threads; the least that anyone wants holds, for everyone.
+    """A context in which BLAS has at most so many threads; of several limits the smallest holds for all.
 
-    It can be entered again and again, also by several threads at once. Libraries are looked for when it is made, which
-    takes a millisecond: NumPy and SciPy each bring their own, when they are imported.
+    It can be entered repeatedly, also by several threads at once. It finds the loaded BLAS libraries when it is made,
+    which takes a millisecond; NumPy and SciPy each load their own on import.
     """
 
     def __init__(self, threads: int = 1) -> None:
-        """Limit nothing yet."""
+        """Find the libraries; limit nothing yet."""
         self._threads, self._controller = threads, ThreadpoolController()
 
     def __enter__(self) -> None:
-        """Hold it from now on."""
+        """Set the limit."""
         with _lock:
             _wanted.append(self._threads)
             _before.setdefault(id(self), self._set())
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """Let go; who is last puts back what the first found."""
+        """Drop the limit; the last one to leave restores what the first one found."""
         with _lock:
             _wanted.remove(self._threads)
             if _wanted:
@@ -47,7 +47,7 @@ class BlasLimit:
         return self._controller.limit(limits=min(_wanted), user_api="blas")
 
     def _take_over(self) -> None:
-        """Be obeyed: threadpoolctl minds the first thread that sets something, and no other while that one lives."""
+        """Let this thread set limits: the library accepts only the first thread that did, while that one lives."""
         for library in self._controller.lib_controllers:
             if hasattr(library, "clear_controlling_thread"):
                 library.clear_controlling_thread(force=True)

@@ -1,7 +1,7 @@
-"""Where a training stands, as plain arrays in files that can be trusted: nothing is unpickled, damage is seen.
+"""Checkpoints of a training: plain arrays in files. Nothing is unpickled, and damage is detected.
 
-A file is an uncompressed .npz with a SHA-256 over its arrays as one more member. It gets its name once it is whole and
-on the disk, so that a crash at any moment leaves the one before. What the arrays mean, `trainer.iterate` says.
+A file is an uncompressed .npz with a SHA-256 over its arrays as one more member. It gets its name once it is complete
+and on the disk, so that a crash at any moment leaves the one before. `trainer.iterate` says what the arrays mean.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 
-KEPT = 2  # the newest file, and one more should it be damaged
+KEPT = 2  # the newest file, and one more in case it is damaged
 CHECKSUM = "sha256"
 _WORD = 2**64 - 1
 
@@ -24,14 +24,14 @@ def write(folder: Path, arrays: Mapping[str, ndarray]) -> Path:
     """Write arrays as the next checkpoint of a folder, which keeps the last two.
 
     Args:
-        folder: of one training; made where it is not there.
-        arrays: as `trainer.iterate` hands them out; `epoch` becomes part of the file's name.
+        folder: of one training; made if it is missing.
+        arrays: as from `trainer.iterate`; `epoch` becomes part of the file's name.
 
     Returns:
         The file.
 
     Raises:
-        OSError: if it cannot be written; what was there before still is.
+        OSError: if it cannot be written; earlier checkpoints stay.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"checkpoint-{int(arrays['epoch']):09d}.npz"
@@ -57,11 +57,11 @@ def write(folder: Path, arrays: Mapping[str, ndarray]) -> Path:
 
 
 def latest(folder: Path, on_damaged: Callable[[str], None] | None = None) -> dict[str, ndarray] | None:
-    """The newest checkpoint of a folder that is whole, None where there is none.
+    """The newest undamaged checkpoint of a folder, or None.
 
     Args:
-        folder: as for `write`; it need not be there.
-        on_damaged: is told in one line of every file that is passed over.
+        folder: as for `write`; it need not exist.
+        on_damaged: gets one line for every damaged file.
     """
     for path in _files(folder):
         try:
@@ -104,7 +104,7 @@ def read_arrays(path: Path) -> dict[str, ndarray]:
                     if member.compress_type != zipfile.ZIP_STORED or member.file_size > size:
                         raise ValueError(f"{member.filename} is compressed")
                     arrays[member.filename.removesuffix(".npy")] = _array(archive.read(member), member.filename)
-        except Exception as error:  # whatever the readers of archives and headers say about bytes that are neither
+        except Exception as error:  # the readers of archives and headers raise many kinds
             text = " ".join(str(error).split()) or type(error).__name__
             raise ValueError(f"{path}: damaged, or not an archive of plain arrays: {text[:200]}") from error
     return arrays
@@ -148,7 +148,7 @@ def digest(parts: Iterable[str | ndarray]) -> ndarray:
 
 
 def stream_states(generators: Sequence[np.random.Generator]) -> ndarray:
-    """Where PCG64 streams stand: (r, 6) whole numbers, which are state and increment in halves, and a spare half."""
+    """States of PCG64 streams: (r, 6) whole numbers: state and increment in halves, and a spare half."""
     rows = np.zeros((len(generators), 6), dtype=np.uint64)
     for row, generator in zip(rows, generators, strict=True):
         at = generator.bit_generator.state
@@ -160,7 +160,7 @@ def stream_states(generators: Sequence[np.random.Generator]) -> ndarray:
 
 
 def set_streams(generators: Sequence[np.random.Generator], rows: ndarray) -> None:
-    """Put PCG64 streams where `stream_states` found them."""
+    """Set PCG64 streams to states from `stream_states`."""
     for row, generator in zip(rows.tolist(), generators, strict=True):
         state = {"state": row[0] << 64 | row[1], "inc": row[2] << 64 | row[3]}
         generator.bit_generator.state = {

@@ -27,7 +27,7 @@ CHUNK_BYTES = 1_500_000  # parameters, gradients and buffers of the restarts tha
 WIDE = 8000  # parameters from which a gradient beside them costs more than one call of BLAS per restart and layer
 REDUCED = 10_000  # numbers in a result up to which tiny products are formed at once and then added up
 FEW = 5  # terms that are added up sooner one by one than by a reduction
-THREAD_WORK = 250_000  # multiplications a step that a thread must be given: below, threads only wait for Python's lock
+THREAD_WORK = 250_000  # multiplications a step that pay for a thread: with fewer, threads wait for Python's lock
 
 Call = Callable[[], object]  # an operation on given arrays, bound once and then done in every step: views cost time
 
@@ -68,7 +68,7 @@ def product_number_by_number(a: ndarray, b: ndarray, out: ndarray) -> list[Call]
 def chunks(
     restarts: int, layers: Sequence[int], samples: int, dtype: str, workers: int, least: int = THREAD_WORK
 ) -> list[slice]:
-    """Cut a stack of restarts into chunks that share the cache, and that keep every worker busy where that pays.
+    """Cut a stack of restarts into chunks that fit the cache, and that keep every worker busy where that pays.
 
     Args:
         restarts: R.

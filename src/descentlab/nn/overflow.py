@@ -1,4 +1,4 @@
-"""Which parameters no loss can overflow with: cheap to look at, where measuring the loss costs a forward pass.
+"""Bounds on parameters within which no loss overflows: cheap to check, where measuring the loss costs a forward pass.
 
 Two bounds, either of which is enough. With every |parameter| <= s, z and a are followed layer by layer,
 |z| <= s (n_in + 1) max(|a|, 1), which bounded activations keep small at any depth. With |theta| <= S in the Euclidean
@@ -44,14 +44,14 @@ class Bounds:
             self.norm = _norm(layers, activation, float(np.sqrt(rows.max())), reach, inputs.dtype)
 
     def glance(self, flat: ndarray) -> Callable[[], bool]:
-        """What says in a microsecond that parameters (R, P) keep a bound, all of them, as they then are; or nothing."""
+        """A function that says in a microsecond whether all parameters (R, P) surely keep a bound at that moment."""
         if not flat.flags.forc:
             return lambda: False
         line, most = flat.ravel(order="K"), max(self.size, self.norm) ** 2
         return lambda: bool(line.dot(line) <= most)  # the norm of all together is seldom too large
 
     def hold(self, flat: ndarray) -> ndarray:
-        """Where parameters (R, P) keep one of them: (R,), bool."""
+        """Which restarts of parameters (R, P) keep a bound: (R,), bool."""
         small = np.maximum(flat.max(axis=1), -flat.min(axis=1)) <= self.size
         return small | (np.square(flat).sum(axis=1) <= self.norm**2)
 

@@ -1,4 +1,4 @@
-"""Who trains the chunks of a stack: this process's threads, or other processes where there is enough to do for them."""
+"""Threads that train the chunks of a stack, or processes where there is enough work for them."""
 
 import contextlib
 import functools
@@ -46,7 +46,7 @@ class Pool:
 def pool(
     train: Train, stack: Stack, workers: int, start: Mapping[str, ndarray] | None, told: Tell | None
 ) -> Iterator[Pool]:
-    """At most so many workers, of the kind that suits the stack; arguments as for `trainer.iterate`."""
+    """Threads or processes, whichever suits the stack; arguments as for `trainer.iterate`."""
     with contextlib.ExitStack() as exits:
         made = None
         if (several := _processes_for(stack, workers)) > 1:
@@ -60,7 +60,7 @@ def pool(
 
 
 def _processes_for(stack: Stack, workers: int) -> int:
-    """How many of so many workers should be processes; 1 where threads, or this one alone, train as soon."""
+    """The number of processes that pay, at most `workers`; 1 where threads are as fast."""
     recipe, restarts = stack.recipe, len(stack.seeds)
     numbers = restarts * parameter_count(recipe.layers)
     whole = numbers * stack.samples * (recipe.epochs + len(recipe.logged_epochs()))
@@ -70,7 +70,7 @@ def _processes_for(stack: Stack, workers: int) -> int:
 
 @contextlib.contextmanager
 def _threads(train: Train, stack: Stack, chunks: list[Chunk], count: int, told: Tell | None) -> Iterator[Pool]:
-    """Threads, which take the chunks as they come."""
+    """Threads that take the next chunk when they are free."""
     left = threading.Event()
     workspaces: queue.SimpleQueue[Workspace] = queue.SimpleQueue()
     for _ in range(count):
@@ -103,12 +103,12 @@ def _threads(train: Train, stack: Stack, chunks: list[Chunk], count: int, told: 
 
 @contextlib.contextmanager
 def _processes(train: Train, stack: Stack, chunks: list[Chunk], count: int, told: Tell | None) -> Iterator[Pool]:
-    """Processes, each of which has its part of the chunks from start to end."""
+    """Processes, each of which keeps its part of the chunks to the end."""
     edges = [len(chunks) * i // count for i in range(count + 1)]
     network, dtype = stack.recipe.network, stack.recipe.dtype
     parts = [_Part(train, chunks[first:last], network, dtype) for first, last in pairwise(edges)]
     with holding(parts) as ask:
-        parts.clear()  # all that they hold is with the processes
+        parts.clear()  # the processes have them now
         chunks.clear()
         yield Pool(
             lambda *span: [advance for part in ask("advance", *span, told=told) for advance in part],

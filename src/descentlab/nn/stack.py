@@ -1,4 +1,4 @@
-"""All restarts of a recipe: drawn, cut into chunks, put together again; and snapshots of where they stand."""
+"""The stacked restarts of a recipe: drawn, cut into chunks and joined again; snapshots of their state."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ class Chunk:
     step: int = 0
 
     def keep(self, kept: ndarray) -> None:
-        """Go on with some of the restarts only, copies in a smaller stack."""
+        """Keep some of the restarts, as copies in a smaller stack."""
         self.rows, self.rates = self.rows[kept], self.rates[kept]
         self.parameters = self.parameters[kept]
         self.state = {slot: values[kept] for slot, values in self.state.items()}
@@ -48,10 +48,10 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Advance:
-    """What became of a chunk: the restarts that are left with their metrics, and those that have diverged.
+    """The result of training a chunk: the metrics of its finite restarts, and those that have diverged.
 
     Attributes:
-        rows: (r,), the places of those that are left.
+        rows: (r,), the places of the finite restarts.
         metrics: name -> (r,); empty where nothing was measured.
         lost: rows, the epoch after which they had diverged, and their parameters (r, P) then.
     """
@@ -106,7 +106,7 @@ class Stack:
         return cut
 
     def collect(self, parts: Sequence[Advance]) -> dict[str, ndarray]:
-        """Metrics of the whole stack (R,) from its chunks, NaN where a restart has diverged; notes which have."""
+        """Metrics of the whole stack (R,) from its chunks, NaN where a restart has diverged; records which have."""
         metrics: dict[str, ndarray] = {}
         for part in parts:
             for name, values in part.metrics.items():
@@ -144,7 +144,7 @@ class Stack:
         return checkpoints.digest([*parts, self.seeds, self.rates, self.initial.flat])
 
     def snapshot(self, chunks: Sequence[Chunk], epoch: int, seconds: float, records: Sequence[Record]) -> Snapshot:
-        """Copies of all that the epochs after this one depend on, and of what has been measured."""
+        """Copies of everything that later epochs depend on, and of all measurements so far."""
         state = self.recipe.update.init(self.parameters.flat)
         streams = np.zeros((len(self.seeds), 6), dtype=np.uint64)
         parameters = self.parameters.flat.copy()
@@ -167,10 +167,10 @@ class Stack:
         }
 
     def restore(self, start: Mapping[str, ndarray]) -> list[Record]:
-        """Set the stack to a snapshot; returns what had been measured.
+        """Set the stack to a snapshot; returns its records.
 
         Raises:
-            ValueError: for a snapshot of another recipe or of other data, and for one that is not whole.
+            ValueError: for a snapshot of another recipe or of other data, and for an incomplete one.
         """
         if not np.array_equal(start.get("identity", ()), self.identity):
             raise ValueError("start: is a snapshot of another recipe or of other data")

@@ -1,8 +1,8 @@
 """The training loop: R restarts of one recipe as chunks of stacked arrays, yielding plain records.
 
-From the inside: `_Steps.take` goes through the samples once, `_Epochs.advance` takes a chunk of restarts through some
-epochs and measures it, `iterate` has all chunks advanced from one logged epoch to the next. `stack` cuts restarts into
-chunks and `pool` gives these to threads or processes, which alters no bit.
+`_Steps.take` goes through the samples once; `_Epochs.advance` trains a chunk of restarts for some epochs and measures
+it; `iterate` advances all chunks from one logged epoch to the next. `stack` cuts the restarts into chunks and `pool`
+runs these in threads or processes, which alters no bit.
 
 Conventions: learning_rate multiplies the mean gradient over the step's samples, and is multiplied by
 learning_rate_decay after every epoch; weight_decay adds weight_decay W to the gradient of the weights, never of the
@@ -31,7 +31,7 @@ from descentlab.nn.updates import subtract
 
 
 class _Steps:
-    """The steps of one chunk in one workspace: bound once, taken epoch after epoch."""
+    """The steps of one chunk: bound to its arrays once, called in every epoch."""
 
     def __init__(self, epochs: "_Epochs", chunk: Chunk, workspace: Workspace) -> None:
         recipe, restarts = epochs.recipe, len(chunk.rows)
@@ -101,7 +101,7 @@ class _Epochs:
         """Train a chunk through epochs first..last, where epoch 0 is the start as it is; measure it where logged."""
         lost = []
         metrics: dict[str, ndarray] = {}
-        with np.errstate(all="ignore"):  # a diverging restart overflows; it is found by its loss
+        with np.errstate(all="ignore"):  # a diverging restart overflows; its loss shows it
             steps = None
             for epoch in range(first, last + 1):
                 restarts = len(chunk.rows)
@@ -169,13 +169,13 @@ def iterate(
         splits: "train", and "validation" and "test" where there are any.
         workers: at most so many threads, or processes where there is enough to do for them; "auto" is one per core.
             The bits of the result do not depend on it.
-        on_epoch: is told, by a thread, how many restarts have gone through one more epoch.
-        save: is handed a snapshot, after the first whole epoch from when one is due.
-        save_seconds: wall time from one snapshot to when the next is due; 0 makes one of every epoch but the last.
-        start: a snapshot to go on from, in place of the first epoch.
+        on_epoch: gets, in a thread, the number of restarts that have finished one more epoch.
+        save: gets a snapshot after the first whole epoch in which one is due.
+        save_seconds: wall time between snapshots; 0 makes one of every epoch but the last.
+        start: a snapshot to continue from.
 
     Yields:
-        A Record for epoch 0, every logged epoch and the last; with `start` those of before once more.
+        A Record for epoch 0, every logged epoch and the last; with `start` the earlier ones again.
 
     Returns:
         The Training (the generator's return value).
@@ -186,7 +186,7 @@ def iterate(
     """
     check(recipe, splits, workers)
     records: list[Record] = []
-    done, pace = -1, 1e9  # the last epoch that is through; seconds that one takes, not yet known
+    done, pace = -1, 1e9  # the last finished epoch; seconds an epoch takes, not yet known
     clock, blas = _Clock(), BlasLimit()
     with blas:
         tables = tables_of(splits, recipe.dtype)
@@ -198,14 +198,14 @@ def iterate(
     with pool(epochs.advance, stack, _cores() if workers == "auto" else workers, start, on_epoch) as team:
         clock.seconds += time.perf_counter() - began
         yield from records
-        if on_epoch and records:  # those after the last record are through as well
+        if on_epoch and records:  # epochs finished after the last record
             on_epoch((done - records[-1].epoch) * int((stack.diverged_epoch < 0).sum()))
         saved = time.perf_counter()
         for logged in recipe.logged_epochs()[len(records) :]:
             while done < logged:
                 most = int(min(save_seconds / 10 / pace if save else np.inf, recipe.epochs))
                 first, last = done + 1, min(logged, done + max(1, most))
-                with clock, blas:  # not across the yield: trainings may take turns
+                with clock, blas:  # not across the yield: several generators may take turns
                     metrics = stack.collect(team.advance(first, last, last == logged))
                 pace = clock.last / (last - done) if done >= 0 else pace
                 done = last
@@ -225,7 +225,7 @@ def _cores() -> int:
 
 
 class _Clock:
-    """Seconds spent inside of its context, in all and the last time."""
+    """Seconds spent in its context, in total and the last time."""
 
     seconds = last = 0.0
 
@@ -244,7 +244,7 @@ def train_recipe(
     on_record: Callable[[Record], None] | None = None,
     trainer: Trainer = iterate,
 ) -> Training:
-    """Train to the end, showing each Record to `on_record`; other arguments as for `iterate`."""
+    """Train to the end and pass each Record to `on_record`; other arguments as for `iterate`."""
     records = trainer(recipe, splits, workers, None)
     while True:
         try:

@@ -1,8 +1,8 @@
-"""Processes beside this one, each of which holds an object and calls its methods when asked.
+"""Worker processes, each of which holds an object and calls its methods on request.
 
-They are started when first needed, get and give pickles over pipes, serve one training after the other, and end with
-this process, however that ends. They are started anew and not forked, since a fork copies whatever lock another thread
-happens to hold, and each holds BLAS to one thread.
+They start when they are first needed, exchange pickles over pipes, serve one training after the other, and end with
+this process in any case. They are not forked, because a fork copies the locks that other threads hold. BLAS runs on one
+thread in them.
 
 loky's reusable executor was tried in their place: bits are the same, but its tasks keep no state, so that parameters
 and random streams travel at every logged epoch. 1000 nets of 64-32-10 over 20 epochs on two cores take 2.06 times as
@@ -24,8 +24,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any, BinaryIO
 
 BLAS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-LOOK_SECONDS = 0.1  # how often a worker looks whether its parent is alive
-TELL_SECONDS = 0.05  # between two tidings of how far it is
+LOOK_SECONDS = 0.1  # between two checks that the parent is alive
+TELL_SECONDS = 0.05  # between two reports of progress
 
 Ask = Callable[..., list[Any]]
 
@@ -40,16 +40,16 @@ class WorkerGone(RuntimeError):
 
 @contextlib.contextmanager
 def holding(objects: Sequence[object]) -> Iterator[Ask]:
-    """Give each object to a worker of its own; nothing of it stays there when the context is left.
+    """Send each object to a worker of its own, which drops it when the context ends.
 
     Yields:
-        `ask(method, *arguments, told=None)`, which has all workers call this method of their objects at the same time
-        and returns what each returns. With `told` the method is given a function more, tell=tell, and the sums of the
-        counts that it tells are handed to `told` every now and then, by a thread.
+        `ask(method, *arguments, told=None)`: all workers call this method of their objects at the same time; returns
+        their results. With `told` the method gets one more argument, tell=tell; a thread passes the sums of the counts
+        that the method reports by it to `told`, several times a second.
 
     Raises:
-        NotSent: if any of them cannot be given away.
-        WorkerGone: from `ask`, if a worker has died; what else a method raises is raised again.
+        NotSent: if an object cannot be sent.
+        WorkerGone: from `ask`, if a worker has died. An exception of a method is raised again.
     """
     sent = [_packed((None, one)) for one in objects]
     workers = _taken(len(objects))
@@ -82,7 +82,7 @@ def holding(objects: Sequence[object]) -> Iterator[Ask]:
 
 
 def warm() -> int:
-    """How many workers are up and have nothing to do."""
+    """The number of workers that are up and idle."""
     return sum(worker.owner == os.getpid() for worker in _idle)
 
 
@@ -91,7 +91,7 @@ _lock = threading.Lock()
 
 
 def _taken(count: int) -> "list[Worker]":
-    """So many workers: those that are idle, and new ones."""
+    """Workers, idle ones first, then new ones."""
     taken: list[Worker] = []
     with _lock:
         while _idle and len(taken) < count:
@@ -120,21 +120,21 @@ class Worker:
     """A process that serves this one, for one thread at a time."""
 
     def __init__(self) -> None:
-        """Start it; it is up when it first answers."""
+        """Start the process; it is up when it first answers."""
         self.process = _start()
         self.owner = os.getpid()  # a fork of it has the pipes too, but must not use them
         self.busy = False
 
     def hold(self, value: object) -> None:
-        """Give it the object whose methods are to be called, in place of the one before."""
+        """Send the object whose methods are to be called; it replaces the one before."""
         self.answer(_packed((None, value)))
 
     def call(self, method: str, *arguments: Any) -> Any:
-        """Call a method of what it holds; what that raises is raised again."""
+        """Call a method of the object that it holds; an exception of the method is raised again."""
         return self.answer(_packed((method, (arguments, False))))
 
     def answer(self, request: Sequence[memoryview], told: Callable[[int], None] | None = None) -> Any:
-        """Send a request, pass on what is told meanwhile, return what comes of it."""
+        """Send a request, pass on reports of progress, return the result."""
         work, answers = self.process.stdin, self.process.stdout
         try:
             _write(work, request)
@@ -144,7 +144,7 @@ class Worker:
                     told(content)
                 kind, content = _read(answers)
         except (OSError, EOFError) as error:
-            raise WorkerGone(f"a process that worked for this one is gone: {self._fate()}") from error
+            raise WorkerGone(f"a worker process is gone: {self._fate()}") from error
         self.busy = False
         if kind == "raised":
             raise content
@@ -158,9 +158,9 @@ class Worker:
         return f"killed by signal {-code}, out of memory perhaps" if code < 0 else f"exit status {code}"
 
     def leave(self) -> None:
-        """Let go of the object and be there for the next one; a worker that is busy with something ends."""
+        """Drop the object and become idle; a busy worker is ended."""
         if not self.busy and self.owner == os.getpid():
-            with contextlib.suppress(RuntimeError, ValueError):  # its pipes may be closed, where all comes to an end
+            with contextlib.suppress(RuntimeError, ValueError):  # the pipes may be closed at exit
                 self.busy = True
                 self.hold(None)
                 with _lock:
@@ -169,7 +169,7 @@ class Worker:
         self.end()
 
     def end(self) -> None:
-        """End the process, whatever it does."""
+        """End the process at once."""
         if self.owner != os.getpid():
             return
         self.process.kill()
@@ -181,10 +181,7 @@ class Worker:
 
 
 def _start() -> "subprocess.Popen[bytes]":
-    """A process that calls serve(), of the packages that this one sees; BLAS has one thread in it.
-
-    Ctrl-C in a terminal is not for it: this process decides what becomes of it.
-    """
+    """A process that calls serve() with this one's sys.path. Ctrl-C in a terminal does not reach it."""
     code = f"import importlib, sys; sys.path[:] = {sys.path!r}; importlib.import_module({__name__!r}).serve()"
     return subprocess.Popen(
         [sys.executable, "-c", code],
@@ -200,7 +197,7 @@ def _start() -> "subprocess.Popen[bytes]":
 
 
 def serve() -> None:
-    """Do what standard input asks for, and answer on standard output, until the parent is gone."""
+    """Read requests from standard input and answer on standard output until the parent is gone."""
     work, answers = _parent_pipes()
     held: object = None
     untold, last = 0, time.monotonic()
@@ -234,28 +231,28 @@ def serve() -> None:
 
 
 def _parent_pipes() -> tuple[BinaryIO, BinaryIO]:
-    """What its parent sends, and where its answers go; from now on it ends with its parent."""
+    """The pipes from and to the parent; from now on this process ends with its parent."""
     parent = os.getppid()
 
-    def look() -> None:  # while it works nobody reads the pipe; and others may hold it open
+    def look() -> None:  # a busy worker does not read the pipe, and other processes may hold it open
         while os.getppid() == parent:
             time.sleep(LOOK_SECONDS)
         os._exit(1)
 
     threading.Thread(target=look, daemon=True).start()
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever libraries print is no answer
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print must not mix with answers
     return sys.stdin.buffer, answers
 
 
 def _portable(error: Exception) -> Exception:
-    """An exception as it may leave a worker, with where it happened; not every one survives the journey."""
+    """An exception that can be pickled, with a note of where it happened."""
     where = "".join(traceback.format_exception(error))
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
         error = RuntimeError(f"{type(error).__name__}: {error}")
-    error.add_note(f"in a process that works for this one:\n{where}")
+    error.add_note(f"in a worker process:\n{where}")
     return error
 
 
