@@ -21,7 +21,7 @@ def lines(cells: Sequence[Cell], trainings: Sequence[Training | None]) -> list[s
         for one, training in pairs:
             metric = leading(training.curves)
             rows.append({"cell": one.name, "at the end": metric} | _ended(training, metric))
-        hints = [f"{one.name}: {hint}" for one, training in pairs if (hint := _hint(one, training))]
+        hints = [f"{hint} ({one.name})" for one, training in pairs if (hint := _hint(one, training))]
         return [*table(rows, ("cell", "at the end"), ("sd", "~cell", "worst")), *hints]
     ((one, training),) = pairs
     cell = one.config
