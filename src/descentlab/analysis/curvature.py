@@ -21,7 +21,7 @@ from numpy import ndarray
 
 from descentlab.analysis.minima import Certificate, certify
 from descentlab.analysis.spectrum import DENSE_LIMIT, extreme_eigenvalues
-from descentlab.nn.network import Network
+from descentlab.nn.network import Network, forward
 from descentlab.nn.parameters import Parameters, parameter_count
 
 BLOCK_NUMBERS = 2_000_000  # activations in memory at a time, all layers together
@@ -81,14 +81,14 @@ class Objective:
         parameters, part = self._see(flat), self._see(np.empty_like(flat))
         weights, part_W, part_b = parameters.W, part.W, part.b
         for x, y in self._blocks(len(flat)):
-            zs, activations = self._forward(parameters, x)
+            zs, activations = forward(self.network, parameters.W, parameters.b, x)
             value += self.network.form.value(zs[-1], y).sum(axis=-1) / len(self.inputs)
             delta = self.network.form.error(zs[-1], y) / len(self.inputs)
             for layer in reversed(range(len(zs))):
                 np.matmul(delta.mT, activations[layer], out=part_W[layer])
                 np.sum(delta, axis=-2, out=part_b[layer])
                 if layer:
-                    delta = (delta @ weights[layer]) * self._slope(zs[layer - 1], activations[layer])
+                    delta = (delta @ weights[layer]) * self._phi.derivative(zs[layer - 1], activations[layer])
             gradient += part.flat
         return (value[0], gradient[0]) if np.ndim(theta) == 1 else (value, gradient)
 
@@ -161,14 +161,14 @@ class Objective:
         parameters = self._see(np.asarray(theta, dtype=np.float64)[None])
         count = 0
         for x, y in self._blocks(1):
-            zs, activations = self._forward(parameters, x)
+            zs, activations = forward(self.network, parameters.W, parameters.b, x)
             delta = self.network.form.error(zs[-1], y) / len(self.inputs)
             for layer in reversed(range(1, len(zs))):
                 z, a = zs[layer - 1], np.sqrt(1.0 + np.square(activations[layer - 1]).sum(axis=-1, keepdims=True))
                 back = delta @ parameters.W[layer]
                 scale = np.linalg.norm(parameters.theta[layer - 1], axis=-1)[:, None] * a
                 count += int(((np.abs(z) <= KINK_DISTANCE * scale) & (np.abs(back) * a > KINK_JUMP)).sum())
-                delta = back * self._slope(z, activations[layer])
+                delta = back * self._phi.derivative(z, activations[layer])
         return count
 
     def symmetries(self, theta: ndarray) -> ndarray:
@@ -216,7 +216,7 @@ class Objective:
         ends = self._phi(np.array([-2.0, -1.0, 1.0, 2.0]))
         homogeneous = ends[0] == 2 * ends[1] and ends[3] == 2 * ends[2]
         linear = homogeneous and ends[0] == -ends[3]
-        zs, activations = self._forward(parameters, self.inputs)
+        zs, activations = forward(self.network, parameters.W, parameters.b, self.inputs)
 
         def blank() -> tuple[Parameters, list[ndarray]]:
             tangent = self._see(np.zeros((1, self.size)))
@@ -225,7 +225,7 @@ class Objective:
         theta_l = [layer[0] for layer in parameters.theta]
         for layer, units in enumerate(self.network.layers[1:-1]):
             z, a = zs[layer], activations[layer + 1]
-            dead = ((a == 0) & (self._slope(z, a) == 0)).all(axis=(0, 1))  # (units,)
+            dead = ((a == 0) & (self._phi.derivative(z, a) == 0)).all(axis=(0, 1))  # (units,)
             for j in range(units):
                 for i in range(units) if linear else (j,):
                     if homogeneous and not (decayed and i >= j):
@@ -266,24 +266,11 @@ class Objective:
         for start in range(0, len(self.inputs), step):
             yield self.inputs[start : start + step], self.targets[start : start + step]
 
-    def _slope(self, z: ndarray, a: ndarray) -> ndarray:
-        return self._phi.derivative(z, a)
-
-    def _forward(self, parameters: Parameters, x: ndarray) -> tuple[list[ndarray], list[ndarray]]:
-        """Z of all layers, and the input of each layer: x, then a of the hidden layers; (R, B, n), x (B, n_0)."""
-        zs: list[ndarray] = []
-        activations = [x]
-        for weights, biases in zip(parameters.W, parameters.b, strict=True):
-            if zs:
-                activations.append(self._phi(zs[-1]))
-            zs.append(activations[-1] @ weights.mT + biases[:, None])
-        return zs, activations
-
     def _product(self, parameters: Parameters, tangent: Parameters, x: ndarray, y: ndarray, part: Parameters) -> None:
         """H v of the sum over a block of samples, without the decay, into part."""
         form = self.network.form
-        zs, activations = self._forward(parameters, x)
-        slopes = [self._slope(z, a) for z, a in zip(zs[:-1], activations[1:], strict=True)]
+        zs, activations = forward(self.network, parameters.W, parameters.b, x)
+        slopes = [self._phi.derivative(z, a) for z, a in zip(zs[:-1], activations[1:-1], strict=True)]
         weights, tangent_W, part_W, part_b = parameters.W, tangent.W, part.W, part.b
         dzs: list[ndarray] = []
         das: list[ndarray] = []  # of the hidden layers: the inputs do not move
@@ -293,7 +280,7 @@ class Objective:
                 das.append(slopes[layer - 1] * dzs[-1])
                 dz += das[-1] @ weights[layer].mT
             dzs.append(dz)
-        ddelta = form.error_derivative(zs[-1], y, dzs[-1])  # first: error may overwrite z
+        ddelta = form.error_derivative(zs[-1], y, dzs[-1])
         delta = form.error(zs[-1], y)
         for layer in reversed(range(len(zs))):
             np.matmul(ddelta.mT, activations[layer], out=part_W[layer])

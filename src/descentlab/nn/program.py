@@ -23,7 +23,7 @@ from descentlab.nn.parameters import Parameters
 
 
 def forward(network: Network, parameters: Parameters, inputs: ndarray, trace: Trace) -> ndarray:
-    """Run the networks over a batch and leave z[l] and a[l] of the hidden layers in the trace.
+    """Run the networks over a batch; leaves z[l] and a[l] of the hidden layers in the trace.
 
     Args:
         network: shape and functions.
@@ -55,15 +55,9 @@ def _forward(
 def backward(
     network: Network, parameters: Parameters, inputs: ndarray, trace: Trace, delta: ndarray, gradient: Parameters
 ) -> None:
-    """Propagate the output error back; leave delta[l] of the hidden layers in the trace.
+    """Propagate the output error delta (R, B, K) back through a trace that `forward` has filled.
 
-    Args:
-        network: shape and functions.
-        parameters: of R networks.
-        inputs: as given to `forward`.
-        trace: as left by `forward`.
-        delta: (R, B, K), the error at the output.
-        gradient: receives sum over samples of delta[l] (a[l-1], 1)^T for every layer.
+    Leaves delta[l] of the hidden layers in the trace and the sums over samples of delta[l] (a[l-1], 1)^T in `gradient`.
     """
     for call in _backward(network, parameters, inputs, trace, delta, gradient):
         call()
@@ -101,18 +95,9 @@ def gradient(
     scale: float | ndarray,
     workspace: Workspace,
 ) -> Parameters:
-    """The gradient of scale * sum_i C_i over a batch, summed over blocks of samples that fit the cache.
+    """The gradient of scale * sum_i C_i over a batch, a buffer of the workspace that the next call reuses.
 
-    Args:
-        network: shape and functions.
-        parameters: of R networks.
-        inputs: (B, n_0 + 1) shared, or (R, B, n_0 + 1); the last column is 1.
-        targets: (B, K) shared, or (R, B, K).
-        scale: a number, or (R, 1, 1) for one per restart; 1/B gives the mean gradient.
-        workspace: the buffers.
-
-    Returns:
-        The gradient in the shape of the parameters; a buffer of the workspace, good until the next call.
+    Arguments as for `gradient_calls`; scale 1/B gives the mean gradient.
     """
     with np.errstate(over="ignore"):
         for call in gradient_calls(network, parameters, inputs, targets, scale, workspace):
@@ -129,19 +114,18 @@ def gradient_calls(
     workspace: Workspace,
     subtracted: bool = False,
 ) -> list[Call]:
-    """What `gradient` does, for the same arrays again and again: a small network's step is mostly Python's.
+    """The calls that leave the gradient of scale * sum_i C_i in `workspace.gradient(R)`, for these very arrays.
+
+    The sum runs over blocks of samples that fit the cache. What the arrays hold may change from call to call.
 
     Args:
-        network: and all that follows as given to `gradient`; what the arrays hold may change from call to call.
+        network: shape and functions.
         parameters: of R networks.
-        inputs: of a batch.
-        targets: of a batch.
-        scale: of the gradient.
+        inputs: (B, n_0 + 1) shared, or (R, B, n_0 + 1); the last column is 1.
+        targets: (B, K) shared, or (R, B, K).
+        scale: a number, or (R, 1, 1) for one per restart.
         workspace: the buffers.
-        subtracted: subtract the gradient from the parameters, layer by layer, with no room for it; in one block only.
-
-    Returns:
-        Calls that leave the gradient in `workspace.gradient(R)`. They may overflow where the result is right.
+        subtracted: subtract the gradient from the parameters, layer by layer, and store it nowhere; in one block only.
     """
     restarts = len(parameters)
     total = workspace.gradient(restarts)
