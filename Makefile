@@ -4,19 +4,24 @@ python := .venv/bin/python
 # Both names: builds in isolation read the first up to pip 25.2 and the second from then on.
 pip := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt $(python) -m pip install --quiet --disable-pip-version-check
 
-studies := vanishing_gradients dying_relu activation_cost initial_spread xor one_layer notebook_restarts local_minima \
+studies := notebook vanishing_gradients dying_relu activation_cost initial_spread xor one_layer notebook_restarts local_minima \
 	literature/order_to_chaos literature/student_teacher literature/linear_control literature/barriers
 
-.PHONY: help setup sweep report test fault ui server run lint bench clean
+.PHONY: help setup sweep studies studies-full report test fault ui server run lint bench clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile
 
 setup: .venv/.ready-dev ## virtual environment in .venv with everything pinned, development tools included
 
-sweep: .venv/.ready ## the main job: the grid and two comparisons, after the other experiments in their quick form
-	for study in $(studies); do $(python) experiments/$$study.py --quick $(ARGS) || exit; done
+sweep: .venv/.ready ## the main job: activation x loss x descent mode, gradients by depth, restarts by width
 	$(python) experiments/sweep.py $(ARGS)
+
+studies: .venv/.ready ## every other experiment in its quick form, which decides nothing: about four minutes on two cores
+	$(call each_study,--quick)
+
+studies-full: .venv/.ready ## every other experiment in its full form: about an hour on two cores; repeat it to resume
+	$(call each_study,)
 
 report: .venv/.ready ## verdicts and figures of the experiments in reports/, drawn anew from the tracked runs
 	$(python) -m descentlab.studies.report $(ARGS)
@@ -45,6 +50,15 @@ bench: .venv-bench/.ready ## speed against peers, cost and memory: 15 minutes; A
 clean: ## remove the environment, caches and builds; tracked runs stay
 	rm -rf .venv .venv-bench build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# A study that fails does not stop the others; Ctrl-C does.
+define each_study
+@place=0; failed=; for study in $(studies); do \
+place=$$((place + 1)); echo "[$$place of $(words $(studies))] experiments/$$study.py $(1)"; \
+$(python) experiments/$$study.py $(1) $(ARGS); status=$$?; \
+[ $$status -lt 128 ] || exit $$status; [ $$status -eq 0 ] || failed="$$failed $$study"; done; \
+[ -z "$$failed" ] || { echo "failed:$$failed" >&2; exit 1; }
+endef
 
 # A stamp says where the environment was made, so that a moved or copied clone does not run the old place's code.
 # .unfinished stands while pip works: an environment that was cut short is thrown away.

@@ -21,6 +21,7 @@ case "$*" in
   "-m venv .venv") echo venv >>log; mkdir -p .venv/bin; cp "$0" .venv/bin/python ;;
   *"pip install"*) echo pip >>log; [ -z "$STUB_NO_NETWORK" ] ;;
   *pytest*|*sweep.py*) echo work >>log ;;
+  experiments/*) echo "$*" | tr " " ":" >>log; case "$1" in *"$STUB_FAILS") exit "${STUB_STATUS:-1}" ;; esac ;;
 esac
 """
 
@@ -54,6 +55,28 @@ def test_the_main_job_is_set_up_without_the_development_tools_and_only_once(clon
     assert make(clone, "test") == (0, "", ["pip", "work"])
     assert make(clone, "test") == (0, "", ["work"])
     assert make(clone, "sweep") == (0, "", ["work"])
+
+
+@needs_make
+def test_each_form_of_the_studies_runs_all_scripts_but_the_main_job(clone):
+    scripts = {path.relative_to(ROOT).as_posix() for path in (ROOT / "experiments").rglob("[a-z]*.py")}
+    make(clone, "sweep")
+    for target, form in (("studies", ":--quick"), ("studies-full", "")):
+        status, _, asked = make(clone, target, STUB_FAILS="nothing")
+        assert status == 0
+        assert set(asked) == {f"{script}{form}" for script in scripts - {"experiments/sweep.py"}}
+
+
+@needs_make
+def test_a_study_that_fails_does_not_stop_the_others_and_an_interrupt_does(clone):
+    make(clone, "sweep")
+    status, errors, asked = make(clone, "studies-full", STUB_FAILS="xor.py")
+    assert status != 0
+    assert "failed: xor" in errors
+    assert asked[-1] == "experiments/literature/barriers.py"
+    status, _, asked = make(clone, "studies-full", STUB_FAILS="xor.py", STUB_STATUS="130")
+    assert status != 0
+    assert asked[-1] == "experiments/xor.py"
 
 
 @needs_make
@@ -118,7 +141,7 @@ def test_make_alone_lists_every_target_that_has_a_description(clone):
     listed = subprocess.run(["make"], cwd=clone, capture_output=True, text=True, check=True).stdout
     makefile = (ROOT / "Makefile").read_text()
     targets = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE).group(1).split()
-    assert re.findall(r"^  make (\w+)\t\S", listed, re.MULTILINE) == targets
+    assert re.findall(r"^  make ([\w-]+)\t\S", listed, re.MULTILINE) == targets
     assert not (clone / ".venv").exists()
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from descentlab.config import composing
 from descentlab.studies import report, study
 from descentlab.studies.study import Part
 from descentlab.tracking import find
@@ -146,10 +147,25 @@ def test_claims_that_too_few_seeds_could_not_decide_are_refused_before_anything_
     assert not find(store, "cell")
 
 
-def test_the_quick_form_decides_nothing_and_leaves_out_what_is_for_the_full_one(small, store, monkeypatch, capsys):
+def test_the_quick_form_prints_and_keeps_no_verdict_and_says_which_command_decides(small, store, tmp_path, capsys):
     assert small("--quick", "restarts=2") == 0
+    said = capsys.readouterr().out
+    assert "The quick form shows figures and decides nothing; python experiments/small.py decides." in said
+    assert "undecided" not in said
     (summary,) = find(store, "summary")
-    assert summary.metrics["verdict/better"] == 0
+    assert not [name for name in summary.metrics if name.startswith("verdict/")]
+    assert not {"verdicts.csv", "verdict.json"} & set(summary.artifacts())
+    assert report.rebuild(store, "small", tmp_path / "reports").verdicts.empty
+
+
+def test_the_full_form_says_first_how_long_it_takes(small, store, monkeypatch, capsys):
+    about = "A study.\n\nMethod: none.\n\nCost: about two minutes\non two cores; tuning takes six.\n"
+    place = [f"tracking.{key}={store.numbers[key]}" for key in ("uri", "experiment")]
+    assert study.main("none", about, {}, lambda one: None, place) == 0
+    told = capsys.readouterr().out.splitlines()[0]
+    assert told == "none: takes about two minutes on two cores; stored cells are not trained again"
+    assert study.main("none", about, {}, lambda one: None, ["--quick", *place]) == 0
+    assert "two minutes" not in capsys.readouterr().out
 
 
 def test_a_part_whose_data_is_missing_is_skipped_with_a_line(store, monkeypatch, capsys):
@@ -225,4 +241,4 @@ def test_the_studies_of_published_theory_lie_in_a_folder_of_their_own_and_are_fo
     for name in literature:
         assert study.declared_claims(name), name
     assert study.told(scripts["barriers"]) == "experiments/literature/barriers.py"
-    assert len(study._tuned_arms("order_to_chaos")) == 42
+    assert len(composing.compose(["tracking=none"], "order_to_chaos")) == 42

@@ -93,7 +93,7 @@ def rebuild(source: Option, name: str, folder: Path) -> Rebuilt | None:
     _remove(place)
     place.mkdir(parents=True)
     quick = run.form == "quick"
-    drawn = study.Study(source, SummaryRun(place), tracked, study.declared_claims(name), quick, kept=run)
+    drawn = study.Study(source, SummaryRun(place), tracked, study.declared_claims(name), quick, kept=run, name=name)
     with contextlib.redirect_stdout(io.StringIO()) as said:
         script.report(drawn)
     (place / "report.txt").write_text(said.getvalue(), encoding="utf-8")

@@ -14,6 +14,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,7 @@ import numpy as np
 
 from descentlab import interrupts
 from descentlab.analysis import verdicts
-from descentlab.analysis.verdicts import Claim, Values
+from descentlab.analysis.verdicts import Claim, Values, Verdict
 from descentlab.config import composing
 from descentlab.config.cells import Cell
 from descentlab.config.cells import cells as made
@@ -81,6 +82,7 @@ class Study:
         summary: the run that holds tables and figures.
         claims: as declared.
         quick: whether this is the quick form.
+        name: of the study, which is its script's.
     """
 
     def __init__(
@@ -92,13 +94,14 @@ class Study:
         quick: bool = False,
         kept: "StoredRun | None" = None,
         cut_short: "StoredRun | None" = None,
+        name: str = "",
     ) -> None:
         """Read runs from a source.
 
         With `kept`, the summary of an earlier run, nothing is measured anew; with one that was cut short nothing that
         it had measured already.
         """
-        self.summary, self.claims, self.quick = summary, list(claims), quick
+        self.summary, self.claims, self.quick, self.name = summary, list(claims), quick, name
         self._source, self._sweeps, self._kept, self._cut_short = source, sweeps, kept, cut_short
 
     def has(self, part: str) -> bool:
@@ -145,8 +148,8 @@ class Study:
         if data is not None:
             self.summary.table(name, data)
 
-    def verdicts(self, values: Mapping[str, Values | Mapping[str, Values] | None]) -> "pd.DataFrame":
-        """Judge the declared claims on their values (`verdicts.judge`), print the table and keep it.
+    def judge(self, values: Mapping[str, Values | Mapping[str, Values] | None]) -> list[Verdict]:
+        """Judge the declared claims on their values (`verdicts.judge`) and keep the verdicts; none in the quick form.
 
         Kept are verdict.json, verdicts.csv and a metric verdict/<claim> (as `verdicts.scores`)
         with estimate/<claim> beside it where the claim is a single case.
@@ -156,9 +159,10 @@ class Study:
         """
         import pandas as pd
 
+        if self.quick:
+            return []
         rows = verdicts.judge(self.claims, values)
-        frame = pd.DataFrame([row.as_dict() for row in rows])
-        self.summary.table("verdicts", frame)
+        self.summary.table("verdicts", pd.DataFrame([row.as_dict() for row in rows]))
         plain = [{key: _json_value(value) for key, value in row.as_dict().items()} for row in rows]
         self.summary.text("verdict.json", json.dumps(plain, indent=2, default=str) + "\n")
         numbers = {f"verdict/{claim}": float(score) for claim, score in verdicts.scores(rows).items()}
@@ -166,9 +170,25 @@ class Study:
         lone = [row for row in rows if cases[row.claim] == 1 and math.isfinite(row.estimate)]
         numbers |= {f"estimate/{row.claim}": row.estimate for row in lone}
         self.summary.metrics(numbers)
+        return rows
+
+    def verdicts(self, values: Mapping[str, Values | Mapping[str, Values] | None]) -> None:
+        """Judge the declared claims as `judge`, and print a table of them; in the quick form, which command decides."""
+        import pandas as pd
+
+        rows = self.judge(values)
+        if not rows:
+            print(f"\n{self.no_verdict()}", flush=True)
+            return
+        frame = pd.DataFrame([row.as_dict() for row in rows])
         print(f"\nverdicts\n{_by_claim(frame).to_string(index=False, float_format=lambda value: f'{value:.4g}')}")
         print("\n".join(f"  {claim.id}: {claim.statement}" for claim in self.claims), flush=True)
-        return frame
+
+    def no_verdict(self) -> str:
+        """The line that stands in place of verdicts in the quick form."""
+        script = scripts().get(self.name)
+        command = f"python {told(script)}" if script else "the full form"
+        return f"The quick form shows figures and decides nothing; {command} decides."
 
 
 def _json_value(value: Any) -> Any:
@@ -233,10 +253,18 @@ def main(
         if "--tune" in flags:
             _tune(name, {key: part for key, part in parts.items() if part.tuned}, overrides)
         else:
+            if "--quick" not in flags and (cost := _cost(about)):
+                print(f"{name}: takes {cost}; stored cells are not trained again", flush=True)
             _run(name, parts, report, overrides, quick="--quick" in flags)
         return 0
 
     return interrupts.guarded(work)
+
+
+def _cost(about: str) -> str:
+    """What a script's docstring says of its cost, up to the end of the sentence; "" where it says nothing."""
+    sentence = re.search(r"^Cost: (.*?)[.;:](?=\s|$)", about, re.MULTILINE | re.DOTALL)
+    return " ".join(sentence[1].split()) if sentence else ""
 
 
 def _run(
@@ -279,7 +307,7 @@ def _run(
         before = _cut_short(tracker, settings) if store.name != "none" else None
         with tracker.summary(name, settings) as summary:
             sweeps_of = {key: part_id(tracker.sweep, key) for key in cells}
-            report(Study(tracker, summary, sweeps_of, claims, quick, cut_short=before))
+            report(Study(tracker, summary, sweeps_of, claims, quick, cut_short=before, name=name))
             summary.metrics({"seconds": time.perf_counter() - began})
         print(f"\n{name}: {time.perf_counter() - began:.0f} s; kept in {tracker.location}", flush=True)
 
