@@ -19,20 +19,20 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 import hydra
 import mlflow
 import numpy as np
-import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from descentlab.config import configuration as configuration
+from descentlab.config.cells import cells
+from descentlab.config.composing import listed_arms
+from descentlab.config.resolving import resolve
 from descentlab.nn.initializers import ORDER_STREAM, draw, stream
 
 ROOT = Path(__file__).resolve().parents[1]
-GRID = ROOT / "conf" / "experiment" / "grid.yaml"
 
 
 def rate_of(activation: str, loss: str, descent: str) -> float:
     """The learning rate that validation chose for an arm of the grid."""
     arm = [f"activation={activation}", f"loss={loss}", f"descent={descent}"]
-    rates = [words[3] for words in yaml.safe_load(GRID.read_text(encoding="utf-8"))["arms"] if words[:3] == arm]
+    rates = [words[3] for words in listed_arms("grid") if words[:3] == arm]
     return float(rates[0].partition("=")[2])
 
 
@@ -41,14 +41,13 @@ def main(cfg: DictConfig) -> None:
     """One job: one configuration with one seed."""
     print(f"job {time.perf_counter():.6f} {time.process_time():.6f}", file=sys.stderr, flush=True)
     cfg.learning_rate = rate_of(cfg.activation.name, cfg.loss.name, cfg.descent.name)
-    cell = configuration.resolve(OmegaConf.to_container(cfg))
-    dataset = configuration.check(cell)
-    recipe = configuration.recipe(cell, dataset)
+    cell = resolve(OmegaConf.to_container(cfg))
+    (made,) = cells([cell])
     with mlflow.start_run(run_name=f"{cell.name}-s{cell.seed}"):
         mlflow.log_params({key: value for key, value in _flat(cell.as_dict()).items()})
         mlflow.log_text(json.dumps(cell.as_dict(), indent=2), "config.json")
         trainer = with_the_project if os.environ.get("CONVENTIONAL_TRAINER") == "project" else with_torch
-        initial, final = trainer(recipe, dataset.splits)
+        initial, final = trainer(made.recipe, made.dataset.splits)
         with tempfile.TemporaryDirectory() as folder:
             np.savez(Path(folder) / "initial.npz", **initial)
             np.savez(Path(folder) / "final.npz", **final)

@@ -32,15 +32,14 @@ def measure(quick: bool) -> dict[str, Any]:
     """Seconds by what is measured and kept (`logging`) and of measuring once (`diagnostics`), bytes by R (`memory`)."""
     from dataclasses import replace
 
-    from descentlab.config import resolving as configuration
+    from descentlab.config.cells import cells
     from descentlab.config.composing import compose
 
     epochs, restarts, rounds = (2, 2, 1) if quick else (EPOCHS, RESTARTS, ROUNDS)
     words = ["activation=sigmoid", "data.split=100-0-0", f"epochs={epochs}", f"restarts={restarts}", "tracking=none"]
-    (cell,) = compose(words, sweep=False)
-    dataset = configuration.check(cell)
-    recipe = configuration.recipe(cell, dataset)
-    x, y = dataset.splits["train"]
+    (cell,) = cells(compose(words, sweep=False))
+    recipe = cell.recipe
+    x, y = cell.dataset.splits["train"]
     fifth = x[: len(x) // 5], y[: len(x) // 5]
     splits = {"train": (x, y), "validation": fifth, "test": fifth}
     stacks = (1, 10) if quick else STACKS

@@ -28,7 +28,6 @@ import numpy as np
 
 from descentlab import tracking
 from descentlab.config import composing
-from descentlab.config import resolving as configs
 from descentlab.config.cells import Cell
 from descentlab.config.cells import cells as made
 from descentlab.tracking import params, results, servers
@@ -46,8 +45,8 @@ def prepared(restarts: int, seed: int = 0):
 
     words = ["data=iris", "network.hidden=4", f"epochs={POINTS - 1}", "log_every=1", "diagnostics=none"]
     (cell,) = composing.compose([*words, f"restarts={restarts}", f"seed={seed}"], sweep=False)
-    dataset = configs.check(cell)
-    return cell, dataset, train_recipe(configs.recipe(cell, dataset), dataset.splits)
+    dataset = made([cell])[0].dataset
+    return cell, dataset, train_recipe(Cell(cell, dataset).recipe, dataset.splits)
 
 
 def plain_loop(uri: str, restarts: int, queue) -> None:

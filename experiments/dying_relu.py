@@ -34,8 +34,6 @@ from descentlab import figures
 from descentlab.analysis.statistics import Interval, mean_interval, metric_bounds, wilson
 from descentlab.analysis.theory import born_dead_probability
 from descentlab.analysis.verdicts import Values
-from descentlab.config import resolving as config
-from descentlab.config.composing import compose
 from descentlab.nn.initializers import INITIALIZERS, WEIGHT_STREAM, stream
 from descentlab.studies.study import Part, Study, main
 
@@ -130,8 +128,7 @@ def silent_table(study: Study, restarts: pd.DataFrame) -> pd.DataFrame:
         One row per activation, learning_rate and seed: born_silent, silent, silent_1 .. silent_3; NaN where training
         diverged.
     """
-    (cell,) = compose([], "dying_relu", [[f"data={restarts['data'].iloc[0]}"]])
-    inputs = config.check(cell).splits["train"][0]
+    inputs = study.cell("dying_relu").dataset.splits["train"][0]
     rows = []
     for run_id, arm in restarts.groupby("run_id", sort=False):
         weights = study.weights(str(run_id))

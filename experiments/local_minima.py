@@ -50,10 +50,7 @@ from descentlab.analysis.statistics import (
     wilson,
 )
 from descentlab.analysis.verdicts import Values
-from descentlab.config import resolving as config
-from descentlab.config.composing import compose
 from descentlab.nn.activations import relu
-from descentlab.nn.losses import LOSSES
 from descentlab.nn.network import Network, predict
 from descentlab.nn.parameters import Parameters
 from descentlab.studies.study import Part, Study, main
@@ -320,12 +317,12 @@ def reliabilities(study: Study, part: str, restarts: pd.DataFrame) -> pd.DataFra
     Returns:
         One row per width: width, reliability.
     """
-    settings = compose([], part, [[]])[0]
-    inputs, targets = config.check(settings).splits["test"]
+    cell_of_part = study.cell(part)
+    inputs, targets = cell_of_part.dataset.splits["test"]
     rows = []
     for run_id, cell in restarts.groupby("run_id", sort=False):
         parameters = Parameters.stacked(study.weights(str(run_id)).final)
-        network = Network(parameters.layers, relu(), settings.output, LOSSES[settings.loss.name])
+        network = Network(parameters.layers, relu(), cell_of_part.recipe.output, cell_of_part.recipe.loss)
         answers = predict(network, parameters, inputs)[:, targets.astype(bool)]  # (R, N), of the right class
         losses = -np.log(np.maximum(answers, np.finfo(float).tiny))
         finite = np.isfinite(losses).all(axis=1)

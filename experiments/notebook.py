@@ -29,8 +29,7 @@ import numpy as np
 import pandas as pd
 
 from descentlab import figures, train
-from descentlab.config import resolving as config
-from descentlab.config.composing import compose
+from descentlab.config.cells import Cell
 from descentlab.nn.initializers import draw, notebook
 from descentlab.studies.study import Part, Study, main
 
@@ -85,7 +84,11 @@ def report(study: Study) -> None:
     """Printed against computed figures, one network on two test sets, and the three runs side by side."""
     parts = [part for part in PARTS if study.has(part)]
     tested = {part: study.curves(part, ["train/loss", "test/accuracy"]) for part in parts}
-    answer = study.measured("answer", computed_answer)["answer"].to_numpy() if "notebook" in tested else None
+    answer = (
+        study.measured("answer", lambda: computed_answer(study.cell("notebook")))["answer"].to_numpy()
+        if "notebook" in tested
+        else None
+    )
     study.table("printed", printed_table(answer, tested))
     if tested:
         sets = pd.concat(_first_cell(curves).assign(images=IMAGES[part]) for part, curves in tested.items())
@@ -116,9 +119,9 @@ def computed_weights() -> dict[str, np.ndarray]:
     return {"W1": w1.ravel(), "b1": b1, "W2[:2]": w2[:2].ravel()}
 
 
-def computed_answer() -> pd.DataFrame:
+def computed_answer(cell: Cell) -> pd.DataFrame:
     """The figures of PRINTED_ANSWER."""
-    x, y = config.check(compose([], "notebook")[0]).splits["train"]
+    x, y = cell.dataset.splits["train"]
     shape = {"hidden": (128, 64), "activation": "sigmoid", "output": "sigmoid", "loss": "mean_squared_error"}
     untrained = train(x, y, **shape, initializer=notebook(), learning_rate=1.0, epochs=0, seed=42)
     return pd.DataFrame({"answer": untrained.predict(x[:1])[0, 0]})

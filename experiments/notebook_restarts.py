@@ -36,7 +36,7 @@ from descentlab.analysis.statistics import (
     select_best_of_k,
 )
 from descentlab.analysis.verdicts import Values
-from descentlab.config import resolving as config
+from descentlab.config.cells import cells
 from descentlab.config.composing import compose
 from descentlab.config.configuration import Config
 from descentlab.data.loading import Dataset
@@ -67,7 +67,7 @@ FRESH = {  # data of more images that no one has seen
 @functools.cache
 def fresh_images(name: str) -> Dataset:
     """Images that no run of a data set trains or is tested on, as a test split."""
-    return config.check(compose(FRESH[name], sweep=False)[0])
+    return cells(compose(FRESH[name], sweep=False))[0].dataset
 
 
 def on_fresh_images(cell: Config, dataset: Dataset, training: Training) -> pd.DataFrame:

@@ -26,8 +26,7 @@ import pandas as pd
 from descentlab import figures
 from descentlab.analysis.statistics import Interval, mean_interval, metric_bounds, spread_interval
 from descentlab.analysis.theory import layer_spreads, propagate
-from descentlab.config import resolving as config
-from descentlab.config.composing import compose
+from descentlab.config.cells import Cell
 from descentlab.nn.activations import ACTIVATIONS
 from descentlab.nn.initializers import INITIALIZERS
 from descentlab.studies.study import Part, Study, main
@@ -53,7 +52,7 @@ def report(study: Study) -> None:
         hidden_layers=depth["hidden"].map(lambda sizes: len(str(sizes).split("-"))),
     )
     study.table("depth", depth_table(depth))
-    predicted = depth_theory(depth)
+    predicted = depth_theory(depth, study.measured("depth_inputs", lambda: inputs_table(study.cell("depth"))))
     study.figure("depth", figures.layer_decay(depth, predicted, by="arm", panels="hidden_layers"))
 
     width = study.restarts("width")
@@ -124,16 +123,22 @@ def depth_table(curves: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def depth_theory(curves: pd.DataFrame) -> dict[tuple[int, str], np.ndarray]:
+def inputs_table(cell: Cell) -> pd.DataFrame:
+    """What theory asks of the training data: the number of inputs and their mean square."""
+    inputs, _ = cell.dataset.splits["train"]
+    return pd.DataFrame({"inputs": [inputs.shape[1]], "mean_square": [np.square(inputs).mean()]})
+
+
+def depth_theory(curves: pd.DataFrame, inputs: pd.DataFrame) -> dict[tuple[int, str], np.ndarray]:
     """Mean field's |delta| per layer, (hidden_layers, arm) -> (L,), started from the measured one at the output."""
-    (inputs, _) = config.check(compose(["tracking=none"], "depth")[0]).splits["train"]
+    size, moment = inputs[["inputs", "mean_square"]].iloc[0]
     outputs = curves[curves["epoch"] == 0]
     predicted = {}
     for (layers, arm), cell in outputs.groupby(["hidden_layers", "arm"], sort=False):
         activation, initializer = arm.split(", ")
         rules = [INITIALIZERS[initializer]()] * (layers + 1)
-        sizes = [inputs.shape[1], *[32] * layers, 10]
-        field = propagate(ACTIVATIONS[activation](), layer_spreads(rules, sizes), float(np.square(inputs).mean()))
+        sizes = [int(size), *[32] * layers, 10]
+        field = propagate(ACTIVATIONS[activation](), layer_spreads(rules, sizes), moment)
         top = cell[cell["metric"] == f"delta_norm/layer_{layers + 1}"]["value"].mean()
         predicted[layers, arm] = top * 10**field.log10_delta
     return predicted

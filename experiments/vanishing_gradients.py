@@ -42,8 +42,7 @@ from numpy import ndarray
 from descentlab import figures, train
 from descentlab.analysis import theory
 from descentlab.analysis.statistics import equivalence, mean_interval, metric_bounds
-from descentlab.config import resolving as config
-from descentlab.config.composing import compose
+from descentlab.config.cells import Cell
 from descentlab.nn.activations import ACTIVATIONS
 from descentlab.nn.initializers import INITIALIZERS
 from descentlab.studies.study import Part, Study, main
@@ -387,7 +386,7 @@ def stops_table(accuracy: pd.DataFrame) -> pd.DataFrame:
 
 def report_nielsen(study: Study) -> dict:
     """Speeds of hidden layers, before training against the published ones and over 500 epochs."""
-    drawn = study.measured("nielsen_nets", nielsen_speeds)
+    drawn = study.measured("nielsen_nets", lambda: nielsen_speeds(study.cell("nielsen")))
     drawn = drawn.assign(layer_of=drawn["network"] + "  hidden layer " + drawn["layer"].astype(str))
     printed = {
         f"{network}  hidden layer {layer}": speed
@@ -429,11 +428,10 @@ def order(speeds: pd.DataFrame) -> ndarray:
     return (table.iloc[:, -1] - table.iloc[:, 0]).groupby("seed").mean().to_numpy()
 
 
-def nielsen_speeds() -> pd.DataFrame:
+def nielsen_speeds(cell: Cell) -> pd.DataFrame:
     """The speed of every hidden layer of 300 networks of each shape before training."""
-    cell = compose([], "nielsen")[0]
-    recipe = config.recipe(cell, config.check(cell))
-    x, y = config.check(cell).splits["train"]
+    recipe = cell.recipe
+    x, y = cell.dataset.splits["train"]
     rows = []
     for network, hidden in NETWORKS.items():
         settings = {"output": recipe.output, "loss": recipe.loss.name, "diagnostics": "full", "epochs": 0}

@@ -55,8 +55,8 @@ def cell(**changes):
 
 
 def trained(config):
-    dataset = configs.check(config)
-    return dataset, train_recipe(configs.recipe(config, dataset), dataset.splits)
+    made = of(config)
+    return made.dataset, train_recipe(made.recipe, made.dataset.splits)
 
 
 def diverged(training, rows, epoch):

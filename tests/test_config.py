@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from shared import PLAIN, changed
 
 from descentlab.config import configuration
+from descentlab.config.cells import cells
 from descentlab.config.composing import conf_folder
 from descentlab.config.configuration import DATA_HASHED_NOT, HASHED_NOT, RUN, Config
 from descentlab.config.names import tell_apart as named_apart
 from descentlab.config.options import GROUPS, LAUNCHER, schemas
-from descentlab.config.resolving import check, keys, recipe, resolve
+from descentlab.config.resolving import keys, resolve
 from descentlab.data.sources import SOURCES
 from descentlab.nn.activations import ACTIVATIONS
 from descentlab.nn.descent import DESCENTS
@@ -34,7 +35,7 @@ def resolved(**changes) -> Config:
 
 def refused(**changes) -> str:
     with pytest.raises(InputError) as caught:
-        check(resolved(**changes))
+        cells([resolved(**changes)])
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -148,7 +149,7 @@ def test_two_ways_to_say_the_same_are_one_configuration(one, other):
 def test_no_hidden_layer_is_an_empty_list():
     config = resolved(network__hidden=[])
     assert config.hidden == ()
-    assert recipe(config, check(config)).layers == (64, 10)
+    assert cells([config])[0].recipe.layers == (64, 10)
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -364,7 +365,7 @@ def test_a_missing_key_is_named(key):
 
 
 def test_the_default_batch_goes_with_data_that_is_smaller():
-    assert len(check(resolved(data="xor")).splits["train"][0]) == 4
+    assert len(cells([resolved(data="xor")])[0].dataset.splits["train"][0]) == 4
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -373,7 +374,7 @@ def test_the_default_batch_goes_with_data_that_is_smaller():
 def test_every_pair_either_runs_or_is_refused_in_one_line(loss, output, source):
     def made():
         config = resolved(loss=loss, output=output, data=source)
-        return recipe(config, check(config))
+        return cells([config])[0].recipe
 
     found = outcome(made)
     if isinstance(found, str):
@@ -421,7 +422,7 @@ def test_a_recipe_holds_every_run_level_value():
         learning_rate_decay=0.9, weight_decay=0.01, epochs=4, seed=5, restarts=6, dtype="float32", log_every=2,
         diagnostics="none", descent__batch_size=16, update={"name": "momentum", "momentum": 0.5},
     )  # fmt: skip
-    made = recipe(config, check(config))
+    made = cells([config])[0].recipe
     assert made.layers == (64, 5, 3, 10)
     for field in dataclasses.fields(made):
         if field.name in RUN:

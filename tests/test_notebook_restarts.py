@@ -57,7 +57,7 @@ def test_a_band_holds_ninety_of_a_hundred_and_each_printed_run_stands_beside_tho
 
 
 def test_the_restarts_split_holds_the_test_images_of_both_runs_and_fresh_images_none_of_them():
-    (cell,) = compose([], "notebook_restarts", [[]])
+    cell = compose([], "notebook_restarts")[0]
     rows = {split: cell.data.numbers[f"{split}_rows"] for split in ("train", "validation", "test")}
     assert rows == {"train": "0:250", "validation": "250:300", "test": "60000:60050"}
     (fresh,) = compose(notebook_restarts.FRESH["mnist"], sweep=False)

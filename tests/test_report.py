@@ -2,12 +2,15 @@ import importlib.util
 import json
 import math
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from descentlab.config import composing
+from descentlab.data import loading
+from descentlab.data.sources import SOURCES
 from descentlab.studies import report, study
 from descentlab.studies.study import Part
 from descentlab.tracking import find
@@ -100,6 +103,33 @@ def test_the_full_form_is_drawn_and_not_a_later_quick_one(small, store, tmp_path
     assert small() == 0
     assert small("--quick") == 0
     assert report.rebuild(store, "small", tmp_path / "reports").run.params["form"] == "full"
+
+
+def test_a_study_is_drawn_anew_without_todays_configuration_or_data(small, store, tmp_path, monkeypatch):
+    def refuse(*arguments, **more):
+        raise AssertionError("is read")
+
+    assert small() == 0
+    for module, name in ((composing, "conf_folder"), (loading, "load"), (loading, "read_table")):
+        monkeypatch.setattr(module, name, refuse)
+    one = report.rebuild(store, "small", tmp_path / "reports")
+    assert (one.folder / "curves.svg").is_file()
+
+
+def test_a_study_takes_its_settings_from_its_runs_and_refuses_other_data(small, store, tmp_path, monkeypatch):
+    assert small("learning_rate=0.25") == 0
+    (summary,) = find(store, "summary")
+    drawn = study.Study(store, None, {"widths": f"{summary.sweep}-widths"})
+    with monkeypatch.context() as patch:
+        patch.setattr(composing, "conf_folder", lambda: tmp_path)
+        cell = drawn.cell("widths")
+    assert (cell.config.learning_rate, cell.config.hidden) == (0.25, (2,))
+    whole = SOURCES["iris"].read
+    shifted = lambda numbers: replace(whole(numbers), inputs=whole(numbers).inputs + 1.0)  # noqa: E731
+    monkeypatch.setitem(SOURCES, "iris", replace(SOURCES["iris"], read=shifted))
+    loading.forget()
+    with pytest.raises(InputError, match=r"data=iris: has other values than those that run .* was trained on"):
+        drawn.cell("widths")
 
 
 def test_a_study_that_was_never_run_or_does_not_exist_is_said_to_be_so(small, store, tmp_path):

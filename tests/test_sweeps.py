@@ -177,7 +177,7 @@ def gone(option, config, **tags):
     """A run whose process was killed: a finished and a running restart under a running parent; its id."""
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
-    digest = configs.check(config).digest[:16]
+    digest = of(config).digest
     with tracking.open_tracker(option) as tracker:
         given = {"level": "cell", "config_hash": config.hash, "cell_hash": config.cell_hash, "data_digest": digest}
         start = ownership.owner()["process_start"].rpartition("/")[0] + "/1"

@@ -533,10 +533,10 @@ def test_where_a_run_was_tracked_is_not_kept_with_it():
 def test_a_long_cell_shows_its_means_while_it_trains(option, monkeypatch):
     monkeypatch.setattr(cell_run, "FLUSH_SECONDS", 0.0)
     config = cell()
-    dataset = configs.check(config)
+    made = of(config)
     with tracking.open_tracker(option) as tracker:
-        with tracker.cell(of(config, dataset)) as run:
-            records = iterate(configs.recipe(config, dataset), dataset.splits)
+        with tracker.cell(made) as run:
+            records = iterate(made.recipe, made.dataset.splits)
             for record in records:
                 run.record(record)
                 if record.epoch == 2:
@@ -620,14 +620,13 @@ ENDLESS = """
 import sys
 from shared import cell, of
 from descentlab import tracking
-from descentlab.config import resolving as configs
 from descentlab.nn.trainer import iterate
 from descentlab.values import Option
 option = Option("local", {"uri": sys.argv[1], "experiment": "tests"})
 config = cell(epochs=10**7, log_every=1)
-dataset = configs.check(config)
-with tracking.open_tracker(option) as tracker, tracker.cell(of(config, dataset)) as run:
-    for record in iterate(configs.recipe(config, dataset), dataset.splits):
+made = of(config)
+with tracking.open_tracker(option) as tracker, tracker.cell(made) as run:
+    for record in iterate(made.recipe, made.dataset.splits):
         run.record(record)
         if record.epoch == 3:
             print("training", flush=True)

@@ -33,10 +33,7 @@ from descentlab import figures
 from descentlab.analysis import matching
 from descentlab.analysis.statistics import mean_interval
 from descentlab.analysis.verdicts import Values
-from descentlab.config import resolving as config
-from descentlab.config.composing import compose
 from descentlab.nn.activations import relu
-from descentlab.nn.losses import LOSSES
 from descentlab.nn.network import Network
 from descentlab.nn.parameters import Parameters
 from descentlab.studies.study import Part, Study, main
@@ -118,18 +115,18 @@ def claimed(pairs: pd.DataFrame, fits: Mapping[str, ndarray]) -> Mapping[str, Va
 
 def networks(study: Study, part: str, restarts: pd.DataFrame) -> Iterator[tuple[int, Network, Parameters, ndarray]]:
     """Width, network, final parameters and seeds of every cell; restarts that diverged are left out."""
-    settings = compose([], part, [[]])[0]
+    recipe = study.cell(part).recipe
     for run_id, cell in restarts.groupby("run_id", sort=False):
         weights = study.weights(str(run_id))
         parameters = Parameters.stacked(weights.final)
-        network = Network(parameters.layers, relu(), settings.output, LOSSES[settings.loss.name])
+        network = Network(parameters.layers, relu(), recipe.output, recipe.loss)
         finite = np.flatnonzero(np.isfinite(parameters.flat).all(axis=1))
         yield int(cell["width"].iloc[0]), network, parameters[finite], weights.seeds[finite]
 
 
 def measure_paths(study: Study, part: str, restarts: pd.DataFrame) -> pd.DataFrame:
     """The loss at every point between every pair: width, pair, seed_a, seed_b, kind, split, t, loss."""
-    splits = config.check(compose([], part, [[]])[0]).splits
+    splits = study.cell(part).dataset.splits
     tables = []
     for width, network, ends, seeds in networks(study, part, restarts):
         first, second = (np.arange(start, len(ends) - 1 + start, 2) for start in (0, 1))
@@ -215,7 +212,7 @@ def measure_slices(
 
     Positions on a random plane are in norms of the weights; on one through three ends Euclidean, per largest extent.
     """
-    inputs, targets = config.check(compose([], part, [[]])[0]).splits["train"]
+    inputs, targets = study.cell(part).dataset.splits["train"]
     tables = []
     for width, network, ends, seeds in networks(study, part, restarts[restarts["width"].isin(widths)]):
         three = ends[:3]

@@ -34,7 +34,7 @@ from numpy import ndarray
 from descentlab import figures
 from descentlab.analysis.theory import saxe_mode
 from descentlab.analysis.verdicts import Values
-from descentlab.config import resolving as config
+from descentlab.config.cells import cells
 from descentlab.config.composing import compose
 from descentlab.config.configuration import Config
 from descentlab.data.loading import Dataset
@@ -161,7 +161,7 @@ def optimum_table(restarts: pd.DataFrame) -> pd.DataFrame:
 def whitened() -> tuple[ndarray, ndarray]:
     """Digits at 4x4 pixels: inputs (N, 16) with covariance 1, targets (N, 10) centred."""
     (setting,) = compose([], "linear_control", [NETS["digits", "none"]])
-    x, y = config.check(setting).splits["train"]
+    x, y = cells([setting])[0].dataset.splits["train"]
     x = x - x.mean(axis=0)
     values, axes = np.linalg.eigh(x.T @ x / len(x))
     return x @ axes / np.sqrt(values), y - y.mean(axis=0)

@@ -9,18 +9,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from descentlab.config.cells import Cell, cells
 from descentlab.config.configuration import HIDDEN, RUN, Config
 from descentlab.config.names import derived_name
 from descentlab.config.options import GROUPS, LAUNCHER, chosen, schemas
 from descentlab.config.spellings import unknown_key
 from descentlab.data import loading as data
-from descentlab.data.loading import Dataset
 from descentlab.nn.activations import ACTIVATIONS
 from descentlab.nn.descent import DESCENTS
 from descentlab.nn.initializers import INITIALIZERS, default_initializer
 from descentlab.nn.losses import check_pair, default_loss, default_output
-from descentlab.nn.recipe import Recipe
 from descentlab.nn.updates import UPDATES
 from descentlab.values import InputError, Option, refusal, shown
 
@@ -133,13 +130,3 @@ def _refused_as_input(function: Callable[..., Any], *args: Any, **kwargs: Any) -
         return function(*args, **kwargs)
     except ValueError as error:
         raise InputError(str(error)) from error
-
-
-def recipe(config: Config, dataset: Dataset) -> Recipe:
-    """What the trainer is to do with a dataset."""
-    return Cell(config, dataset).recipe
-
-
-def check(config: Config) -> Dataset:
-    """Load a configuration's data and check what can only be checked against it."""
-    return cells([config])[0].dataset

@@ -126,14 +126,19 @@ class Study:
 
         return results.weights(self._source, run_id)
 
+    def cell(self, part: str) -> Cell:
+        """The first cell of a part as it was trained, with its data; no file of conf/ is read."""
+        from descentlab.tracking import find, stored_cell
+
+        return stored_cell(find(self._source, "cell", self._sweeps[part])[0])
+
     def measured(self, name: str, measure: Callable[[], "pd.DataFrame"]) -> "pd.DataFrame":
         """A table that no cell holds: measured now and kept as <name>.csv, or read back where it was kept before."""
         import pandas as pd
 
-        file, earlier = f"{name}.csv", self._kept
-        if self._cut_short and file in self._cut_short.artifacts():
-            earlier = self._cut_short
-        frame = pd.read_csv(earlier.artifact(file)) if earlier else measure()
+        file = f"{name}.csv"
+        earlier = [run for run in (self._cut_short, self._kept) if run and file in run.artifacts()]
+        frame = pd.read_csv(earlier[0].artifact(file)) if earlier else measure()
         self.summary.text(file, frame.to_csv(index=False), at_once=True)
         return frame
 

@@ -19,7 +19,7 @@ from descentlab.tracking.cell_run import CellRun, Claim, FinishedRun, SummaryRun
 from descentlab.tracking.locations import store_uri
 from descentlab.tracking.plans import part_id
 from descentlab.tracking.reading import find, get
-from descentlab.tracking.replaying import Replay, replay
+from descentlab.tracking.replaying import Replay, replay, stored_cell
 from descentlab.tracking.retrying import StoreLost
 from descentlab.tracking.serving import addresses, serve_shared, serve_ui, ui
 from descentlab.tracking.store import NoStore
@@ -48,6 +48,7 @@ __all__ = [
     "serve_shared",
     "serve_ui",
     "store_uri",
+    "stored_cell",
     "ui",
     "upkeep",
 ]

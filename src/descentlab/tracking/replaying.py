@@ -1,18 +1,21 @@
 """Train a stored run again from its own artifacts and compare every bit."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy import ndarray
 
+from descentlab.config.cells import Cell, cells
+from descentlab.config.resolving import resolve
 from descentlab.tracking.environment import environment
 from descentlab.tracking.reading import get
+from descentlab.tracking.stored_run import StoredRun
 from descentlab.tracking.tables import curve_table
 from descentlab.tracking.trainings import weight_arrays
-from descentlab.values import InputError, Option
+from descentlab.values import InputError, Option, refusal
 
 if TYPE_CHECKING:
     from descentlab.nn.recipe import Record, Trainer
@@ -47,6 +50,28 @@ class Replay:
         return "\n".join(lines)
 
 
+def stored_settings(run: StoredRun) -> dict[str, Any]:
+    """The settings that a cell was trained with, from its own config.json."""
+    settings: dict[str, Any] = json.loads(run.artifact("config.json").read_text(encoding="utf-8"))
+    return settings
+
+
+def stored_cell(run: StoredRun) -> Cell:
+    """A stored run's cell: its own settings, on the data that it was trained on.
+
+    Raises:
+        InputError: the data are not there any more, or have other values.
+    """
+    cell = _cell(stored_settings(run))
+    if cell.digest != run.digest:
+        raise refusal("data", run.data, f"has other values than those that run {run.run_id} was trained on")
+    return cell
+
+
+def _cell(settings: Mapping[str, Any]) -> Cell:
+    return cells([resolve(settings)])[0]
+
+
 def replay(
     run_id: str,
     option: Option,
@@ -64,8 +89,6 @@ def replay(
     Raises:
         InputError: there is no such run, it has no results, or another trainer trained it.
     """
-    from descentlab.config.cells import cells
-    from descentlab.config.resolving import resolve
     from descentlab.nn.trainer import iterate, train_recipe
 
     run = get(option, run_id)
@@ -77,11 +100,11 @@ def replay(
         by = f"{cell.trainer}; run: python {cell.script}" if cell.trainer else "descentlab itself; run: descentlab"
         raise InputError(f"run_id={run_id}: was trained by {by} replay {run_id}")
     curves = cell.table("curves.parquet")
-    raw = json.loads(cell.artifact("config.json").read_text(encoding="utf-8"))
+    raw = stored_settings(cell)
     if level == "restart":
         raw |= {"seed": run.seed, "restarts": 1}
         curves = curves[curves["seed"] == raw["seed"]]
-    (anew,) = cells([resolve(raw)])
+    anew = _cell(raw)
     workers: Any = anew.config.workers
     training = train_recipe(anew.recipe, anew.dataset.splits, workers, on_record, trainer or iterate)
     then = {name: curves[name].to_numpy() for name in curves.columns if "/" in name}
