@@ -1,8 +1,8 @@
 """The training loop: R restarts of one recipe as chunks of stacked arrays, yielding plain records.
 
-`_Steps.take` goes through the samples once; `_Epochs.advance` trains a chunk of restarts for some epochs and measures
-it; `iterate` advances all chunks from one logged epoch to the next. `stack` cuts the restarts into chunks and `pool`
-runs these in threads or processes, which alters no bit.
+Top to bottom: `iterate` advances all chunks from one logged epoch to the next; `_Epochs.advance` trains one chunk for
+some epochs and measures it; `_Steps.take` goes through the samples once. `stack` cuts the restarts into chunks and
+`pool` runs these in threads or processes, which alters no bit.
 
 Conventions: learning_rate multiplies the mean gradient over the step's samples, and is multiplied by
 learning_rate_decay after every epoch; weight_decay adds weight_decay W to the gradient of the weights, never of the
@@ -28,124 +28,6 @@ from descentlab.nn.program import gradient_calls
 from descentlab.nn.recipe import Recipe, Record, Splits, Trainer, Training, check
 from descentlab.nn.stack import Advance, Chunk, Snapshot, Stack
 from descentlab.nn.updates import subtract
-
-
-class _Steps:
-    """The steps of one chunk: bound to its arrays once, called in every epoch."""
-
-    def __init__(self, epochs: "_Epochs", chunk: Chunk, workspace: Workspace) -> None:
-        recipe, restarts = epochs.recipe, len(chunk.rows)
-        self.epochs, self.chunk, self.workspace = epochs, chunk, workspace
-        self.parameters = chunk.parameters
-        plain = recipe.update.apply is subtract and not recipe.weight_decay
-        self.in_place = plain and subtracts_in_place(recipe.layers, epochs.steps[0][1])
-        alike = not recipe.update.takes_scaled or bool((chunk.rates == chunk.rates[0]).all())
-        self.rates = epochs.rates(chunk, 1)
-        self.scales: dict[int, ndarray] = {}  # by the samples of a step
-        self.calls: dict[int, list[Call]] = {}
-        for samples in {stop - start for start, stop in epochs.steps}:
-            self.scales[samples] = scale = np.empty(() if alike else (restarts, 1, 1), recipe.dtype)
-            x, y = epochs.inputs, epochs.targets
-            if len(epochs.steps) > 1 or chunk.orders:
-                x, y = workspace.batch(samples, restarts if chunk.orders else None)
-            self.calls[samples] = gradient_calls(
-                recipe.network, self.parameters, x, y, scale, workspace, subtracted=self.in_place
-            )
-        self.gradient = workspace.gradient(restarts).flat
-        self.surely_finite = epochs.bounds.glance(self.parameters.flat)
-        self._set_rates(1)
-
-    def _set_rates(self, epoch: int) -> None:
-        self.rates[...] = self.epochs.rates(self.chunk, epoch)
-        for samples, scale in self.scales.items():
-            rates = self.rates[:, :, None] if self.epochs.recipe.update.takes_scaled else np.ones_like(self.rates)
-            scale[...] = (rates if scale.ndim else rates.flat[0]) / samples
-
-    def take(self, epoch: int) -> None:
-        """Go through all samples once."""
-        epochs, chunk, parameters = self.epochs, self.chunk, self.parameters
-        recipe, update = epochs.recipe, epochs.recipe.update
-        if recipe.learning_rate_decay != 1.0:
-            self._set_rates(epoch)
-        rate = 1.0 if update.takes_scaled else self.rates
-        order = None
-        if chunk.orders:
-            samples = len(epochs.inputs)
-            order = np.stack([recipe.descent.order(generator, samples) for generator in chunk.orders])  # (r, N)
-        for start, stop in epochs.steps:
-            chunk.step += 1
-            if order is not None:
-                self.workspace.gather(epochs.inputs, epochs.targets, order[:, start:stop])
-            elif len(epochs.steps) > 1:
-                self.workspace.gather(epochs.inputs, epochs.targets, slice(start, stop))
-            for call in self.calls[stop - start]:  # forward and backward; in place, the update too
-                call()
-            if self.in_place:
-                continue
-            if recipe.weight_decay:
-                decay = recipe.weight_decay * (self.rates if update.takes_scaled else 1.0)
-                self.gradient += decay * (parameters.flat * parameters.weight_mask)
-            update.apply(parameters.flat, self.gradient, chunk.state, rate, chunk.step)
-
-
-class _Epochs:
-    """One recipe on one set of splits: what each epoch does to a chunk."""
-
-    def __init__(self, recipe: Recipe, tables: Tables) -> None:
-        self.recipe, self.tables = recipe, tables
-        self.inputs, self.targets = tables["train"]
-        self.steps = recipe.descent.steps(len(self.inputs))
-        self.bounds = Bounds(recipe.layers, recipe.activation, self.inputs, self.targets)
-
-    def advance(self, chunk: Chunk, first: int, last: int, logged: bool, workspace: Workspace, tell: Tell) -> Advance:
-        """Train a chunk through epochs first..last, where epoch 0 is the start as it is; measure it where logged."""
-        lost = []
-        metrics: dict[str, ndarray] = {}
-        with np.errstate(all="ignore"):  # a diverging restart overflows; its loss shows it
-            steps = None
-            for epoch in range(first, last + 1):
-                restarts = len(chunk.rows)
-                if epoch and restarts:
-                    if steps is None or steps.parameters is not chunk.parameters:
-                        steps = _Steps(self, chunk, workspace)
-                    steps.take(epoch)
-                if steps is None or not steps.surely_finite():
-                    finite = self._finite(chunk, workspace)
-                    if not finite.all():
-                        lost.append((chunk.rows[~finite], epoch, chunk.parameters.flat[~finite]))
-                        chunk.keep(finite)
-                if epoch:
-                    tell(restarts)
-            if logged:
-                recipe, following = self.recipe, functools.partial(self._change, chunk, last + 1)
-                metrics = measure(
-                    recipe.network, chunk.parameters, self.tables, recipe.task, recipe.diagnostics, workspace, following
-                )
-        return Advance(chunk.rows, metrics, lost)
-
-    def rates(self, chunk: Chunk, epoch: int) -> ndarray:
-        """The learning rate of every restart in an epoch: (r, 1)."""
-        return chunk.rates.astype(self.recipe.dtype)[:, None] * self.recipe.learning_rate_decay ** (epoch - 1)
-
-    def _change(self, chunk: Chunk, epoch: int, slope: Parameters) -> Parameters:
-        """How the parameters would move in the first step of an epoch, were this its mean gradient."""
-        recipe, moved = self.recipe, chunk.parameters.copy()
-        rates = self.rates(chunk, epoch)
-        pull = slope.flat + recipe.weight_decay * (moved.flat * moved.weight_mask)
-        scale, rate = (rates, 1.0) if recipe.update.takes_scaled else (1.0, rates)
-        state = {slot: values.copy() for slot, values in chunk.state.items()}
-        recipe.update.apply(moved.flat, scale * pull, state, rate, chunk.step + 1)
-        moved.flat -= chunk.parameters.flat
-        return moved
-
-    def _finite(self, chunk: Chunk, workspace: Workspace) -> ndarray:
-        """Which restarts' training loss is finite: (r,)."""
-        surely = self.bounds.hold(chunk.parameters.flat)
-        if surely.all():
-            return surely
-        train = {"train": self.tables["train"]}
-        task, network = self.recipe.task, self.recipe.network
-        return np.isfinite(measure(network, chunk.parameters, train, task, "none", workspace)["train/loss"])
 
 
 def iterate(
@@ -220,23 +102,6 @@ def iterate(
     return stack.finish(chunks, records, clock.seconds)
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-class _Clock:
-    """Seconds spent in its context, in total and the last time."""
-
-    seconds = last = 0.0
-
-    def __enter__(self) -> None:
-        self._began = time.perf_counter()
-
-    def __exit__(self, *error: object) -> None:
-        self.last = time.perf_counter() - self._began
-        self.seconds += self.last
-
-
 def train_recipe(
     recipe: Recipe,
     splits: Splits,
@@ -253,3 +118,138 @@ def train_recipe(
             return end.value
         if on_record:
             on_record(record)
+
+
+class _Epochs:
+    """One recipe on one set of splits: what each epoch does to a chunk."""
+
+    def __init__(self, recipe: Recipe, tables: Tables) -> None:
+        self.recipe, self.tables = recipe, tables
+        self.inputs, self.targets = tables["train"]
+        self.steps = recipe.descent.steps(len(self.inputs))
+        self.bounds = Bounds(recipe.layers, recipe.activation, self.inputs, self.targets)
+
+    def advance(self, chunk: Chunk, first: int, last: int, logged: bool, workspace: Workspace, tell: Tell) -> Advance:
+        """Train a chunk through epochs first..last, where epoch 0 is the start as it is; measure it where logged."""
+        lost = []
+        metrics: dict[str, ndarray] = {}
+        with np.errstate(all="ignore"):  # a diverging restart overflows; its loss shows it
+            steps = None
+            for epoch in range(first, last + 1):
+                restarts = len(chunk.rows)
+                if epoch and restarts:
+                    if steps is None or steps.parameters is not chunk.parameters:
+                        steps = _Steps(self, chunk, workspace)
+                    steps.take(epoch)
+                if steps is None or not steps.surely_finite():
+                    finite = self._finite(chunk, workspace)
+                    if not finite.all():
+                        lost.append((chunk.rows[~finite], epoch, chunk.parameters.flat[~finite]))
+                        chunk.keep(finite)
+                if epoch:
+                    tell(restarts)
+            if logged:
+                recipe, following = self.recipe, functools.partial(self._change, chunk, last + 1)
+                metrics = measure(
+                    recipe.network, chunk.parameters, self.tables, recipe.task, recipe.diagnostics, workspace, following
+                )
+        return Advance(chunk.rows, metrics, lost)
+
+    def rates(self, chunk: Chunk, epoch: int) -> ndarray:
+        """The learning rate of every restart in an epoch: (r, 1)."""
+        return chunk.rates.astype(self.recipe.dtype)[:, None] * self.recipe.learning_rate_decay ** (epoch - 1)
+
+    def _change(self, chunk: Chunk, epoch: int, slope: Parameters) -> Parameters:
+        """How the parameters would move in the first step of an epoch, were this its mean gradient."""
+        recipe, moved = self.recipe, chunk.parameters.copy()
+        rates = self.rates(chunk, epoch)
+        pull = slope.flat + recipe.weight_decay * (moved.flat * moved.weight_mask)
+        scale, rate = (rates, 1.0) if recipe.update.takes_scaled else (1.0, rates)
+        state = {slot: values.copy() for slot, values in chunk.state.items()}
+        recipe.update.apply(moved.flat, scale * pull, state, rate, chunk.step + 1)
+        moved.flat -= chunk.parameters.flat
+        return moved
+
+    def _finite(self, chunk: Chunk, workspace: Workspace) -> ndarray:
+        """Which restarts' training loss is finite: (r,)."""
+        surely = self.bounds.hold(chunk.parameters.flat)
+        if surely.all():
+            return surely
+        train = {"train": self.tables["train"]}
+        task, network = self.recipe.task, self.recipe.network
+        return np.isfinite(measure(network, chunk.parameters, train, task, "none", workspace)["train/loss"])
+
+
+class _Steps:
+    """The steps of one chunk: bound to its arrays once, called in every epoch."""
+
+    def __init__(self, epochs: "_Epochs", chunk: Chunk, workspace: Workspace) -> None:
+        recipe, restarts = epochs.recipe, len(chunk.rows)
+        self.epochs, self.chunk, self.workspace = epochs, chunk, workspace
+        self.parameters = chunk.parameters
+        plain = recipe.update.apply is subtract and not recipe.weight_decay
+        self.in_place = plain and subtracts_in_place(recipe.layers, epochs.steps[0][1])
+        alike = not recipe.update.takes_scaled or bool((chunk.rates == chunk.rates[0]).all())
+        self.rates = epochs.rates(chunk, 1)
+        self.scales: dict[int, ndarray] = {}  # by the samples of a step
+        self.calls: dict[int, list[Call]] = {}
+        for samples in {stop - start for start, stop in epochs.steps}:
+            self.scales[samples] = scale = np.empty(() if alike else (restarts, 1, 1), recipe.dtype)
+            x, y = epochs.inputs, epochs.targets
+            if len(epochs.steps) > 1 or chunk.orders:
+                x, y = workspace.batch(samples, restarts if chunk.orders else None)
+            self.calls[samples] = gradient_calls(
+                recipe.network, self.parameters, x, y, scale, workspace, subtracted=self.in_place
+            )
+        self.gradient = workspace.gradient(restarts).flat
+        self.surely_finite = epochs.bounds.glance(self.parameters.flat)
+        self._set_rates(1)
+
+    def _set_rates(self, epoch: int) -> None:
+        self.rates[...] = self.epochs.rates(self.chunk, epoch)
+        for samples, scale in self.scales.items():
+            rates = self.rates[:, :, None] if self.epochs.recipe.update.takes_scaled else np.ones_like(self.rates)
+            scale[...] = (rates if scale.ndim else rates.flat[0]) / samples
+
+    def take(self, epoch: int) -> None:
+        """Go through all samples once."""
+        epochs, chunk, parameters = self.epochs, self.chunk, self.parameters
+        recipe, update = epochs.recipe, epochs.recipe.update
+        if recipe.learning_rate_decay != 1.0:
+            self._set_rates(epoch)
+        rate = 1.0 if update.takes_scaled else self.rates
+        order = None
+        if chunk.orders:
+            samples = len(epochs.inputs)
+            order = np.stack([recipe.descent.order(generator, samples) for generator in chunk.orders])  # (r, N)
+        for start, stop in epochs.steps:
+            chunk.step += 1
+            if order is not None:
+                self.workspace.gather(epochs.inputs, epochs.targets, order[:, start:stop])
+            elif len(epochs.steps) > 1:
+                self.workspace.gather(epochs.inputs, epochs.targets, slice(start, stop))
+            for call in self.calls[stop - start]:  # forward and backward; in place, the update too
+                call()
+            if self.in_place:
+                continue
+            if recipe.weight_decay:
+                decay = recipe.weight_decay * (self.rates if update.takes_scaled else 1.0)
+                self.gradient += decay * (parameters.flat * parameters.weight_mask)
+            update.apply(parameters.flat, self.gradient, chunk.state, rate, chunk.step)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _Clock:
+    """Seconds spent in its context, in total and the last time."""
+
+    seconds = last = 0.0
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter()
+
+    def __exit__(self, *error: object) -> None:
+        self.last = time.perf_counter() - self._began
+        self.seconds += self.last
