@@ -1,22 +1,22 @@
-"""What an activation costs: time of value and slope per element, beside a plain copy of the same array.
+"""Time of an activation's value and slope per element, in units of a plain copy of the same array.
 
-Claim of the course notebook: ReLU's derivative is much cheaper to compute. Declared here as: less than half the time
-of sigmoid's and of tanh's derivative, in single and in double precision. Beside it, what that is worth: a whole
+Claim of the course notebook: ReLU's derivative is much cheaper to compute. Declared here: it takes less than half the
+time of sigmoid's and of tanh's derivative, in single and in double precision. A second claim measures the benefit: one
 gradient of the notebook's network on 32 samples takes less than .9 of the time with ReLU than with sigmoid.
 
-Method: arrays of 8192 elements, which fit the second-level cache as what training works on at a time does. In each
-round every job (a copy, each activation's value, each activation's slope, and the value followed by the slope) is timed
-on arrays drawn and allocated anew, in an order drawn anew, so that what else the machine does falls on all of them
-alike; a job's time is the least of three timings of four calls, since interruptions only add. Times are divided by that
-of the copy in the same round. Shown are medians over rounds with 95 % bootstrap intervals. The slope is given z and the
-value, as in backpropagation: sigmoid's needs no exponential any more. `from z` computes the value, then the slope, as
-the notebook's derivatives do, which start from z. One core, BLAS held to one thread.
+Method: arrays have 8192 elements and fit the second-level cache, like the blocks of training. Each round times every
+job (a copy, each activation's value, each activation's slope, and the value followed by the slope) on newly drawn and
+allocated arrays, in a new random order, so that other load on the machine affects all jobs equally. The time of a job
+is the minimum of three timings of four calls, because interruptions only add time. It is divided by the time of the
+copy in the same round. Tables show medians over rounds with 95 % bootstrap intervals. The slope gets z and the value,
+as in backpropagation, so sigmoid's slope needs no exponential. `from z` computes the value and then the slope, like the
+notebook's derivatives, which start from z. One core is used; BLAS runs one thread.
 
-Cost: about a quarter of a minute on one core; nothing is trained.
+Cost: about 15 seconds on one core; nothing is trained.
 
-Departures from the notebook: its derivatives are functions of z, here `from z`; the claim is judged on the slope that
-backpropagation asks for. NumPy's vectorised functions are timed, not the processor's arithmetic: another library,
-another machine, another answer. The n of the verdicts counts rounds of one process on one machine.
+Departures from the notebook: its derivatives are functions of z (`from z` here); the claim is judged on the slope that
+backpropagation computes. The timings are of NumPy's vectorised functions; another library or machine can give another
+answer. The n of the verdicts counts rounds of one process on one machine.
 """
 
 import gc
@@ -53,7 +53,7 @@ PARTS: dict[str, Part] = {}  # nothing is trained
 
 
 def report(study: Study) -> None:
-    """Medians per activation, their figure, and the ratios that the claims are about."""
+    """Medians per activation, their figure, and the ratios of the claims."""
     rounds = QUICK_ROUNDS if study.quick else ROUNDS
     elements = study.measured("timings", lambda: cost_per_element(rounds))
     gradients = study.measured("gradient_timings", lambda: cost_per_gradient(rounds))
@@ -61,12 +61,12 @@ def report(study: Study) -> None:
     study.table("activation_cost", table)
     shown = table[table["activation"] != "copy"]
     label = "time per element, in copies of the same array"
-    title = f"What an activation costs: {rounds} rounds over {ELEMENTS} elements, one core"
+    title = f"Time of an activation: {rounds} rounds over {ELEMENTS} elements, one core"
     study.figure("activation_cost", figures.costs(shown, WORK, "dtype", "copies", "activation", label, 1.0, title))
     whole = medians(gradients, ["dtype", "activation"], ["microseconds"]).assign(work="gradient")
     study.table("gradient_cost", whole)
     label = f"µs per gradient, {'-'.join(map(str, LAYERS))}, {SAMPLES} samples"
-    title = f"What it is worth: one gradient of the notebook's network, {rounds} rounds, one core"
+    title = f"Time of one gradient of the notebook's network: {rounds} rounds, one core"
     study.figure(
         "gradient_cost", figures.costs(whole, ["gradient"], "dtype", "microseconds", "activation", label, title=title)
     )
@@ -86,7 +86,7 @@ def medians(rounds: pd.DataFrame, keys: Sequence[str], columns: Sequence[str]) -
 
 
 def claimed(elements: pd.DataFrame, gradients: pd.DataFrame) -> dict[str, Values | dict[str, Values]]:
-    """Ratios of times in the same round, ReLU's over another's."""
+    """Ratios of times in the same round: ReLU's over another activation's."""
     axes = {"index": ["dtype", "round"], "columns": "activation"}
     slope = elements[elements["work"] == "slope"].pivot(**axes, values="nanoseconds")
     whole = gradients.pivot(**axes, values="microseconds")
@@ -145,7 +145,7 @@ def _elementwise(name: str, draw: np.random.Generator, elements: int, dtype: str
     activation = ACTIVATIONS[name]()
     z = draw.standard_normal(elements).astype(dtype)
     a, out = np.empty_like(z), np.empty_like(z, dtype=bool if activation.slope_is_mask else z.dtype)
-    activation.value(z, a)  # what the slope is given stands there before any timing
+    activation.value(z, a)  # the slope reads this value
 
     def from_z() -> None:
         activation.value(z, a)
@@ -171,7 +171,7 @@ def _gradient(name: str, draw: np.random.Generator, dtype: str) -> Callable[[], 
 
 
 def _timed(jobs: dict[Any, Callable[[], object]], draw: np.random.Generator) -> dict[Any, float]:
-    """Seconds per call of every job, interleaved: each pass goes through all jobs in an order of its own."""
+    """Seconds per call of every job; each pass runs all jobs in a new random order."""
     taken: dict[Any, list[float]] = {key: [] for key in jobs}
     keys = list(jobs)
     collecting = gc.isenabled()

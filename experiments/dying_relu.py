@@ -1,25 +1,25 @@
-"""ReLU units that die: before training by the draw, during training by the rate, with leaky ReLU beside it.
+"""Dead ReLU units: born dead by the random draw, killed during training by the rate; leaky ReLU for comparison.
 
 Claims:
-    * A ReLU net with zero biases is born dead for one non-zero input, a layer of it silent and its answer constant,
+    * A ReLU net with zero biases is born dead for one non-zero input (one layer is silent and the output is constant)
       with probability 1 - prod_l (1 - 2^-N_l) over the widths N_l of its hidden layers.
-    * On a whole interval of inputs fewer are dead.
-    * The larger the steps, the more hidden units end training silent on every sample.
-    * Leaky ReLU, whose slope is nowhere zero, outlives ReLU at such rates.
+    * Fewer nets are dead on a whole interval of inputs.
+    * The larger the learning rate, the more hidden units are silent on every sample at the end of training.
+    * Leaky ReLU, whose slope is nowhere zero, keeps a higher accuracy than ReLU at such rates.
 
-Method: born dead: 40 blocks of 2000 nets for each of 5 widths, 50 layers deep, drawn all at once; scalar input, weights
-N(0, 2/n_in) (the spread does not matter), biases 0. Without biases a net's answer to x is |x| times its answer to
-x / |x|, so that it is dead on [-1, 1] just where it is dead at both ends: the interval is exact, not sampled. A block's
-share of dead nets less the theory's is one value; an equivalence test asks whether their mean is 0 within .01.
-    During training: digits, hidden layers of 32, 32 and 32 units, six rates with 30 seeds each, ReLU and leaky ReLU
-from the same weights in the same order of samples. A unit is silent where its z is at or below 0 on all training
-samples: dead for ReLU, with a slope of .01 left for leaky ReLU.
+Method: born dead: 40 blocks of 2000 nets for each of 5 widths, 50 layers deep, drawn together; scalar input, weights
+N(0, 2/n_in) (the spread does not matter), biases 0. Without biases the output for x is |x| times the output for
+x / |x|, so a net is dead on [-1, 1] exactly if it is dead at both ends: no sampling is needed. Each block gives one
+value, its share of dead nets minus the theory's. An equivalence test asks whether the mean is 0 within .01.
+    During training: digits, hidden layers of 32, 32 and 32 units, six rates with 30 seeds each. ReLU and leaky ReLU
+start from the same weights and see the samples in the same order. A unit is silent if z <= 0 on all training samples:
+a ReLU unit is then dead, a leaky ReLU unit still has a slope of .01.
 
-Cost: about half a minute on two cores.
+Cost: about 30 seconds on two cores.
 
-Departures from Lu et al. 2019 and Rister & Rubin 2020: nets are counted dead where a hidden layer is silent, which for
-continuous weights is where their answer is constant. Training is on data of our own, at rates that are no one's choice
-for use: the question is what they do.
+Departures from Lu et al. 2019 and Rister & Rubin 2020: a net counts as dead if a hidden layer is silent, which for
+continuous weights is equivalent to a constant output. Training uses digits, at rates that are too large for practical
+use on purpose.
 """
 
 import sys
@@ -168,7 +168,7 @@ def dying_table(restarts: pd.DataFrame) -> pd.DataFrame:
 
 
 def silent_layers(width: int, depth: int, nets: int, seed: int) -> ndarray:
-    """Draw ReLU nets with one input and zero biases, and see at which depths they have fallen silent.
+    """Draw ReLU nets with one input and zero biases, and find the depths at which they are silent.
 
     Args:
         width: units of every hidden layer.
@@ -194,7 +194,7 @@ def silent_layers(width: int, depth: int, nets: int, seed: int) -> ndarray:
 def born_dead(
     blocks: int = BLOCKS, nets: int = NETS, widths: Sequence[int] = WIDTHS, depths: Sequence[int] = DEPTHS
 ) -> pd.DataFrame:
-    """Simulate the share of nets that are born dead, beside the theory's.
+    """Simulate the share of nets that are born dead, and add the theory's.
 
     Args:
         blocks: seeds, each with draws of its own.
@@ -232,7 +232,7 @@ def born_dead_table(blocks: pd.DataFrame) -> pd.DataFrame:
 
 
 def silent_units(weights: Sequence[ndarray], biases: Sequence[ndarray], inputs: ndarray, slope: float) -> ndarray:
-    """Which hidden units never pass anything on: z at or below 0 on every sample.
+    """Find the silent hidden units: z <= 0 on every sample.
 
     Args:
         weights: of the hidden layers, (R, n_l, n_{l-1}).

@@ -1,25 +1,25 @@
-"""Does an initial spread that follows the layer's size make learning faster? Epochs to a target loss.
+"""Does an initial spread scaled by the layer size make learning faster? Epochs to a target loss.
 
 Claim of the course notebook: dividing the initial weights by the square root of the layer's size makes learning faster
 than leaving them N(0, 1).
 
-Method: digits, [64, 64, 32, 10], sigmoid and ReLU, 30 seeds. Unscaled is N(0, 1); scaled are the notebook's own rule
-(variance 1 / n_out, biases too), LeCun's 1 / n_in, Glorot's 2 / (n_in + n_out) and He's 2 / n_in. N(0, .1^2), a
-constant of about the size that the rules give here, stands beside them: it shows what is due to the size of the spread
-and what to its following the layers. A restart arrives at the end of the first epoch with a training loss at or below
-.2; one that never does within 20 epochs is censored and ranks last, as does one that diverges; none is dropped. Arms
-share their seeds, and those of normal rules their draws (the notebook's rule has a stream of its own), so that they are
-compared pair by pair. Rates are the best of a grid of four a decade on validation at the end of training, per arm, over
-5 tuning seeds apart (100000 on): conf/experiment/initial_spread.yaml, written by --tune.
+Method: digits, [64, 64, 32, 10], sigmoid and ReLU, 30 seeds. The unscaled rule is N(0, 1). The scaled rules are the
+notebook's (variance 1 / n_out, biases too), LeCun's 1 / n_in, Glorot's 2 / (n_in + n_out) and He's 2 / n_in. N(0, .1^2)
+is a constant of about the size that these rules give here; it separates the effect of the size of the spread from the
+effect of scaling it by layer. A restart arrives at the end of the first epoch with a training loss of at most .2. A
+restart that does not arrive within 20 epochs is censored and ranks last, like one that diverges; none is dropped. Arms
+share their seeds, and arms of normal rules share their draws (the notebook's rule has its own stream), so they are
+compared in pairs. Each arm has the rate that is best on validation at the end of training, from a grid of four a
+decade over 5 separate tuning seeds (100000 on): conf/experiment/initial_spread.yaml, written by --tune.
 
-Cost: about half a minute on two cores; tuning takes about two.
+Cost: about 30 seconds on two cores; tuning takes about two minutes.
 
-Read with care: with 64 inputs N(0, 1) is far too wide for ReLU and not for sigmoid, whose slope of at most 1/4 makes up
-for it. What is said here of sigmoid is said of layers this narrow.
+Limits: with 64 inputs N(0, 1) is far too wide for ReLU but not for sigmoid, whose slope of at most 1/4 compensates. The
+results for sigmoid hold for layers this narrow.
 
-Departures from the notebook: digits in place of 300 rows of MNIST, softmax and cross-entropy in place of sigmoid and
-squared error, batches of 32 in shuffled order, tuned rates in place of 300. At one set of widths only. The rate is
-tuned for the loss at the end and not for an early arrival.
+Departures from the notebook: digits instead of 300 rows of MNIST, softmax and cross-entropy instead of sigmoid and
+squared error, batches of 32 in shuffled order, tuned rates instead of 300, one set of widths. The rate is tuned for the
+loss at the end, not for an early arrival.
 """
 
 import sys
@@ -54,7 +54,7 @@ PARTS = {
 
 
 def report(study: Study) -> None:
-    """When restarts arrive, as a table, as curves and as verdicts."""
+    """Table, curves and verdicts of the epochs at which restarts arrive."""
     restarts = arrivals(study.curves("initial_spread", ["train/loss"]))
     horizon = int(restarts["epochs"].iloc[0])
     study.table("arrivals", arrival_table(restarts, horizon))
@@ -90,7 +90,7 @@ def _rule(params: Mapping[str, object]) -> str:
 
 
 def arrival_table(restarts: pd.DataFrame, horizon: int) -> pd.DataFrame:
-    """Arrivals per arm: how many, by when half of them, and the mean epoch with late ones counted at the horizon."""
+    """Arrivals per arm: their number, the median epoch, and the mean epoch with late ones counted at the horizon."""
     rows = []
     for (activation, rule), arm in restarts.groupby(["activation", "rule"], sort=False):
         arrived = arm["arrival"].notna()

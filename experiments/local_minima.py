@@ -1,30 +1,31 @@
-"""How much the random start decides: where restarts end, by width (Choromanska et al. 2015).
+"""The effect of the random start, by width: where restarts end (Choromanska et al. 2015).
 
 Claims:
-    * At every width most restarts perform well: they end within 1 point of the test error that the best of 20 restarts,
-      chosen by validation, is expected to have.
+    * At every width most restarts perform well: their test error is within 1 point of the expected error of the best of
+      20 restarts, chosen by validation.
     * The wider the network, the better its restarts end and the less they differ: the standard deviation of the test
       loss falls as a power of the width, -1/2 in theory.
-    * With width the test loss comes to follow the training loss less closely: there is less to gain from looking for a
-      better minimum of the training loss.
-    * To train many and keep the best is a remedy: the best of five by validation gains at least half a point.
+    * The wider the network, the less the test loss follows the training loss: a better minimum of the training loss is
+      worth less.
+    * Training many restarts and keeping the best is a remedy: the best of five by validation gains at least half a
+      point.
 
 Method: MNIST at 10 x 10 pixels, 8000 rows to train, 2000 to validate, t10k to test; one hidden layer of ReLU, softmax,
 cross-entropy; Glorot's uniform spread, zero biases, batches of 50, rates of .5 x .85^epoch for 20 epochs. 200 restarts
-of widths 2 to 50, 100 of widths 100 and 250. The end of training is an outcome and is not called a minimum.
-    Performs well: test error at most .01 above the expected test error of the best of 20 by validation loss (over all
-subsets of 20); most: a share above one half, by its lower Wilson limit in the table and by the family's exact binomial
-tests in the verdict. The older rule, the share within 10 % of the best test loss seen, stands beside it: the more
-restarts, the better the best, and the lower that share.
-    What goes with width is judged block by block: ten blocks of seeds, each with its own standard deviations,
-correlations and fit, are ten independent values.
-    The test set is finite, and no correlation with its mean losses can be expected above the root of their reliability.
+of widths 2 to 50, 100 of widths 100 and 250. The end of training is an outcome; it is not called a minimum.
+    A restart performs well if its test error is at most .01 above the expected test error of the best of 20 by
+validation loss (over all subsets of 20). Most means more than one half: by the lower Wilson limit in the table and by
+the family's exact binomial tests in the verdict. The table also shows the older rule, the share within 10 % of the best
+test loss seen; this share falls as the number of restarts grows, because the best improves.
+    Claims about width are judged on ten blocks of seeds. Each block has its own standard deviations, correlations and
+fit, so the ten values are independent.
+    The test set is finite, so no correlation with its mean losses can be expected above the root of their reliability.
 
 Cost: two to three minutes on two cores.
 
-Departures from Choromanska et al. 2015: 8000 training rows in place of 60 000, a 1-point rule in place of looking at
-histograms, widths to 250 in place of 500. Where MNIST is missing, and in the quick form, digits stand in for it, with
-more epochs and a slower decay because an epoch is fewer steps.
+Departures from Choromanska et al. 2015: 8000 training rows instead of 60 000, a 1-point rule instead of histograms,
+widths to 250 instead of 500. Without MNIST, and in the quick form, digits are used, with more epochs and a slower decay
+because an epoch has fewer steps.
 """
 
 import sys
@@ -87,7 +88,7 @@ def report(study: Study) -> None:
     study.table("outcomes", table)
     best_of = f"best_of_{min(K, restarts.groupby('width').size().min())}"
     marked = restarts.assign(**{best_of: restarts["width"].map(1 - standards(restarts))})
-    title = f"Where restarts end: {about}"
+    title = f"Test loss at the end of training: {about}"
     figure = figures.histograms(marked, "test/accuracy", "width", "test accuracy", best_of, title)
     study.figure("outcomes_accuracy", figure)
     shares, older = performing_well(restarts), older_rule(restarts)
@@ -209,7 +210,7 @@ def performing_well(restarts: pd.DataFrame) -> pd.DataFrame:
 
 
 def older_rule(restarts: pd.DataFrame) -> pd.DataFrame:
-    """The expected share within 10 % of the best test loss, by width and number of restarts to be the best of."""
+    """The expected share within 10 % of the best test loss, by width and number of restarts."""
     rows = []
     for width, cell in restarts.groupby("width"):
         loss = cell["test/loss"].fillna(np.inf).to_numpy()
@@ -265,7 +266,7 @@ def spread_table(restarts: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_block(restarts: pd.DataFrame) -> pd.DataFrame:
-    """Restarts with their block of seeds, the same at every width: ten, fewer where one would hold less than ten."""
+    """Add the block of seeds, the same at every width: ten blocks, or fewer if a block would have less than ten."""
     fewest = restarts.groupby("width").size().min()
     return restarts.assign(block=restarts["seed"] % max(2, min(BLOCKS, fewest // 10)))
 
@@ -331,7 +332,7 @@ def reliabilities(study: Study, part: str, restarts: pd.DataFrame) -> pd.DataFra
 
 
 def correlation_table(restarts: pd.DataFrame, ceilings: pd.DataFrame) -> pd.DataFrame:
-    """Correlation of training and test loss by width, and the most that the test set's noise lets it be."""
+    """Correlation of training and test loss by width, and its upper limit from the test set's noise."""
     rows = []
     for width, cell in restarts.groupby("width"):
         finite = cell[np.isfinite(cell["test/loss"])]
@@ -354,7 +355,7 @@ def block_correlations(restarts: pd.DataFrame) -> pd.DataFrame:
 def correlation_figure(table: pd.DataFrame, about: str) -> figures.Figure:
     """Correlations and their ceilings over width."""
     found = table.rename(columns={"correlation": "estimate", "correlation_low": "low", "correlation_high": "high"})
-    ceiling = table.assign(estimate=table["ceiling"], series="ceiling that the test set's noise sets")
+    ceiling = table.assign(estimate=table["ceiling"], series="upper limit from the test set's noise")
     title = f"Training and test loss: {about}"
     shown = pd.concat([found.assign(series="correlation of training and test loss"), ceiling], ignore_index=True)
     return figures.estimates(shown, "width", "series", ("width", "correlation over restarts"), log=True, title=title)
@@ -385,13 +386,13 @@ def best_of_k_figure(curve: pd.DataFrame, about: str) -> figures.Figure:
     shown = curve.rename(columns={"unbiased": "estimate"}).assign(series="without replacement (unbiased)")
     shown = pd.concat([shown, biased], ignore_index=True)
     shown = shown.assign(panel=[f"width {width}" for width in shown["width"]])
-    title = f"Test accuracy of the restart that validation chooses out of k: {about}"
+    title = f"Test accuracy of the best of k restarts by validation: {about}"
     labels = ("k", "expected test accuracy")
     return figures.estimates(shown, "k", "series", labels, "panel", log=True, share_y=False, title=title)
 
 
 def kept_less_mean(cell: pd.DataFrame) -> ndarray:
-    """What keeping the best of KEPT restarts by validation gains over their mean, per group of seeds."""
+    """The gain of the best of KEPT restarts by validation over their mean, per group of seeds."""
     whole = len(cell) // KEPT * KEPT
     loss = cell["validation/loss"].fillna(np.inf).to_numpy()[:whole].reshape(-1, KEPT)
     accuracy = cell["test/accuracy"].to_numpy()[:whole].reshape(-1, KEPT)

@@ -1,24 +1,25 @@
-"""Every figure that the course notebook prints, recomputed, and what its code really does.
+"""Recompute every figure that the course notebook prints, and show which descent its code runs.
 
 Claims:
     * Layers [10, 5, 5, 3] drawn from RandomState(42) start with the weights and biases that the notebook prints.
-    * Its first network [784, 128, 64, 10] answers to the first image with the ten numbers that it prints.
-    * It says that it runs batch descent with alpha = 300 and prints 25 test accuracies, the last .86. Its
-      `parameters.copy()` is shallow and its update in place, so every sample's gradient is applied at once: it runs
-      descent sample by sample in file order at 300 / 250 = 1.2, from the second network out of the generator. That
-      gives the 25 figures.
-    * Another published run of the same listing ends at .80. It has the same weights, epoch by epoch: only its 50 test
-      images are others.
-    * True batch descent at alpha = 300 from the same start learns nothing; at 20, given 400 epochs, it arrives where
-      the notebook does.
+    * Its first network [784, 128, 64, 10] gives the ten printed outputs for the first image.
+    * The notebook says that it runs batch descent with alpha = 300 and prints 25 test accuracies, the last one .86. Its
+      `parameters.copy()` is shallow and its update in place, so it applies every sample's gradient at once: it runs
+      descent sample by sample in file order at 300 / 250 = 1.2, from the second network that the generator draws. This
+      reproduces the 25 figures.
+    * Another published run of the same listing ends at .80. It has the same weights after every epoch; only its 50
+      test images differ.
+    * True batch descent at alpha = 300 from the same start learns nothing; at 20 and with 400 epochs it reaches the
+      accuracy of the notebook.
 
-Method: the runs of conf/experiment/notebook.yaml on the notebook's own images, MNIST's first 250 to train and the first
-50 of t10k to test; everything from seed 42. conf/experiment/notebook_published.yaml tests on MNIST's training rows
-250-299 instead. Fifty test images leave a standard error of .057 around an accuracy of .80: differences of a few images
-between the curves mean nothing.
+Method: the runs of conf/experiment/notebook.yaml use the notebook's images: MNIST's first 250 training images to train
+and the first 50 of t10k to test; all draws have seed 42. conf/experiment/notebook_published.yaml tests on MNIST's
+training rows 250-299 instead. With 50 test images an accuracy of .80 has a standard error of .057: differences of a few
+images between the curves mean nothing.
 
-Cost: a few seconds. Data: MNIST_preprocessed.csv in the folder that DESCENTLAB_MNIST names or in ./data, else cut from
-MNIST; the other published run needs MNIST. Without them the weights are compared, and a line names what is missing.
+Cost: a few seconds. Data: MNIST_preprocessed.csv in the folder that DESCENTLAB_MNIST names or in ./data, otherwise the
+same rows of MNIST; the other published run needs MNIST. Without data the script compares the weights and names the
+missing data.
 
 Departures from the notebook: none.
 """

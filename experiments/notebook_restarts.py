@@ -1,20 +1,20 @@
-"""The notebook's run among a thousand of its kind, and what training many and keeping the best buys.
+"""Rank the notebook's run among a thousand restarts, and measure the benefit of keeping the best of k restarts.
 
 Claims:
-    * The two printed runs of the notebook are ordinary: .86 among the restarts' accuracies on the notebook's own 50
-      test images, .80 among those on the other run's. Both are one network, seed 42.
-    * Most restarts perform well: within 3 points of the best of twenty.
-    * Training ten and keeping the one with the least training loss helps a little: more than nothing, less than 2
+    * The two printed runs of the notebook are ordinary: .86 lies among the restarts' accuracies on the notebook's 50
+      test images, .80 among those on the other run's images. Both are one network, seed 42.
+    * Most restarts perform well: they come within 3 points of the best of twenty.
+    * Training ten and keeping the one with the lowest training loss helps a little: more than nothing, less than 2
       points.
 
-Method: the notebook's own recipe (experiments/notebook.py): 784-128-64-10 sigmoid, its 250 training images one by one
-in file order at 1.2, 25 epochs, the second network out of RandomState(seed), for seeds 0 .. 999. Seed 42 is the run
-that it prints. The test split is the notebook's 50 test images, the first of t10k; the validation split is the test set
-of the other published run, training rows 250-299. Fifty images leave a standard error of .057 at .80, three images; so
-every net also answers to 2000 images of t10k from row 50 on, which neither run has seen, and what a choice buys is
-judged on those. The best of k is chosen by training loss. E[best of k] is unbiased, over all subsets of the 1000 (Dodge
-et al. 2019); its band is a bootstrap over restarts. Beside it stands what a choice by the 50 test images shows: the
-expected largest of k test accuracies, which new images do not give.
+Method: the notebook's recipe (experiments/notebook.py): 784-128-64-10 sigmoid, its 250 training images one by one in
+file order at 1.2, 25 epochs, the second network that RandomState(seed) draws, for seeds 0 .. 999. Seed 42 is the
+printed run. The test split is the notebook's 50 test images, the first of t10k; the validation split is the test set of
+the other published run, training rows 250-299. With 50 images an accuracy of .80 has a standard error of .057, or three
+images. Every net is therefore also tested on 2000 images of t10k from row 50 on, which neither run has seen; the best
+of k is judged on these. It is chosen by training loss. E[best of k] is the unbiased mean over all subsets of the 1000
+(Dodge et al. 2019); its band is a bootstrap over restarts. The figure also shows the choice by the 50 test images: the
+expected largest of k test accuracies, which new images do not confirm.
 
 Cost: about ten minutes on two cores: 6 250 000 steps of one sample.
 
@@ -66,12 +66,12 @@ FRESH = {  # data of more images that no one has seen
 
 @functools.cache
 def fresh_images(name: str) -> Dataset:
-    """Images that no run of a data set trains or is tested on, as a test split."""
+    """Images that no run of the data set uses for training or testing, as a test split."""
     return cells(compose(FRESH[name], sweep=False))[0].dataset
 
 
 def on_fresh_images(cell: Config, dataset: Dataset, training: Training) -> pd.DataFrame:
-    """Judge restarts on more images: outcome (learnt, where most answers are right, or collapsed), fresh_accuracy."""
+    """Judge restarts on more images: outcome (learnt if most answers are right, else collapsed), fresh_accuracy."""
     inputs, targets = fresh_images(cell.data.name).splits["test"]
     right = [
         (training.predict(some).argmax(axis=-1) == labels.argmax(axis=-1)).sum(axis=-1)
@@ -88,7 +88,7 @@ PARTS = {
 
 
 def report(study: Study) -> None:
-    """The printed runs among the others, what a choice buys, and verdicts."""
+    """The printed runs among the restarts, the benefit of a choice, and verdicts."""
     restarts = None
     for part in PARTS:
         if not study.has(part):
@@ -107,8 +107,8 @@ def report(study: Study) -> None:
         study.table(f"about_{data}", about_table(rows))
         tries = best_of_table(rows)
         study.table(f"best_of_k_{data}", tries)
-        labels = ("k, restarts of which one is kept", "expected accuracy")
-        title = f"What keeping the best of k buys\n{about}"
+        labels = ("k, the number of restarts", "expected accuracy")
+        title = f"Accuracy of the best of k restarts\n{about}"
         study.figure(f"best_of_k_{data}", figures.estimates(tries, "k", "chosen", labels, log=True, title=title))
     study.verdicts(claimed(restarts))
 
@@ -127,7 +127,7 @@ def band_table(curves: pd.DataFrame, printed: bool) -> pd.DataFrame:
 
 
 def about_table(restarts: pd.DataFrame) -> pd.DataFrame:
-    """Accuracies of all restarts, and how well training loss foretells them."""
+    """Accuracies of all restarts, and their correlation with the training loss."""
     loss = -restarts["train/loss"]
     rows = []
     named = {"50 test images": "test/accuracy", "the other run's 50": "validation/accuracy"}
@@ -143,7 +143,7 @@ def about_table(restarts: pd.DataFrame) -> pd.DataFrame:
 
 
 def best_of_table(restarts: pd.DataFrame) -> pd.DataFrame:
-    """Expected accuracy of the restart that is kept out of k, by how it is chosen and where it is measured."""
+    """Expected accuracy of the chosen restart out of k, by the criterion of choice and by the images."""
     loss = restarts["train/loss"].to_numpy(dtype=float)
     test, fresh = (restarts[name].to_numpy(dtype=float) for name in ("test/accuracy", "fresh_accuracy"))
     ways: dict[str, tuple[np.ndarray, np.ndarray, Better]] = {
@@ -161,7 +161,7 @@ def best_of_table(restarts: pd.DataFrame) -> pd.DataFrame:
 
 
 def gains(restarts: pd.DataFrame, size: int = GROUP) -> np.ndarray:
-    """What keeping the one with the least training loss adds to the mean accuracy on new images, group by group."""
+    """Accuracy on new images of the restart with the lowest training loss minus the mean, by group."""
     groups = len(restarts) // size
     loss, fresh = (
         restarts.sort_values("seed")[name].to_numpy(dtype=float)[: groups * size].reshape(groups, size)

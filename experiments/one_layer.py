@@ -1,29 +1,29 @@
-"""Even one layer gets stuck: squared error against cross-entropy with no hidden layer, and where no net can be stuck.
+"""Networks without a hidden layer: outputs that get stuck under squared error, and one minimum under cross-entropy.
 
 Claims:
-    * Of restarts: sigmoid outputs under squared error from N(0, 1) saturate, and most nets have an output that never
-      answers (below .5 on every test image); each such output costs its class, a tenth of the accuracy. From N(0, 1/n)
-      fewer are, and fewer under cross-entropy from N(0, 1). (Auer, Herbster & Warmuth 1995: a single such neuron
-      can have exponentially many minima. What is stuck here is a restart's outcome; it is not called a minimum.)
-    * Of minima: cross-entropy with weight decay is convex. There is one minimum, and a restart can prove by its own
-      gradient how near it is.
+    * Of restarts: sigmoid outputs under squared error from N(0, 1) saturate, and most nets have a stuck output (below
+      .5 on every test image); each stuck output costs its class, a tenth of the accuracy. Fewer get stuck from
+      N(0, 1/n), and fewer under cross-entropy from N(0, 1). (Auer, Herbster & Warmuth 1995: a single such neuron can
+      have exponentially many minima. A stuck output is an outcome of a restart; this study does not call it a minimum.)
+    * Of minima: cross-entropy with weight decay is convex. It has one minimum, and the gradient of a restart bounds its
+      distance from the minimal loss.
 
-Method: nets 784-10 on MNIST's rows 50000-59999 (and 64-10 on digits), batches of 10, 20 epochs, 40 seeds. Squared
-error at a rate of 30, which is 3 for half the sum over outputs; binary cross-entropy at .5. Nets with and without a
-stuck output are compared by Fisher's exact test.
-    Proof of nearness: C(W, b) + lambda / 2 |W|^2 does not decay b, so it is strongly convex in W alone. But its least
-value over b, a function of W, still is, with the same lambda, and its gradient is dC/dW at the best biases b*(W)
-(Danskin 1967). So the loss is above the minimum by at most
+Method: nets 784-10 on MNIST's rows 50000-59999 (and 64-10 on digits), batches of 10, 20 epochs, 40 seeds. The rate is
+30 for squared error, which equals 3 for half the sum over outputs, and .5 for binary cross-entropy. Fisher's exact test
+compares the numbers of nets with a stuck output.
+    Bound: C(W, b) + lambda / 2 |W|^2 does not decay b, so it is strongly convex in W only. Its minimum over b is a
+strongly convex function of W with the same lambda, and its gradient is dC/dW at the best biases b*(W) (Danskin 1967).
+So the loss exceeds the minimum by at most
 
     [C(W, b) - C(W, b*)] + |dC/dW at (W, b*)|^2 / (2 lambda),
 
-with b* by Newton's method. 2000 images at 10x10 pixels, lambda = .01, 1500 steps of Nesterov's method on the whole
-batch from N(0, 1), for binary cross-entropy over sigmoid and categorical over softmax.
+with b* from Newton's method. The runs use 2000 images at 10x10 pixels, lambda = .01 and 1500 steps of Nesterov's method
+on the whole batch from N(0, 1), for binary cross-entropy over sigmoid and categorical over softmax.
 
 Cost: two to three minutes on two cores.
 
 Departures: none known from the setting with published figures: 73.1 +- 9.1 % accuracy with 34 of 40 nets stuck, and
-90.4 +- .1 % with none. From N(0, 1/n) some nets get stuck here, and in a plain loop written apart (22 of 160).
+90.4 +- .1 % with none. From N(0, 1/n) some nets get stuck here, and in an independent plain loop (22 of 160).
 """
 
 import sys
@@ -55,7 +55,7 @@ NEWTON_STEPS = 50
 
 
 def stuck_outputs(cell: Config, dataset: Dataset, training: Training) -> pd.DataFrame:
-    """Judge restarts by whether an output never answers: outcome (stuck, answers), loss_level and stuck_outputs."""
+    """Judge restarts by their stuck outputs: outcome (stuck, answers), loss_level and stuck_outputs."""
     answers = training.predict(dataset.splits["test"][0])  # (R, N, K)
     stuck = (answers.max(axis=1) < ANSWERS).sum(axis=1)
     return pd.DataFrame(
@@ -68,7 +68,7 @@ def stuck_outputs(cell: Config, dataset: Dataset, training: Training) -> pd.Data
 
 
 def near_the_minimum(cell: Config, dataset: Dataset, training: Training) -> pd.DataFrame:
-    """Judge restarts by their own proof of nearness: outcome (at the minimum, on the way), gap_bound, decayed_loss."""
+    """Judge restarts by the bound on their gap: outcome (at the minimum, on the way), gap_bound, decayed_loss."""
     inputs, targets = dataset.splits["train"]
     (weights,), (biases,) = training.final.W, training.final.b
     bound, loss = gap_bound(training.recipe.network, weights, biases, inputs, targets, cell.weight_decay)
@@ -86,14 +86,14 @@ PARTS = {
 
 
 def report(study: Study) -> None:
-    """The ladder of stuck outputs, the proofs of nearness, and verdicts."""
+    """Accuracy by number of stuck outputs, bounds on the gap, and verdicts."""
     tables = {part: study.restarts(part) for part in PARTS if study.has(part)}
     for part in ("one_layer", "one_layer_digits"):
         if part in tables:
             tables[part] = _named(tables[part])
             study.table(f"stuck_{part}", stuck_table(tables[part]))
             about = f"{tables[part]['data'].iloc[0]}, {tables[part]['epochs'].iloc[0]} epochs"
-            title = f"No hidden layer: outputs that never answer, and what they cost\n{about}"
+            title = f"No hidden layer: stuck outputs and their cost in accuracy\n{about}"
             ladder = tables[part].sort_values("stuck_outputs", kind="stable").rename(columns={"loss_level": "outputs"})
             drawn = figures.ends(ladder, "test/accuracy", "arm", "outputs", "test accuracy", title)
             study.figure(f"ladder_{part}", drawn)
@@ -102,7 +102,7 @@ def report(study: Study) -> None:
             tables[part]["net"] = tables[part]["loss"].str.replace("_", " ")
             study.table(f"gaps_{part}", gap_table(tables[part]))
             about = f"{tables[part]['data'].iloc[0]}, {tables[part]['epochs'].iloc[0]} steps"
-            title = f"How far above the one minimum a restart can be, by its own gradient\n{about}"
+            title = f"Upper bound on the gap to the one minimum, from the gradient of each restart\n{about}"
             label = "bound on the gap to the minimum (nats)"
             drawn = figures.ends(tables[part], "gap_bound", "outcome", "net", label, title)
             study.figure(f"gaps_{part}", drawn)
@@ -117,7 +117,7 @@ def _named(restarts: pd.DataFrame) -> pd.DataFrame:
 def gap_bound(
     network: Network, weights: ndarray, biases: ndarray, inputs: ndarray, targets: ndarray, weight_decay: float
 ) -> tuple[ndarray, ndarray]:
-    """How far above its minimum the decayed cross-entropy of a net without hidden layers can be at most.
+    """An upper bound on the decayed cross-entropy of a net without hidden layers above its minimum.
 
     Args:
         network: without hidden layers; cross-entropy over its own output function, so that dC/dz is a - y.
@@ -178,7 +178,7 @@ def stuck_table(restarts: pd.DataFrame) -> pd.DataFrame:
 
 
 def gap_table(restarts: pd.DataFrame) -> pd.DataFrame:
-    """Per loss: the largest bound, and how far the losses of restarts really lie apart."""
+    """Per loss: the largest bound, and the actual range of the losses of restarts."""
     table = restarts.groupby("net", sort=False).agg(
         n=("seed", "size"),
         median_bound=("gap_bound", "median"),
@@ -190,7 +190,7 @@ def gap_table(restarts: pd.DataFrame) -> pd.DataFrame:
 
 
 def claimed(restarts: pd.DataFrame | None, convex: pd.DataFrame | None) -> dict[str, Values | dict[str, Values] | None]:
-    """The values of every claim, on MNIST; None where it was not run."""
+    """The values of every claim on MNIST; None if it was not run."""
     near = None
     if convex is not None:
         near = {str(net): (arm["gap_bound"] < NEAR).to_numpy(dtype=float) for net, arm in convex.groupby("net")}

@@ -1,20 +1,20 @@
-"""The main job: which descent pays, how gradients fade with depth, and how much the random start decides.
+"""The main job: compare descent modes, gradients by depth, and the effect of the random start.
 
 Questions, on scikit-learn's digits:
-    grid    every hidden activation x loss x descent mode over the same 30 seeds: where does training end?
+    grid    where does training end for every hidden activation x loss x descent mode, over the same 30 seeds?
     depth   how fast does mean |delta| fall from layer to layer, sigmoid against ReLU, under one common initialiser
-            (glorot_uniform) and under each one's own (glorot_uniform, he_normal), and what mean field predicts?
-    width   how far apart do 60 restarts of one configuration end, by the width of the hidden layer?
+            (glorot_uniform) and under each activation's own (glorot_uniform, he_normal), compared with mean field?
+    width   how much do 60 restarts of one configuration differ at the end, by the width of the hidden layer?
 
-Method: the learning rate of every cell is the one with the lowest mean validation loss out of a grid of four a decade,
-widened while its edge wins, over 5 tuning seeds (100000 on) apart from the reported ones (0 on). The chosen rates are
-in conf/experiment/, in grid.yaml, depth.yaml and width.yaml, written by `python experiments/sweep.py --tune`: so
-`descentlab -m experiment=grid` trains the grid. Intervals are 95 % over seeds, Student's t for means and Bonett's for
-standard deviations, and hold for the one split of the data.
+Method: the learning rate of every cell has the lowest mean validation loss of a grid of four a decade over 5 tuning
+seeds (100000 on), which are separate from the reported seeds (0 on). The grid is widened while the rate at its edge is
+the best. The chosen rates are in conf/experiment/, in grid.yaml, depth.yaml and width.yaml, written by
+`python experiments/sweep.py --tune`, so `descentlab -m experiment=grid` trains the grid. Intervals are 95 % over seeds,
+Student's t for means and Bonett's for standard deviations; they hold for the one split of the data.
 
 Cost: about two minutes on two cores; tuning takes about six.
 
-Departures from the course notebook: digits (8 x 8 pixels) in place of 300 rows of MNIST. All modes get the same number
+Departures from the course notebook: digits (8 x 8 pixels) instead of 300 rows of MNIST. All modes get the same number
 of epochs, which is not the same number of updates: the table gives both.
 """
 
@@ -62,7 +62,7 @@ def report(study: Study) -> None:
 
 
 def grid_table(restarts: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
-    """Where training ends in every cell: finite restarts, mean test accuracy and loss with intervals, updates made."""
+    """Final results of every cell: finite restarts, mean test accuracy and loss with intervals, number of updates."""
     steps = curves.groupby("cell")["step"].max()
     rows = []
     for (loss, descent, activation), cell in restarts.groupby(["loss", "descent", "activation"], sort=False):
@@ -145,7 +145,7 @@ def depth_theory(curves: pd.DataFrame, inputs: pd.DataFrame) -> dict[tuple[int, 
 
 
 def width_table(restarts: pd.DataFrame) -> pd.DataFrame:
-    """How far apart restarts end, by width: mean and standard deviation of the test loss, best and worst accuracy."""
+    """Final results by width: mean and standard deviation of the test loss, best and worst accuracy."""
     rows = []
     for width, cell in restarts.groupby("width", sort=False):
         finite = cell[cell["diverged_epoch"] < 0]

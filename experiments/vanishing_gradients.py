@@ -1,36 +1,37 @@
-"""Do gradients vanish with depth, by how much, and does it keep networks from learning?
+"""Do gradients vanish with depth, by how much, and does this keep networks from learning?
 
 Claims, each declared with its test, margin and family in experiments/claims/vanishing_gradients.yaml:
-    * At a random start, deltas of wide networks fade per layer by what mean field predicts, for eleven activations
-      under four initialisers.
-    * Sigmoid's and tanh's deltas fade with depth, ReLU's less so; where ReLU's do, under Glorot's spread, the gradient
-      of the weights hides it.
-    * Networks of many sigmoid layers stop learning where ReLU's still do; leaky ReLU improves on ReLU.
+    * At a random start, deltas of wide networks fade per layer as mean field predicts, for eleven activations under
+      four initialisers.
+    * Sigmoid's and tanh's deltas fade with depth, ReLU's less. Where ReLU's deltas fade, under Glorot's spread, the
+      gradient of the weights hides it.
+    * Networks of many sigmoid layers stop learning at depths where ReLU networks still learn; leaky ReLU improves on
+      ReLU.
     * The speeds of layers that Nielsen prints (Neural Networks and Deep Learning, 2015, ch. 5) are ordinary among
       networks of his recipe, and layers keep their order over his 500 epochs.
 
 Method:
     start     networks of 20 equally wide hidden layers, before training. Decades lost per layer are the slope of a
-              straight line through log10 of |delta|, root mean square over nets and inputs as the theory is about,
-              against the layer, hidden layers alone. Its interval comes from jackknife pseudo-values, one per net, and
-              a TOST holds them against theory.propagate at the same finite depth.
+              straight line through log10 of |delta| (root mean square over nets and inputs, as in the theory) against
+              the layer, over hidden layers only. The interval comes from jackknife pseudo-values, one per net; a TOST
+              compares them with theory.propagate at the same finite depth.
     training  sigmoid, tanh, ReLU and leaky ReLU at depths 1 to 10 on digits, and 2 to 10 on MNIST, under one common
-              initialiser (glorot_uniform) and under each activation's own (sigmoid's and tanh's is the common one).
-              Every arm's rate is the best on validation with tuning seeds of its own (`--tune`). Pairs share seeds.
-    nielsen   his setting to the letter; 300 networks before training, 8 over 500 epochs.
+              initialiser (glorot_uniform) and under each activation's own (the common one for sigmoid and tanh).
+              Each arm has its best rate on validation, with separate tuning seeds (`--tune`). Pairs share seeds.
+    nielsen   his exact setting; 300 networks before training, 8 over 500 epochs.
 
-Verdict (full form): mean field holds to .003 decade per layer but for GELU, SiLU and softplus under he_normal, where
-no length is stable and what finite width adds grows with depth: at 20 layers they miss it by .046, .009 and .019.
+Verdict (full form): mean field holds to .003 decade per layer except for GELU, SiLU and softplus under he_normal, where
+no length is stable and the effect of finite width grows with depth: at 20 layers they miss it by .046, .009 and .019.
 Sigmoid loses .63 decade per layer and stops learning at depth 4 on digits and 6 on MNIST; ReLU and tanh learn at
-every depth. Tanh fades a little (.04 to .07) and yet ends above ReLU: that it learns worse is not supported. Leaky
-ReLU's gain is undecided nearly everywhere. Training undoes the fading wherever a network learns. Nielsen's speeds are
-ordinary, and layers keep their order.
+every depth. Tanh fades a little (.04 to .07) but ends above ReLU: the claim that it learns worse is not supported. The
+gain of leaky ReLU is undecided nearly everywhere. Training removes the fading wherever a network learns. Nielsen's
+speeds are ordinary, and layers keep their order.
 
-Cost: about eight minutes on two cores, six without MNIST; tuning takes some twenty. Data: digits are shipped. MNIST's
-files are looked for in the folder that DESCENTLAB_MNIST names; without it the parts on MNIST are left out.
+Cost: about eight minutes on two cores, six without MNIST; tuning takes about twenty. Data: digits are shipped. MNIST is
+read from the folder that DESCENTLAB_MNIST names; without it the parts on MNIST are skipped.
 
-Departures from the sources: mean field holds for infinite width, the networks have 200 units a layer. Nielsen shows one
-network each, of which the seed is not known. MNIST is cut to 5000 images of 10 x 10 pixels for training at depth.
+Departures from the sources: mean field holds for infinite width; the networks have 200 units a layer. Nielsen shows one
+network each, with unknown seed. For training at depth MNIST is reduced to 5000 images of 10 x 10 pixels.
 """
 
 import sys
@@ -132,7 +133,7 @@ def report_start(study: Study) -> dict:
         series="depth",
         panels="initializer",
         label="measured − predicted\n(decades of |δ| per layer)",
-        title=f"How far networks of width {width(study)} are from mean field, {few} to {many} nets each",
+        title=f"Networks of width {width(study)} minus mean field, {few} to {many} nets each",
     )
     study.figure("start_deviations", figure, table)
     for name, rules in (("start_layers", (COMMON, HE)), ("start_layers_normal", ("normal",))):
@@ -184,7 +185,7 @@ def measure_start(quick: bool) -> pd.DataFrame:
 
 
 def predict_start(drawn: pd.DataFrame) -> pd.DataFrame:
-    """What mean field says of the same networks: decades per layer, and log10 |delta[l]| / |delta[depth]|."""
+    """Mean field for the same networks: decades per layer, and log10 |delta[l]| / |delta[depth]|."""
     rows = []
     for (rule, name, depth), nets in drawn.groupby(["initializer", "activation", "depth"], sort=False):
         sizes = [nets["width"].iloc[0]] * (depth + 1) + [10]
@@ -243,7 +244,7 @@ def layers_figure(drawn: pd.DataFrame, predicted: pd.DataFrame, study: Study) ->
 
 
 def report_training(study: Study, data: str, part: str, suffix: str) -> dict:
-    """What fades and what learns, by depth; values of the claims by their id."""
+    """Fading and learning by depth; returns the values of the claims by their id."""
     curves = study.curves(part)
     curves = curves.assign(
         arm=curves["activation"] + ", " + curves["initializer"],
@@ -307,13 +308,13 @@ def series(values: pd.Series, depth: int, activation: str, initializer: str) -> 
 def training_values(
     curves: pd.DataFrame, accuracy: pd.DataFrame, start: pd.Series, end: pd.Series, suffix: str
 ) -> dict:
-    """What the claims about training are judged on."""
+    """The values of the claims about training."""
     ends = accuracy.set_index(["hidden_layers", "arm", "seed"])["value"].sort_index()
     depths = [depth for depth in sorted(ends.index.unique("hidden_layers")) if depth >= DEEP]
     both = [(depth, rule) for depth in depths for rule in (COMMON, HE)]
 
     def pairs(values: pd.Series, first: tuple[str, str | None], second: tuple[str, str | None]) -> dict:
-        """Cases by depth and the initialiser of the ReLU family, None in the arms' place."""
+        """Pairs by depth and initialiser of the ReLU family; None in an arm stands for this initialiser."""
         return {
             f"depth {depth}, {rule}": tuple(
                 series(values, depth, activation, fixed or rule) for activation, fixed in (first, second)

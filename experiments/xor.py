@@ -1,27 +1,27 @@
-"""XOR from a thousand starts: on which level a net gets stuck, what stands there, and what a second try is worth.
+"""XOR from a thousand starts: the level of the loss where a net gets stuck, its certificate, the benefit of retries.
 
 Claims:
     * Of restarts: every net ends on one of four levels of the loss (Hamey 1998), and in three known settings the
-      share that solves XOR is the known one: 84.3, 69.6 and 20.0 % of 1000. Two hidden units fail in more than one
-      start of twenty; with eight, nine starts of ten succeed.
-    * Of minima: sigmoid and tanh nets get stuck in none. Their weights grow without end at a falling gradient, or they
-      stand on a saddle (Sprinkhuizen-Kuyper & Boers 1999). Stuck ReLU nets do end in minima, flat ones.
+      share that solves XOR is the known one: 84.3, 69.6 and 20.0 % of 1000. With two hidden units more than one start
+      in twenty fails; with eight, nine starts in ten succeed.
+    * Of minima: sigmoid and tanh nets do not end in minima. Their weights grow without end while the gradient falls, or
+      they stand on a saddle (Sprinkhuizen-Kuyper & Boers 1999). Stuck ReLU nets do end in minima, which are flat.
 
-Method: nets 2-h-1 with h = 2, 3, 4, 8, hidden sigmoid, tanh or ReLU, sigmoid output, half the squared error or binary
-cross-entropy, descent on the whole batch; 1000 restarts each, weights N(0, 1), biases N(0, 1) and 0 for ReLU, 20 000
-steps at one rate per activation and loss. Solved is a net whose four answers lie within .4 of their targets. A net's
-level is the one within 4 % of the highest; anything else is between levels.
-    Every one of the 27 000 ends gets a certificate (analysis/minima.py): polish in float64, exact Hessian. Where the
-polish finds another level, training was unfinished, and that is what the restart's outcome says; what stands at the
-polished point is said beside it. Ends at infinity are known by their largest weight; the few whose largest weight is
-none of those that grow pass for flat minima or remain unfinished. Best of k: chosen by training loss, which is what
-there is; it is solved where any of the k is, with probability 1 - (1 - p)^k, and the band is that of Wilson's interval
-of p.
+Method: nets 2-h-1 with h = 2, 3, 4, 8; hidden sigmoid, tanh or ReLU; sigmoid output; half the squared error or binary
+cross-entropy; full-batch descent; 1000 restarts each; weights N(0, 1), biases N(0, 1), or 0 for ReLU; 20 000 steps at
+one rate per activation and loss. A net has solved XOR if all four outputs lie within .4 of their targets. The level of
+a net is the one within 4 % of the highest level; all other losses are between levels.
+    Each of the 27 000 ends gets a certificate (analysis/minima.py): polish in float64, exact Hessian. If the polish
+ends on another level, training was unfinished, and the outcome of the restart says so; the polished point is reported
+separately. Flat minima are not counted as distinct: each lies in a valley, so no two ends meet. The best of k is the
+one with the lowest training loss. It is solved if any of the k is, with probability 1 - (1 - p)^k; the band comes from
+Wilson's interval of p.
 
 Cost: about eight minutes on two cores, a third of it for certificates, most of these for ReLU nets on their kinks.
 
-Departures: the four levels of the squared error are 0, 1/16, 1/12 and 1/8 here, where it is halved, and rates are twice
-those of the un-halved loss. The setting of 84.3 % draws biases U(-1, 1), here they are normal with the same variance.
+Departures: the four levels of the squared error are 0, 1/16, 1/12 and 1/8, because the loss is halved, and rates are
+twice those of the un-halved loss. The setting of 84.3 % draws biases U(-1, 1); here they are normal with the same
+variance.
 """
 
 import sys
@@ -95,23 +95,23 @@ def report(study: Study) -> None:
     study.table("outcomes", outcome_table(restarts))
     about = f"{restarts['seed'].nunique()} restarts a net, {restarts['epochs'].iloc[0]} steps on XOR's four rows"
     study.figure("levels", figures.shares(restarts, "loss_level", "net", "loss", NAMES, f"Level of the loss\n{about}"))
-    title = f"What the end of training is, by certificate\n{about}"
+    title = f"Ends of training, by certificate\n{about}"
     study.figure("outcomes", figures.shares(restarts, "outcome", "net", "loss", OUTCOMES, title))
     stuck = restarts[restarts["loss_level"] != NAMES[0]]
     if len(stuck):
-        title = f"What stands at the polished point of nets that are stuck\n{about}"
+        title = f"Polished points of stuck nets, by certificate\n{about}"
         study.figure("stuck", figures.shares(stuck, "polished", "net", "loss", OUTCOMES, title))
     tries = best_of_table(restarts)
     for loss, rows in tries.groupby("loss", sort=False):
-        labels = ("k starts, best by training loss", "probability that it solves XOR")
-        title = f"What more starts buy: {loss}\n{about}".replace("_", " ")
+        labels = ("k starts, best by training loss", "probability of solving XOR")
+        title = f"Solved by the best of k starts: {loss}\n{about}".replace("_", " ")
         drawn = figures.estimates(rows, "k", "net", labels, panels="activation", log=True, title=title)
         study.figure(f"best_of_k_{loss}", drawn, rows)
     study.verdicts(claimed(restarts, published))
 
 
 def level(loss: str, values: ndarray) -> ndarray:
-    """The name of the level on which each loss (R,) lies, or between."""
+    """The name of the level of each loss (R,), or between."""
     heights = np.array(list(LEVELS[loss].values()))
     distance = np.abs(values[:, None] - heights)  # (R, 4)
     nearest = np.array(NAMES)[distance.argmin(axis=1)]
@@ -130,10 +130,10 @@ def level_table(restarts: pd.DataFrame) -> pd.DataFrame:
 
 
 def outcome_table(restarts: pd.DataFrame) -> pd.DataFrame:
-    """What was certified, per net, level and outcome: restarts, and what speaks for it.
+    """Certificates per net, level and outcome: the number of restarts, and the evidence.
 
-    none_lower is the share of ends around which no random step lowers the loss: of those that stand on a kink, which
-    have no Hessian, the local minima.
+    none_lower is the share of ends at which no random step lowers the loss. Ends on a kink have no Hessian; this share
+    of them are local minima.
     """
     keys = ["loss", "net", "loss_level", "outcome", "polished"]
     table = restarts.groupby(keys, sort=False).agg(
@@ -163,7 +163,7 @@ def best_of_table(restarts: pd.DataFrame) -> pd.DataFrame:
 
 
 def claimed(restarts: pd.DataFrame, published: pd.DataFrame) -> dict[str, Values | dict[str, Values] | None]:
-    """The values of every claim; None where not all of its cells were run."""
+    """The values of every claim; None if not all of its cells were run."""
     cells = {
         (activation, loss, width): arm.sort_values("seed")
         for (activation, loss, width), arm in restarts.groupby(["activation", "loss", "hidden"])

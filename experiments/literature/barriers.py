@@ -1,25 +1,25 @@
-"""How high the loss stands between two restarts, before and after their hidden units are matched.
+"""The barrier of the loss between two restarts, before and after matching their hidden units.
 
 Claims:
-    * Matching hidden units lowers the barrier between two restarts, and from width 25 on takes more than half of it
-      away: most of what parts two ends of training is the order of their units (Entezari et al. 2022).
-    * Both barriers fall with width by a power of -1/2.
+    * Matching hidden units lowers the barrier between two restarts, and from width 25 on by more than half: most of the
+      difference between two ends of training is the order of their units (Entezari et al. 2022).
+    * Both barriers fall with width like width^-1/2.
 
-Method: the networks of experiments/local_minima.py, from the store where they are tracked already: one hidden layer of
-ReLU, widths 2 to 250, MNIST at 10 x 10 pixels. Restarts 0 and 1, 2 and 3, ... make pairs that share no network, so that
-they are independent values. A barrier is the largest rise of the training loss above the chord on the straight line
-between two networks, over 25 points (Frankle et al. 2020). Matching divides out softmax's shift and the rescaling of
-ReLU units, then assigns the units of one network to those of the other so that their weights are nearest, which one
-hidden layer allows to be done exactly. Exponents are fitted to widths 5 to 250 block by block: ten blocks of pairs give
-ten independent values.
+Method: the networks of experiments/local_minima.py, read from the store if it has them: one hidden layer of ReLU,
+widths 2 to 250, MNIST at 10 x 10 pixels. Restarts 0 and 1, 2 and 3, ... form pairs that share no network, so the values
+are independent. The barrier is the maximal rise of the training loss above the chord on the straight line between two
+networks, over 25 points (Frankle et al. 2020). Matching removes softmax's shift and the rescaling of ReLU units, then
+assigns the units of one network to those of the other to minimise the distance of the weights; with one hidden layer
+the assignment is exact. Exponents are fitted to widths 5 to 250 in each of ten blocks of pairs, which gives ten
+independent values.
     Slices show the training loss around an end, along two random directions whose units have the norms of the network's
 (Li et al. 2018), and on the plane through three ends, raw and matched to the first (Garipov et al. 2018).
 
-Cost: two to three minutes on two cores, and two more for training where it is not tracked yet.
+Cost: two to three minutes on two cores, and two more for training if the store does not have the networks.
 
-Departures from Entezari et al. 2022: units are matched by their weights and not by simulated annealing on the loss,
-MNIST at 10 x 10 pixels, widths to 250 in place of 2^10 and more. Garipov et al. look for a curve of low loss between
-two ends; here the plane goes through three of them.
+Departures from Entezari et al. 2022: units are matched by their weights instead of simulated annealing on the loss;
+MNIST at 10 x 10 pixels; widths to 250 instead of 2^10 and more. Garipov et al. search a curve of low loss between two
+ends; the plane here goes through three ends.
 """
 
 import sys
@@ -166,7 +166,7 @@ def barrier_table(pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def block_slopes(pairs: pd.DataFrame) -> ndarray:
-    """The exponent of the width in the mean barrier, fitted to each block of pairs alone; not finite where one is 0."""
+    """The exponent of the width in the mean barrier, fitted to each block of pairs; not finite where a barrier is 0."""
     fitted = pairs[pairs["width"] >= FITTED_FROM]
     fewest = fitted.groupby("width").size().min()
     block = fitted["pair"] % max(2, min(BLOCKS, fewest // 5))  # the same at every width
@@ -208,7 +208,7 @@ def barrier_figure(table: pd.DataFrame, fits: Mapping[str, ndarray], about: str)
 def measure_slices(
     study: Study, part: str, restarts: pd.DataFrame, widths: tuple[int, ...], points: int
 ) -> pd.DataFrame:
-    """The training loss on three planes: width, plane, x, y, loss; rows of ends of training have their seed as `end`.
+    """The training loss on three planes: width, plane, x, y, loss; the rows of ends have their seed in `end`.
 
     Positions on a random plane are in norms of the weights; on one through three ends Euclidean, per largest extent.
     """
@@ -233,7 +233,7 @@ def measure_slices(
 
 
 def align(network: Network, three: Parameters) -> Parameters:
-    """The first of three networks as it is matched with, and the two others matched to it."""
+    """The first of three networks and the two others matched to it."""
     fixed, moved = matching.matched(network, three[np.array([0, 0])], three[np.array([1, 2])])
     return Parameters(three.layers, np.concatenate([fixed.flat[:1], moved.flat]))
 

@@ -1,27 +1,27 @@
-"""The control: linear networks, where every minimum is global, by restarts, certificates and Saxe's exact curve.
+"""Linear networks as a control: all minima are global, by restarts, certificates and Saxe's exact learning curve.
 
 Claims:
-    * Of restarts: identity activations with squared error end at the optimum that a singular value decomposition gives
-      whatever the start, within 1 % of what there is to learn; restarts do not vary.
-    * Of minima: what an end polishes to is that optimum, to nine digits, or a saddle with a certificate (Baldi &
-      Hornik 1989). Its valley is as wide as there are ways to write the same map, no wider.
-    * From an aligned and balanced start on whitened inputs every mode grows as Saxe et al. (2013) solve it:
+    * Of restarts: identity activations with squared error end at the optimum from the singular value decomposition,
+      whatever the start, within 1 % of the learnable part of the loss; restarts do not vary.
+    * Of minima: an end polishes to that optimum, to nine digits, or to a certified saddle (Baldi & Hornik 1989). The
+      dimension of its valley equals the number of ways to write the same map.
+    * From an aligned and balanced start on whitened inputs every mode grows as solved by Saxe et al. (2013),
       u(t) = s e^(2 s t / T) / (e^(2 s t / T) - 1 + s / u_0), within 1 % of its strength s.
 
-Method: digits shrunk to 4x4 pixels (300 rows, 10 outputs) and iris (4 measures, 3 outputs), standardised inputs,
-one-hot targets as they are, linear output; no hidden layer, one bottleneck, and a bottleneck between wider layers; 100
-restarts, 5000 steps on the whole batch (20 000 for the deep net on digits). The optimum of a net whose narrowest layer
-has r units is that of regression on centred data, less the singular values of its answers beyond the r-th (Eckart &
-Young 1936). All weights zero is a start that descent never leaves: it shows that the certificates tell a saddle. Every
-end is certified. Affine maps of rank r have r (n_0 + K - r) + K dimensions; all others of a net's P parameters only
-write the same map anew.
+Method: digits at 4x4 pixels (300 rows, 10 outputs) and iris (4 measures, 3 outputs), standardised inputs, one-hot
+targets, linear output; no hidden layer, one bottleneck, or a bottleneck between wider layers; 100 restarts, 5000 steps
+on the whole batch (20 000 for the deep net on digits). The optimum of a net whose narrowest layer has r units is the
+regression on centred data without the singular values of its outputs beyond the r-th (Eckart & Young 1936). Descent
+never leaves a start with all weights zero; this start shows that certificates recognise a saddle. Every end is
+certified. Affine maps of rank r have r (n_0 + K - r) + K dimensions; the remaining dimensions of a net's P parameters
+only rewrite the same map.
     Saxe's curve: the same digits with inputs centred and whitened and targets centred, a hidden layer of 10. With
 Y^T X / N = U S V^T the start is W1 = sqrt(u_0) V^T and W2 = sqrt(u_0) U, no biases, u_0 = .001. One step at rate eta is
-eta / K of Saxe's time, since the loss is a mean over K outputs, halved: T = K / eta steps.
+eta / K of Saxe's time, because the loss is a mean over K outputs, halved: T = K / eta steps.
 
 Cost: about three minutes on two cores, half of it for the certificates of the widest nets.
 
-Departures from Saxe et al.: steps of .002 T / s_1 in place of a flow; digits in place of a made-up hierarchy.
+Departures from Saxe et al.: steps of .002 T / s_1 instead of a flow; digits instead of a constructed hierarchy.
 """
 
 import sys
@@ -67,12 +67,12 @@ EXACT = 1e-9  # of the loss: where a polished end counts as at the optimum
 
 
 def against_the_optimum(cell: Config, dataset: Dataset, training: Training) -> pd.DataFrame:
-    """Judge restarts by their certificates, beside the optimum that is known.
+    """Judge restarts by their certificates and by the known optimum.
 
     Returns:
-        outcome and loss_level (optimum, above); optimum, constant (the loss of the best constant answer), gap (how far
-        the end is above the optimum, as a share of the way from one to the other), polished_gap, valley (how many
-        directions of the weights write the same map anew); then the attributes of the certificate.
+        outcome and loss_level (optimum, above); optimum, constant (the loss of the best constant output), gap (the loss
+        of the end above the optimum, as a share of constant minus optimum), polished_gap, valley (the number of
+        directions of the weights that only rewrite the same map); then the attributes of the certificate.
     """
     inputs, targets = dataset.splits["train"]
     layers = training.recipe.layers
@@ -109,8 +109,8 @@ def report(study: Study) -> None:
     study.table("optimum", optimum_table(restarts))
     gaps = restarts.assign(share=restarts["gap"].clip(lower=1e-12))
     about = f"{int(restarts.groupby('net')['seed'].size().max())} restarts each"
-    label = "training loss above the SVD optimum, as a share of what there is to learn (1e-12 or less at the edge)"
-    title = f"Where linear nets end: {about}"
+    label = "training loss above the SVD optimum, as a share of the learnable part (1e-12 or less at the edge)"
+    title = f"Final loss of linear nets: {about}"
     study.figure("gaps", figures.ends(gaps, "share", "polished", "net", label, title))
     modes = study.measured("saxe", lambda: saxe_table(QUICK_MODES if study.quick else MODES))
     study.table("modes", mode_table(modes))
@@ -129,7 +129,7 @@ def report(study: Study) -> None:
 
 
 def optimum(inputs: ndarray, targets: ndarray, rank: int) -> float:
-    """The least half mean squared error of an affine map of a rank: regression, less its weakest modes.
+    """The least half mean squared error of an affine map of a given rank: regression without its weakest modes.
 
     Args:
         inputs: (N, n_0).
@@ -143,7 +143,7 @@ def optimum(inputs: ndarray, targets: ndarray, rank: int) -> float:
 
 
 def optimum_table(restarts: pd.DataFrame) -> pd.DataFrame:
-    """Per net and what its ends polish to: restarts, largest gaps, and zero modes beside those that are known."""
+    """Per net, outcome and polished point: restarts, largest gaps, zero modes found and known."""
     table = restarts.groupby(["net", "outcome", "polished"], sort=False).agg(
         restarts=("seed", "size"),
         optimum=("optimum", "first"),
@@ -168,10 +168,10 @@ def whitened() -> tuple[ndarray, ndarray]:
 
 
 def saxe_table(modes: int) -> pd.DataFrame:
-    """Train a linear net from an aligned start and read off its modes.
+    """Train a linear net from an aligned start and measure its modes.
 
     Args:
-        modes: how many of the strongest to follow; training ends when the weakest of them has been learnt.
+        modes: how many of the strongest modes to follow; training ends when the weakest of them has been learnt.
 
     Returns:
         One row per mode and logged update: mode (1 the strongest), time (updates), strength, measured, theory.
@@ -201,7 +201,7 @@ def saxe_table(modes: int) -> pd.DataFrame:
 
 
 def mode_table(modes: pd.DataFrame) -> pd.DataFrame:
-    """Per mode: its strength, what it came to, and its largest deviation from theory as a share of the strength."""
+    """Per mode: strength, final measured value, and the largest deviation from theory as a share of the strength."""
     deviation = (modes["measured"] - modes["theory"]).abs() / modes["strength"]
     table = modes.assign(deviation=deviation).groupby("mode")
     return table.agg(
@@ -210,7 +210,7 @@ def mode_table(modes: pd.DataFrame) -> pd.DataFrame:
 
 
 def claimed(restarts: pd.DataFrame, modes: pd.DataFrame) -> dict[str, Values | dict[str, Values] | None]:
-    """The values of every claim; None where not all nets were run."""
+    """The values of every claim; None if not all nets were run."""
     drawn = {str(net): arm for net, arm in restarts.groupby("net", sort=False) if "from zero" not in str(net)}
     whole = len(drawn) == len(NETS)
     at_optimum = restarts["polished_gap"] < EXACT

@@ -1,25 +1,25 @@
-"""Which deep networks train: tanh between order and chaos, ReLU from He's spread and from Xavier's.
+"""Which deep networks train: tanh between order and chaos, ReLU with He's and with Xavier's spread.
 
 Claims:
-    * Tanh nets train down to a depth set by how far a signal reaches at their random start, about 6 correlation depths
-      xi_c (Schoenholz et al. 2017): deep nets train near the critical spread, and neither well below it (order: all
-      inputs look alike) nor well above (chaos: near inputs are torn apart).
-    * ReLU nets of 30 layers train from He's spread, 2 / n_in, and not from Xavier's, 1 / n for equal widths, which
-      halves the variance in every layer (He et al. 2015).
+    * Tanh nets train up to a depth of about 6 correlation depths xi_c, the distance that a signal travels at the random
+      start (Schoenholz et al. 2017). Deep nets train near the critical spread. They do not train well below it (order:
+      all inputs look alike) or well above it (chaos: similar inputs become different).
+    * ReLU nets of 30 layers train with He's spread, 2 / n_in. They do not train with Xavier's, 1 / n for equal widths,
+      which halves the variance in every layer (He et al. 2015).
 
-Method: digits, layers of 64 units. Tanh: weights N(0, sw2 / 64), biases N(0, .05), seven sw2 by six depths, 6 epochs
-(204 updates in batches of 32), 30 seeds a cell; the rate of every cell is the best of a grid of four a decade on
-validation over 5 tuning seeds apart. Predicted, with no constant fitted: 6 xi_c from the mean field at infinite width.
-Measured: the depth at which a seed's test accuracy falls through .5, on a straight line between the depths run.
-    ReLU: zero biases, gradient descent with momentum .9 as in He's paper, 12 epochs, standardised pixels, every rate
-of a grid for both spreads. They are compared at a common rate, .001, and at the rate of each that is best on
-validation; 5, 10 and 20 layers are shown beside 30 from fewer seeds.
+Method: digits, layers of 64 units. Tanh: weights N(0, sw2 / 64), biases N(0, .05), seven values of sw2 by six depths, 6
+epochs (204 updates in batches of 32), 30 seeds a cell. The rate of each cell is the best on validation of a grid of
+four a decade, over 5 separate tuning seeds. The prediction is 6 xi_c from the mean field at infinite width; no constant
+is fitted. The measured depth of a seed is where its test accuracy falls below .5, interpolated between the depths run.
+    ReLU: zero biases, gradient descent with momentum .9 as in He's paper, 12 epochs, standardised pixels, a grid of
+rates for each spread. The spreads are compared at a common rate, .001, and each at its best rate on validation. The
+figure also shows 5, 10 and 20 layers with fewer seeds.
 
 Cost: four to six minutes on two cores, most of it in the 48-layer nets; --tune takes about ten.
 
-Departures from Schoenholz et al.: digits in place of MNIST and CIFAR10, width 64 in place of 300, depths to 48 in place
-of 300, a rate tuned per cell in place of one for all, 204 updates in place of up to 10^4: depth that would train later
-is missed. From He et al.: digits and fully connected layers in place of ImageNet and convolutions.
+Departures from Schoenholz et al.: digits instead of MNIST and CIFAR10, width 64 instead of 300, depths to 48 instead of
+300, one rate per cell instead of one for all, 204 updates instead of up to 10^4: nets that would train later are
+missed. From He et al.: digits and fully connected layers instead of ImageNet and convolutions.
 """
 
 import sys
@@ -64,7 +64,7 @@ PARTS = {
 
 
 def report(study: Study) -> None:
-    """The map with the predicted depth on it, ReLU's rates, and the verdicts."""
+    """Draw the map with the predicted depth, ReLU's rates, and the verdicts."""
     tanh_nets = study.restarts("order_to_chaos")
     tanh_nets = tanh_nets.assign(
         depth=_depths(tanh_nets), sw2=(WIDTH * tanh_nets["initializer.spread"] ** 2).round(3).astype(float)
@@ -111,7 +111,7 @@ def _depths(restarts: pd.DataFrame) -> "pd.Series[int]":
 
 
 def depth_scales(spreads: Sequence[float]) -> pd.DataFrame:
-    """What the mean field of tanh predicts: sw2, q, chi, correlation_depth, gradient_depth, sorted by sw2."""
+    """Predictions of the mean field of tanh: sw2, q, chi, correlation_depth, gradient_depth, sorted by sw2."""
     rows = []
     for sw2 in sorted({round(float(one), 6) for one in spreads}):
         settled = MeanField(tanh(), sw2, SB2).fixed_point()
@@ -120,10 +120,10 @@ def depth_scales(spreads: Sequence[float]) -> pd.DataFrame:
 
 
 def trainable_depths(restarts: pd.DataFrame, accuracy: float = TRAINED) -> pd.DataFrame:
-    """The depth at which each seed's accuracy falls through a level, for every sw2.
+    """The depth at which each seed's accuracy falls below a level, for every sw2.
 
-    Between two depths that were run it lies on a straight line over log depth; a diverged net counts as untrained. A
-    seed that is below the level at the least depth, or above it at the largest, is put there and is `censored`.
+    Between two depths that were run it is interpolated over log depth; a diverged net counts as untrained. A seed that
+    is below the level at the smallest depth, or above it at the largest, gets that depth and is `censored`.
 
     Args:
         restarts: one row per restart with sw2, depth, seed and test/accuracy.
@@ -179,7 +179,7 @@ def relu_table(restarts: pd.DataFrame) -> pd.DataFrame:
 def claimed(
     tanh_nets: pd.DataFrame, reached: pd.DataFrame, scales: pd.DataFrame, relu_nets: pd.DataFrame
 ) -> dict[str, Values | dict[str, Values] | None]:
-    """The values of every claim; None where the arms that it is about were not run."""
+    """The values of every claim; None if its arms were not run."""
 
     def pair(spread: float, depth: int) -> Values | None:
         arms = [tanh_nets[(tanh_nets["sw2"] == sw2) & (tanh_nets["depth"] == depth)] for sw2 in (CRITICAL, spread)]
@@ -212,7 +212,7 @@ def _by_seed(arm: pd.DataFrame) -> ndarray:
 
 
 def _best_rate(arms: pd.DataFrame) -> float:
-    """The rate with the lowest mean validation loss; one at which a restart diverged is no candidate."""
+    """The rate with the lowest mean validation loss; rates at which a restart diverged are excluded."""
     if arms.empty:
         return np.nan
     losses = arms.groupby("learning_rate")["validation/loss"].agg(lambda values: values.mean(skipna=False))

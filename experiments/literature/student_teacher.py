@@ -1,27 +1,27 @@
 """Minima that are not global, and how often descent ends in them: ReLU students of orthonormal ReLU teachers.
 
 Claims:
-    * Of restarts: with as many students as teachers most find their teachers, and the share that does not is the
-      published one (Safran & Shamir 2018; recomputed: 4.9 % of 1000 with seven, 23.7 % with nine).
-    * Of minima: what the others end in are minima, strict ones, each with a certificate; this loss attains its minima
-      and has no zero modes there.
-    * One student more than there are teachers nearly removes them.
+    * Of restarts: with as many students as teachers most restarts find their teachers, and the share that does not is
+      the published one (Safran & Shamir 2018; recomputed: 4.9 % of 1000 with seven, 23.7 % with nine).
+    * Of minima: the other restarts end in strict minima, each with a certificate; this loss attains its minima and has
+      no zero modes there.
+    * One student more than teachers removes nearly all of them.
 
-Method: half the expected squared difference of the answers for standard normal inputs, in closed form
-(analysis/students.py), so that neither data nor noise stand between the descent and its end. 1000 restarts for every
-k = 6 .. 12 teachers, once with k and once with k + 1 students; weights by Glorot's normal rule, descent at a step of .1
-until |gradient| < 1e-9. An end with a loss below 1e-6 has learnt; any other that got there is spurious; one that did
-not within 100 000 steps is unfinished. With a student to spare the loss has a valley at 0 whose sides rise by the
-third power only, where descent slows down without end: a restart stops there once its loss is below 1e-6.
+Method: the loss is half the expected squared difference of the outputs for standard normal inputs, in closed form
+(analysis/students.py), so there are no data and no noise. 1000 restarts for every k = 6 .. 12 teachers, once with k and
+once with k + 1 students; weights from Glorot's normal rule; descent with a step of .1 until |gradient| < 1e-9. An end
+with a loss below 1e-6 has learnt; any other end below the gradient limit is spurious; one that did not get there within
+100 000 steps is unfinished. With k + 1 students the loss has a valley at 0 whose sides rise with the third power only,
+where descent becomes slower and slower: a restart stops there once its loss is below 1e-6.
     Every end of k students and every spurious end of k + 1 gets a certificate (analysis/minima.py): polish to
-|gradient| < 1e-10, exact Hessian, all its eigenvalues. The restart's outcome and the certificate of its end are
-different things with different verdicts. Equal losses (to 1e-6) are one level; on each level the distinct minima are
-counted, those that differ in the order of students being one.
+|gradient| < 1e-10, exact Hessian, all its eigenvalues. The outcome of a restart and the certificate of its end are
+different results with separate verdicts. Equal losses (to 1e-6) are one level. The table of levels counts the distinct
+minima on each level; minima that differ in the order of students count once.
 
-Cost: six to seven minutes on two cores. The restarts of an arm are one stack and its certificates a list of small ones.
+Cost: six to seven minutes on two cores. The restarts of an arm are one stack; its certificates are computed one by one.
 
-Departures from Safran & Shamir: k to 12 in place of 20; the certificate asks for more than a positive smallest
-eigenvalue. A share of 1000 restarts is good to 3 points.
+Departures from Safran & Shamir: k to 12 instead of 20; the certificate requires more than a positive smallest
+eigenvalue. A share of 1000 restarts has an error of up to 3 points.
 """
 
 import os
@@ -86,8 +86,8 @@ def report(study: Study) -> None:
     lone = ends[ends["students"] == ends["teachers"]]
     spurious = lone[lone["ended"] != "learnt"].assign(found=lambda rows: rows["certificate"])
     if len(spurious):
-        label = "loss where descent ended, ends above the global minimum"
-        title = f"What k students end in that did not learn, by certificate\n{about}"
+        label = "final loss of ends above the global minimum"
+        title = f"Ends of k students that did not learn, by certificate\n{about}"
         study.figure("levels", figures.ends(spurious, "loss", "found", "teachers", label, title))
     study.verdicts(claimed(ends))
 
@@ -96,8 +96,8 @@ def end_table(students: int, teachers: int, restarts: int) -> pd.DataFrame:
     """Descend from every seed and certify the ends.
 
     Args:
-        students: how many learn.
-        teachers: of how many.
+        students: number of students.
+        teachers: number of teachers.
         restarts: seeds 0 .. restarts - 1.
 
     Returns:
@@ -159,7 +159,7 @@ def drawn(loss: Students, seed: int) -> ndarray:
 
 
 def certificate(loss: Students, theta: ndarray) -> Certificate:
-    """What one end is; a loss above 1e-6 of another is another level."""
+    """Certify one end; losses that differ by more than 1e-6 are different levels."""
     return certify(
         loss.value_and_gradient,
         loss.hessian_vector_product,
@@ -174,13 +174,13 @@ def descend(loss: Students, start: ndarray, stop: float = -np.inf, most: int = M
     """Gradient descent until |gradient| < 1e-9 or the loss is below `stop`; a restart's end depends on its start alone.
 
     Args:
-        loss: what falls.
+        loss: the function.
         start: (R, P).
-        stop: a loss at which to be content.
-        most: steps.
+        stop: a restart ends once its loss is below this.
+        most: largest number of steps.
 
     Returns:
-        Ends (R, P), and the steps (R,) that each took.
+        Ends (R, P), and the number of steps of each (R,).
     """
     blocks = [start[row : row + BLOCK] for row in range(0, len(start), BLOCK)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -228,7 +228,7 @@ def level_table(ends: pd.DataFrame) -> pd.DataFrame:
 
 
 def certificate_table(ends: pd.DataFrame) -> pd.DataFrame:
-    """What was certified, per arm and way of ending: how many, and the range of the smallest eigenvalue."""
+    """Certificates per arm and outcome: their number, and the range of the smallest eigenvalue."""
     made = ends[ends["certificate"] != "none"]
     grouped = made.groupby(["teachers", "students", "ended", "certificate"])
     table = grouped.agg(
@@ -243,7 +243,7 @@ def certificate_table(ends: pd.DataFrame) -> pd.DataFrame:
 
 
 def claimed(ends: pd.DataFrame) -> dict[str, Values | dict[str, Values] | None]:
-    """The values of every claim; None where not all of its arms were run."""
+    """The values of every claim; None if not all of its arms were run."""
     missed = {
         (int(k), int(students - k)): (arm.sort_values("seed")["ended"] != "learnt").to_numpy(dtype=float)
         for (k, students), arm in ends.groupby(["teachers", "students"])
