@@ -16,7 +16,6 @@ Where units can be flipped, this file uses the biases b[l+1] + phi(0) sum_j W[l+
 signs, and the squared distance between two networks is a sum over units.
 """
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from descentlab.nn.memory import Workspace, chunks
 from descentlab.nn.network import Network
 from descentlab.nn.parameters import Parameters, input_table, target_table
 from descentlab.nn.program import forward
+from descentlab.nn.workers import cores
 
 ROUNDING = 1e-13  # of the logarithm of a scale: a unit closer to balance than this is balanced
 SWEEPS = 1000  # most passes over the layers; both loops converge long before
@@ -240,7 +240,7 @@ def _losses(
 ) -> ndarray:
     """Mean losses (count,) of the networks build(numbers) (n, P), in chunks that fit the cache."""
     x, y = input_table(inputs, "float64"), target_table(targets, "float64")
-    threads = os.cpu_count() or 1
+    threads = cores()
     losses = np.zeros(count)
 
     def measure(part: slice) -> None:

@@ -46,6 +46,7 @@ from descentlab.analysis import spectrum
 from descentlab.analysis.landscape import HessianVectorProduct, Landscape, Point, ValueAndGradient
 from descentlab.analysis.polish import TOLERANCES, Path, Polish
 from descentlab.nn.blas import BlasLimit
+from descentlab.nn.workers import cores
 
 Outcome = Literal["strict minimum", "flat minimum", "saddle", "at infinity", "non-smooth", "unfinished"]
 
@@ -185,9 +186,9 @@ def certificates(
     Returns:
         One Certificate per end.
     """
-    from joblib import Parallel, cpu_count, delayed  # its processes take a second to start
+    from joblib import Parallel, delayed  # its processes take a second to start
 
-    processes = processes or (cpu_count() if len(ends) >= FEW else 1)
+    processes = processes or (cores() if len(ends) >= FEW else 1)
     if processes == 1:
         return [certify_one(theta) for theta in ends]
     blocks = np.array_split(np.asarray(ends), min(len(ends), 8 * processes))

@@ -10,7 +10,6 @@ biases. Step 0 is before the first update. A restart with seed s is the same bit
 """
 
 import functools
-import os
 import time
 from collections.abc import Callable, Generator, Mapping
 from typing import Literal
@@ -28,6 +27,7 @@ from descentlab.nn.program import gradient_calls
 from descentlab.nn.recipe import Recipe, Record, Splits, Trainer, Training, check
 from descentlab.nn.stack import Advance, Chunk, Snapshot, Stack
 from descentlab.nn.updates import subtract
+from descentlab.nn.workers import cores
 
 
 def iterate(
@@ -77,7 +77,7 @@ def iterate(
         records, done = stack.restore(start), int(start["epoch"])
         clock.seconds = float(start["seconds"])
     began = time.perf_counter()
-    with pool(epochs.advance, stack, _cores() if workers == "auto" else workers, start, on_epoch) as team:
+    with pool(epochs.advance, stack, cores() if workers == "auto" else workers, start, on_epoch) as team:
         clock.seconds += time.perf_counter() - began
         yield from records
         if on_epoch and records:  # epochs finished after the last record
@@ -236,10 +236,6 @@ class _Steps:
                 decay = recipe.weight_decay * (self.rates if update.takes_scaled else 1.0)
                 self.gradient += decay * (parameters.flat * parameters.weight_mask)
             update.apply(parameters.flat, self.gradient, chunk.state, rate, chunk.step)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Clock:

@@ -81,6 +81,11 @@ def holding(objects: Sequence[object]) -> Iterator[Ask]:
             worker.leave()
 
 
+def cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def warm() -> int:
     """The number of workers that are up and idle."""
     return sum(worker.owner == os.getpid() for worker in _idle)

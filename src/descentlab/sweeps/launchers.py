@@ -27,6 +27,7 @@ from typing import Any
 from descentlab.config.options import LAUNCHER
 from descentlab.interrupts import terminable
 from descentlab.nn.workers import BLAS
+from descentlab.nn.workers import cores as available
 from descentlab.values import Option, refusal, shown
 
 Work = Callable[[], Any]
@@ -226,8 +227,7 @@ def _cluster(numbers: Mapping[str, Any]) -> Iterator[_Pool]:
     more: dict[str, Any] = {}
     if address == "local":
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # else it listens on every interface
-        here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        more = {"include_dashboard": False, "num_cpus": here if workers == "auto" else workers * cores}
+        more = {"include_dashboard": False, "num_cpus": available() if workers == "auto" else workers * cores}
     import ray
 
     with _own_signals():
