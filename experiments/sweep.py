@@ -51,14 +51,19 @@ def report(study: Study) -> None:
         arm=depth["activation"] + ", " + depth["initializer"],
         hidden_layers=depth["hidden"].map(lambda sizes: len(str(sizes).split("-"))),
     )
-    study.table("depth", depth_table(depth))
+    falls = depth_table(depth)
+    study.table("depth", falls)
     predicted = depth_theory(depth, study.measured("depth_inputs", lambda: inputs_table(study.cell("depth"))))
-    study.figure("depth", figures.layer_decay(depth, predicted, by="arm", panels="hidden_layers"))
+    figure = figures.layer_decay(depth, predicted, by="arm", panels="hidden_layers", title=depth_title(falls))
+    study.figure("depth", figure)
 
     width = study.restarts("width")
     width = width.assign(width=width["hidden"].astype(int))
-    study.table("width", width_table(width))
-    study.figure("width", figures.spread(width, by="width"))
+    spreads = width_table(width).sort_values("width")
+    study.table("width", spreads)
+    ends = [f"{row.sd_of_test_loss:.2g} at width {row.width}" for row in spreads.iloc[[0, -1]].itertuples()]
+    title = f"Standard deviation of the test loss over restarts: {' and '.join(ends)}"
+    study.figure("width", figures.spread(width, by="width", title=title))
 
 
 def grid_table(restarts: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
@@ -121,6 +126,13 @@ def depth_table(curves: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def depth_title(table: pd.DataFrame) -> str:
+    """What each arm does to the signal in the deepest networks, in a sentence."""
+    deepest = table[table["hidden_layers"] == table["hidden_layers"].max()]
+    falls = [f"{10**row.decades_per_layer:.1f} ({figures.words(row.arm)})" for row in deepest.itertuples()]
+    return f"Before training, every layer back divides mean |δ| by {', '.join(falls)}"
 
 
 def inputs_table(cell: Cell) -> pd.DataFrame:

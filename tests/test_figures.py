@@ -210,7 +210,7 @@ def bundles(axes):
 
 
 def test_every_figure_function_is_drawn_here():
-    functions = {name for name in figures.__all__ if name not in ("Figure", "save")}
+    functions = {name for name in figures.__all__ if name not in ("Figure", "save", "words")}
     assert {name.split()[0] for name in MADE} == functions
 
 
@@ -424,7 +424,7 @@ def test_a_factor_that_is_not_drawn_is_refused_by_its_name_unless_it_is_to_be_av
     with pytest.raises(InputError, match=r"^split_seed: 3 values \(0, 1, 2\) would be averaged"):
         POOLING[name]()
     texts = POOLING[name](over=["split_seed"]).findobj(match=lambda artist: hasattr(artist, "get_text"))
-    assert any("over 3 values of split seed" in text.get_text() for text in texts)
+    assert any("over 3 values of split seed" in text.get_text().replace("\n", " ") for text in texts)
 
 
 def test_a_restart_that_is_there_twice_is_not_counted_twice():
@@ -528,3 +528,22 @@ def test_a_figure_that_cannot_be_drawn_costs_the_run_nothing(store, monkeypatch,
     assert run.status == "FINISHED"
     assert "spread.png" in run.artifacts()
     assert "learning_curves.png" not in run.artifacts()
+
+
+def test_networks_of_different_depth_are_not_marked_as_diverged():
+    deep, shallow = long(CELLS[:1], layers=4), long(CELLS[1:2], layers=2)
+    absent = shallow[shallow["metric"] == "delta_norm/layer_1"].assign(metric="delta_norm/layer_4", value=np.nan)
+    figure = figures.layer_decay(pd.concat([deep, shallow, absent]))
+    assert "diverged" not in figure.legends[0].get_title().get_text()
+    assert not [line for line in figure.axes[0].lines if line.get_marker() == "x"]
+
+
+def test_a_title_says_the_finding_above_the_panels_and_the_setting_stands_below_them():
+    finding = "restarts of narrow networks end farther apart than those of wide ones " * 3
+    figure = figures.spread(ends(), title=finding)
+    assert figure.get_suptitle().replace("\n", " ").strip() == finding.strip()
+    assert figure.legends[0].get_title().get_text() == "digits, 6 restarts per cell"
+    assert figures.spread(ends()).legends[0].get_title().get_text() == ""
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    assert 0 <= figure._suptitle.get_window_extent(renderer).x0

@@ -6,7 +6,7 @@ from descentlab.figures.curves import accuracies, arrivals, layer_decay, learnin
 from descentlab.figures.intervals import costs, deviations, estimates, predicted
 from descentlab.figures.outcomes import ends, shares
 from descentlab.figures.restarts import histograms, published, scatter, spread, trends
-from descentlab.figures.style import save
+from descentlab.figures.style import save, words
 from descentlab.figures.tables import grid_table, heat_maps, phase_map, slices
 
 __all__ = [
@@ -32,4 +32,5 @@ __all__ = [
     "slices",
     "spread",
     "trends",
+    "words",
 ]

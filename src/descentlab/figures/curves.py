@@ -69,7 +69,7 @@ def learning_curves(
         if style.quantity(names[0]) not in ("accuracy", "r2"):
             style.value_axis(ax, frame[frame["metric"].isin(names)]["value"])
     note = _how_to_read(frame[frame["metric"].isin(metrics)])
-    return style.finish(figure, title or style.setting(frame, by, over), handles, note)
+    return style.finish(figure, title, handles, note, caption=style.setting(frame, by, over))
 
 
 def accuracies(frame: pd.DataFrame, samples: int, by: str = "cell", title: str | None = None) -> Figure:
@@ -98,7 +98,7 @@ def accuracies(frame: pd.DataFrame, samples: int, by: str = "cell", title: str |
         ax.grid(axis="y", alpha=0.3)
     axes[0].set_ylabel(f"test accuracy ± 1 standard error ({samples} images)")
     axes[0].set_ylim(0, 1)
-    return style.finish(figure, title or style.setting(frame, by))
+    return style.finish(figure, title, caption=style.setting(frame, by))
 
 
 def layer_decay(
@@ -125,6 +125,7 @@ def layer_decay(
     """
     prefix = f"{quantity}/layer_"
     frame = frame[frame["metric"].str.startswith(prefix) & (frame["epoch"] == epoch)]
+    frame = frame.dropna(subset="value")  # layers that a shallower network does not have
     frame = frame.assign(layer=frame["metric"].str.removeprefix(prefix).astype(int))
     check_pooling(frame, [by, panels, "layer"], over)
     groups = style.ordered(frame[panels]) if panels else [None]
@@ -154,8 +155,8 @@ def layer_decay(
     if "theory" in handles:
         handles["theory"] = handles.pop("theory")  # last
     when = "before the first update" if epoch == 0 else f"after epoch {epoch}"
-    title = title or f"{style.setting(frame, None, over)}, {when}"
-    return style.finish(figure, title, handles, _how_to_read(frame))
+    caption = f"{style.setting(frame, None, over)}, {when}"
+    return style.finish(figure, title, handles, _how_to_read(frame), caption)
 
 
 def paths(
@@ -183,7 +184,7 @@ def paths(
         ax.set_xlabel(labels[0])
         if place % style.COLUMNS == 0:
             ax.set_ylabel(labels[1])
-    return style.finish(figure, title or "", handles, HOW_TO_READ.replace("restart", "pair"))
+    return style.finish(figure, title, handles, HOW_TO_READ.replace("restart", "pair"))
 
 
 def arrivals(
@@ -242,7 +243,7 @@ def arrivals(
     axes[0].set_ylabel(f"share of restarts above {goal}")
     axes[0].set_ylim(-0.02, 1.04)
     note = f"band: 95 % interval (Wilson){censored}"
-    return style.finish(figure, title or style.setting(frame, None, over), handles, note)
+    return style.finish(figure, title, handles, note, caption=style.setting(frame, None, over))
 
 
 def _bundle(ax: Axes, x: ndarray, values: ndarray, place: int, label: str, markers: bool, metric: str = "") -> Line2D:

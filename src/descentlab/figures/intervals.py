@@ -79,7 +79,7 @@ def estimates(
         ax.grid(alpha=0.3)
         if place % style.COLUMNS == 0:
             ax.set_ylabel(labels[1])
-    return style.finish(figure, title or "", handles, note)
+    return style.finish(figure, title, handles, note)
 
 
 def predicted(
@@ -118,7 +118,7 @@ def predicted(
         ax.set_xlabel(labels[0])
         ax.grid(alpha=0.3)
     axes[0].set_ylabel(labels[1])
-    return style.finish(figure, title or "", handles, note)
+    return style.finish(figure, title, handles, note)
 
 
 def deviations(
@@ -156,7 +156,7 @@ def deviations(
     axes[0].set_yticks(range(len(rows)), [words(row) for row in rows])
     axes[0].set_ylim(len(rows) - 0.5, -0.5)
     note = f"bars: interval that decides equivalence   shaded: margin of ±{margin:g}"
-    return style.finish(figure, title or "", handles, note)
+    return style.finish(figure, title, handles, note)
 
 
 def costs(
@@ -200,7 +200,7 @@ def costs(
         ax.set_yticks(range(len(names)), [words(name) for name in names])
         ax.set_ylim(len(names) - 0.4, -0.6)
         ax.grid(axis="x", alpha=0.3)
-    return style.finish(figure, title or "", handles, "bars: 95 % interval of the median over rounds")
+    return style.finish(figure, title, handles, "bars: 95 % interval of the median over rounds")
 
 
 def _points(ax: Axes, x: Any, y: Any, limits: tuple[Any, Any], place: int, along: str) -> Line2D:

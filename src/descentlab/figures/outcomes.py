@@ -56,7 +56,7 @@ def shares(
         ax.set_xlabel("share of restarts")
     handles = {words(one): Patch(facecolor=c, hatch=h, edgecolor="white") for one, (c, h) in looks.items()}
     note = f"|–|: 95 % interval (Wilson) of “{words(shown[0])}”" if shown else None
-    return style.finish(figure, title or style.setting(frame, None, over), handles, note)
+    return style.finish(figure, title, handles, note, caption=style.setting(frame, None, over))
 
 
 def _bar(ax: Axes, row: int, counts: dict[Hashable, int], total: int, looks: dict[Hashable, tuple[str, str]]) -> None:
@@ -134,4 +134,4 @@ def ends(
         axes[0].set_ylabel(words(by))
     counts = frame[kind].value_counts()
     handles = {f"{words(one)} ({counts[one]})": Line2D([], [], ls="", **look) for one, look in looks.items()}
-    return style.finish(figure, title or style.setting(frame, None), handles, "every restart a point")
+    return style.finish(figure, title, handles, "every restart a point", caption=style.setting(frame, None))

@@ -49,7 +49,7 @@ def spread(
         style.value_axis(ax, part[metric], along="x")
         ax.set_xlabel(f"{metric.split('/')[0]} {style.label(style.quantity(metric), part, [metric])}")
     axes[0].set_ylabel(words(by))
-    return style.finish(figure, title or style.setting(frame, None, over), drawn)
+    return style.finish(figure, title, drawn, caption=style.setting(frame, None, over))
 
 
 def trends(
@@ -100,7 +100,7 @@ def trends(
             ax.set_ylabel(label)
         ax.grid(axis="y", alpha=0.3)
     note = "points: every restart   line: mean   band: 95 % interval of the mean"
-    return style.finish(figure, title or style.setting(frame, None, over), handles, note)
+    return style.finish(figure, title, handles, note, caption=style.setting(frame, None, over))
 
 
 def _trend(ax: Axes, rows: pd.DataFrame, x: str, column: str, place: int, aside: float) -> Line2D:
@@ -173,7 +173,7 @@ def histograms(
         ax.set_xlabel(label)
     for first in axes[:: style.COLUMNS]:
         first.set_ylabel("restarts")
-    return style.finish(figure, title or style.setting(frame, None, over), handles)
+    return style.finish(figure, title, handles, caption=style.setting(frame, None, over))
 
 
 def scatter(
@@ -217,7 +217,7 @@ def scatter(
         ax.set_xlabel(labels[0])
     for first in axes[:: style.COLUMNS]:
         first.set_ylabel(labels[1])
-    return style.finish(figure, title or style.setting(frame, None, over))
+    return style.finish(figure, title, caption=style.setting(frame, None, over))
 
 
 def published(
@@ -248,7 +248,7 @@ def published(
     ax.set_xlabel(label)
     ax.grid(axis="x", alpha=0.3)
     handles = {"one simulated net": one, f"central {share:.0%}": band, "published": mark}
-    return style.finish(figure, title or "", handles)
+    return style.finish(figure, title, handles)
 
 
 def _points(ax: Axes, values: ndarray, place: int, metric: str) -> dict[str, Line2D]:

@@ -5,6 +5,7 @@ matplotlib's objects and not with pyplot, whose global state is not for threads.
 """
 
 import re
+import textwrap
 import threading
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -132,23 +133,33 @@ def grid(titles: Sequence[str], share_y: bool = False) -> tuple[Figure, Sequence
 
 def finish(
     figure: Figure,
-    title: str,
+    title: str | None,
     handles: Mapping[str, Artist] | None = None,
     note: str | None = None,
-    caption: str | None = None,
+    caption: str = "",
 ) -> Figure:
-    """Give a figure its title, and below all panels a caption and a legend under a line on how to read the marks."""
-    figure.suptitle(title)
-    if caption:
-        figure.supxlabel(caption, fontsize="small", color="#444444")
+    """Give a figure its title, and below all panels a caption and a legend under a line on how to read the marks.
+
+    The title says what was found, the caption in which setting; without a title the caption stands in its place.
+    """
+    letters = int(figure.get_figwidth() / 0.105)  # of a line of the title
+    figure.suptitle("\n".join(textwrap.fill(line, letters) for line in (title or caption).splitlines()))
+    below = [text for text in (caption if title else "", note) if text]
+    if not handles and below:
+        figure.supxlabel("\n".join(below), fontsize="small", color="#444444")
     if handles:
         widest = 0.7 + 0.095 * max(len(name) for name in handles)  # inches of an entry, line and gap included
         columns = min(4, len(handles), max(1, int(figure.get_figwidth() / widest)))
         shown = figure.legend(
-            list(handles.values()), list(handles), loc="outside lower center", ncols=columns, frameon=False, title=note
+            list(handles.values()),
+            list(handles),
+            loc="outside lower center",
+            ncols=columns,
+            frameon=False,
+            title="\n".join(below),
         )
         shown.get_title().set_fontsize("small")
-        shown.get_title().set_color("#444444")
+        shown.get_title().set(color="#444444", ha="center")
     return figure
 
 
@@ -223,6 +234,8 @@ def setting(frame: pd.DataFrame, by: str | None, over: Collection[str] = ()) -> 
     if "data" in frame.columns and frame["data"].nunique() == 1:
         parts.append(str(frame["data"].iloc[0]))
     keys = [key for key in ("run_id", "cell") if key in frame.columns][:1]
+    if "seed" not in frame.columns:
+        return ", ".join(parts)
     counts = frame.groupby(keys)["seed"].nunique() if keys else pd.Series([frame["seed"].nunique()])
     few, many = int(counts.min()), int(counts.max())
     count = f"{few}" if few == many else f"{few} to {many}"

@@ -134,7 +134,7 @@ def phase_map(
     ax.set_xlabel(labels[0])
     ax.set_ylabel(labels[1])
     figure.colorbar(image, ax=ax, pad=0.02).set_label(labels[2])
-    return style.finish(figure, title or style.setting(frame, None, over), handles)
+    return style.finish(figure, title, handles, caption=style.setting(frame, None, over))
 
 
 def heat_maps(
@@ -186,8 +186,8 @@ def heat_maps(
     zero, lost = bool((means == -np.inf).any()), bool(means.isna().any())
     bar = figure.colorbar(image, ax=list(axes), pad=0.02, extend="min" if zero else "neither")
     bar.set_label(f"log₁₀ {LABELS.get(quantity, quantity)}")
-    caption = "   ".join(["black: zero"] * zero + ["grey: diverged"] * lost)
-    return style.finish(figure, title or style.setting(frame, None, over), caption=caption)
+    caption = "   ".join([style.setting(frame, None, over), *["black: zero"] * zero, *["grey: diverged"] * lost])
+    return style.finish(figure, title, caption=caption)
 
 
 def slices(
@@ -224,7 +224,7 @@ def slices(
     bar = figure.colorbar(image, ax=axes, pad=0.02, format="%.2g")
     bar.set_label(labels[1])
     figure.supxlabel(labels[0], fontsize="medium")
-    return style.finish(figure, title or "")
+    return style.finish(figure, title)
 
 
 def _entry(values: ndarray, metric: str) -> tuple[float, str]:
