@@ -710,7 +710,7 @@ def test_restarts_that_two_processes_write_are_those_that_one_writes(option, mon
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("dies", "message"), [(False, "Invalid"), (True, "is gone")])
+@pytest.mark.parametrize(("dies", "message"), [(False, "Invalid"), (True, "is gone; rerun the command to continue")])
 def test_a_cell_whose_second_process_cannot_write_is_not_finished(option, monkeypatch, dies, message):
     dataset, training = trained(cell(restarts=12))
     monkeypatch.setattr(writer.CellWriter, "_here", lambda *arguments: None)  # all is left to the other
