@@ -1,7 +1,7 @@
 """Train a stored run again from its own artifacts and compare every bit."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from descentlab.tracking.trainings import weight_arrays
 from descentlab.values import InputError, Option, refusal
 
 if TYPE_CHECKING:
-    from descentlab.nn.recipe import Record, Trainer
+    from descentlab.nn.recipe import Trainer
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,6 @@ def _cell(settings: Mapping[str, Any]) -> Cell:
 def replay(
     run_id: str,
     option: Option,
-    on_record: "Callable[[Record], None] | None" = None,
     trainer: "Trainer | None" = None,
 ) -> Replay:
     """Rebuild a cell or a single restart from its own artifacts, train it again and compare.
@@ -83,7 +82,6 @@ def replay(
     Args:
         run_id: of a cell or a restart.
         option: names the store.
-        on_record: is shown every logged epoch.
         trainer: that trained the run; None for the package's own.
 
     Raises:
@@ -106,7 +104,7 @@ def replay(
         curves = curves[curves["seed"] == raw["seed"]]
     anew = _cell(raw)
     workers: Any = anew.config.workers
-    training = train_recipe(anew.recipe, anew.dataset.splits, workers, on_record, trainer or iterate)
+    training = train_recipe(anew.recipe, anew.dataset.splits, workers, trainer=trainer or iterate)
     then = {name: curves[name].to_numpy() for name in curves.columns if "/" in name}
     again = curve_table(training)
     now = {name: again[name].to_numpy() for name in again.columns if "/" in name}

@@ -129,23 +129,17 @@ def ui(option: Option, port: int | None = None) -> Iterator[str]:
         yield served.address
 
 
-def serve_ui(option: Option, port: int | None = None, open: bool = False) -> None:
+def serve_ui(option: Option, port: int | None = None) -> None:
     """Serve MLflow's UI on 127.0.0.1 until Ctrl-C, and print the addresses that are worth opening.
 
     Args:
         option: names the store.
         port: a free one is chosen where None.
-        open: show the last sweep's table in a browser.
     """
     with contextlib.suppress(KeyboardInterrupt), ui(option, port) as base:
-        found = addresses(option, base)
-        for description, address in found.items():
+        for description, address in addresses(option, base).items():
             print(f"{description}:\n  {address}", flush=True)
         print("Ctrl-C ends it.", flush=True)
-        if open:
-            import webbrowser
-
-            webbrowser.open(next(iter(found.values())))
         wait()
 
 

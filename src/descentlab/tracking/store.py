@@ -117,18 +117,13 @@ class Store:
             yield
 
 
-def _experiment_name(option: Option, experiment: str) -> str:
-    name = option.numbers.get("experiment")
-    return experiment if name in (None, "", "auto", EXPERIMENT) else str(name)
-
-
-def open_store(option: Option, experiment: str = EXPERIMENT, create: bool = True) -> Store:
+def open_store(option: Option, create: bool = True) -> Store:
     """Open an option's store; with create, create the store and the experiment where they do not exist.
 
     Raises:
         InputError: it does not exist, cannot be created, or does not answer.
     """
-    uri, name = store_uri(option), _experiment_name(option, experiment)
+    uri, name = store_uri(option), str(option.numbers.get("experiment", EXPERIMENT))
     path, address = sqlite_path(uri), uri
     if path and not sqlite_file.is_there(path):
         if not create:

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from descentlab.nn.recipe import Training
 
 
-CHILDREN = ("auto", "all", "none")
 CHILDREN_LIMIT = 50  # restarts up to which children=auto gives each its own run
 
 

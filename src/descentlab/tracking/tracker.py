@@ -25,7 +25,7 @@ from descentlab.tracking.locations import store_errors
 from descentlab.tracking.plans import Parts, member, member_tag
 from descentlab.tracking.reading import quoted, search
 from descentlab.tracking.retrying import RetryingClient
-from descentlab.tracking.store import EXPERIMENT, Store, open_store
+from descentlab.tracking.store import Store, open_store
 from descentlab.tracking.stored_run import StoredRun
 from descentlab.tracking.write_queue import WriteQueue
 from descentlab.values import InputError, Option
@@ -350,12 +350,11 @@ def _user() -> str:
         return "unknown"
 
 
-def open_tracker(option: Option, experiment: str = EXPERIMENT) -> Tracker:
+def open_tracker(option: Option) -> Tracker:
     """Open the tracker that a configuration asks for.
 
     Args:
-        option: name local, server or none; numbers uri, experiment and children (auto, all or none).
-        experiment: the experiment's name where the option leaves it open.
+        option: name local, server or none, with the numbers of `config.options.TRACKING`.
 
     Returns:
         A Tracker; with name none, one that stores nothing.
@@ -365,13 +364,10 @@ def open_tracker(option: Option, experiment: str = EXPERIMENT) -> Tracker:
     """
     if option.name == "none":
         return Tracker()
-    children = str(option.numbers.get("children", "auto"))
-    if children not in tables.CHILDREN:
-        raise InputError(f"tracking.children={children}: not one of {', '.join(tables.CHILDREN)}")
-    store = open_store(option, experiment)
+    store, most = open_store(option), math.inf
     if not store.uri.startswith("sqlite:"):
         seconds = float(option.numbers.get("retry_seconds", 300.0))
         client: Any = RetryingClient(store.client, shown(store.uri), seconds)
-        store = replace(store, client=client)
-    most = UNASKED_RUNS if option.name != "server" and not store.uri.startswith("sqlite:") else math.inf
-    return _StoreTracker(store, children, float(option.numbers.get("checkpoint_seconds", 600.0)), most)
+        store, most = replace(store, client=client), math.inf if option.name == "server" else UNASKED_RUNS
+    children, seconds = option.numbers.get("children", "auto"), option.numbers.get("checkpoint_seconds", 600.0)
+    return _StoreTracker(store, children, seconds, most)
