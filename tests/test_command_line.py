@@ -474,8 +474,8 @@ def test_a_tracked_run_says_where_it_is_and_can_be_replayed(run, store):
     status, output, _ = run("data=xor", "epochs=3", "restarts=2", *words)
     assert status == 0
     (cell,) = find(store.__class__("local", {**store.numbers, "experiment": "descentlab"}))
-    assert f"kept: run {cell.run_id} of experiment descentlab" in output
-    assert output.splitlines()[-1].endswith(f"look at it with: descentlab list {words[0]}, descentlab ui {words[0]}")
+    assert f"stored: run {cell.run_id} of experiment descentlab" in output
+    assert output.splitlines()[-1].endswith(f"to see it: descentlab list {words[0]}, descentlab ui {words[0]}")
     status, output, _ = run("replay", cell.run_id, *words)
     assert status == 0
     assert "the same bits" in output
@@ -483,7 +483,7 @@ def test_a_tracked_run_says_where_it_is_and_can_be_replayed(run, store):
 
 def test_a_replay_whose_bits_differ_ends_with_status_1(run, store, monkeypatch):
     outcome = tracking.Replay("0" * 32, "relu", False, 1e-16, "train/loss", {})
-    monkeypatch.setattr(tracking, "replay", lambda run_id, option: outcome)
+    monkeypatch.setattr(tracking, "replay", lambda run_id, option, trainer=None: outcome)
     status, output, _ = run("replay", "0" * 32, f"tracking.uri={store.numbers['uri']}")
     assert (status, output) == (1, f"{outcome}\n")
 
@@ -528,7 +528,7 @@ def test_ctrl_c_ends_in_one_line_and_leaves_no_run_running(run, store, monkeypat
     monkeypatch.setattr(sweeps_training, "iterate", iterate)
     status, _, error = run("data=xor", f"tracking.uri={store.numbers['uri']}", "tracking.experiment=tests")
     assert status == 130
-    assert error.splitlines()[1:] == ["descentlab: stopped; what had finished is kept"]
+    assert error.splitlines()[1:] == ["descentlab: stopped; finished cells are stored"]
     assert [cell.status for cell in find(store, status=None)] == ["KILLED"]
 
 
@@ -696,7 +696,7 @@ def test_a_command_that_is_told_to_end_before_it_has_opened_anything_says_so(nam
         assert signal.getsignal(number) == signal.SIG_DFL
     finally:
         signal.signal(number, before)
-    assert capsys.readouterr().err == f"descentlab: stopped ({name}); what had finished is kept\n"
+    assert capsys.readouterr().err == f"descentlab: stopped ({name}); finished cells are stored\n"
 
 
 # --- streams and surroundings ------------------------------------------------------------------------------------
@@ -735,7 +735,7 @@ def test_standard_output_that_cannot_be_written_is_one_line_and_status_1_and_the
     reason = {"full": "No space left on device", "closed": "Bad file descriptor"}[kind]
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == (
-        f"descentlab: error: standard output cannot be written ({reason}); finished runs are kept"
+        f"descentlab: error: standard output cannot be written ({reason}); finished runs are stored"
     )
     assert done.stderr.splitlines()[:-1] == [f"descentlab: storing in experiment tests in {store.numbers['uri']}"]
     assert [run.status for run in find(store, status=None)] == ["FINISHED"]

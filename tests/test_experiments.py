@@ -15,7 +15,7 @@ from shared import script
 
 from descentlab import cli
 from descentlab.config import composing
-from descentlab.studies import study
+from descentlab.studies import study, tuning
 from descentlab.tracking import find, results
 from descentlab.values import InputError
 
@@ -97,12 +97,12 @@ def test_tuning_writes_the_rate_of_every_arm_of_the_main_grid_into_its_preset(tm
         best = float(len(asked) // 2)
         return pd.DataFrame({"learning_rate": [0.5, best], "validation_loss": [2.0, 1.0], "chosen": [False, True]})
 
-    monkeypatch.setattr(study, "choose_rate", choose)
+    monkeypatch.setattr(tuning, "choose_rate", choose)
     grid = script("sweep").PARTS["grid"]
     before = (tmp_path / "conf/experiment/grid.yaml").read_text().partition("arms:")[0]
     arms = [arm[:-1] for arm in composing.listed_arms("grid")]
     assert grid.tuned
-    study._tune("sweep", {"grid": grid}, ["tracking=none"])
+    tuning.tune(["grid"], ["tracking=none"])
     assert asked == arms
     assert composing.listed_arms("grid") == [[*arm, f"learning_rate={at // 2}"] for at, arm in enumerate(arms, start=1)]
     assert (tmp_path / "conf/experiment/grid.yaml").read_text().startswith(before)
@@ -123,9 +123,9 @@ def test_a_rate_is_chosen_on_validation_with_seeds_of_its_own(monkeypatch):
         seen.append((recipe, set(splits)))
         return trained(recipe, splits, workers)
 
-    trained = study.train_recipe
-    monkeypatch.setattr(study, "train_recipe", spy)
-    table = study.choose_rate(cell, (0.01, 0.1, 1.0))
+    trained = tuning.train_recipe
+    monkeypatch.setattr(tuning, "train_recipe", spy)
+    table = tuning.choose_rate(cell, (0.01, 0.1, 1.0))
     assert all(recipe.seed >= 100_000 and splits == {"train", "validation"} for recipe, splits in seen)
     chosen = table[table["chosen"]]
     assert len(chosen) == 1
@@ -134,7 +134,7 @@ def test_a_rate_is_chosen_on_validation_with_seeds_of_its_own(monkeypatch):
 
 def test_a_grid_of_rates_is_widened_until_its_edge_does_not_win():
     (cell,) = composing.compose(["tracking=none", "data=iris", "epochs=5"])
-    table = study.choose_rate(cell, (1e-5, 1e-4)).sort_values("learning_rate")
+    table = tuning.choose_rate(cell, (1e-5, 1e-4)).sort_values("learning_rate")
     best = table["chosen"].to_numpy().argmax()
     assert 0 < best < len(table) - 1
     assert table["learning_rate"].iloc[best] > 1e-4
@@ -142,7 +142,7 @@ def test_a_grid_of_rates_is_widened_until_its_edge_does_not_win():
 
 def test_a_rate_with_which_a_restart_diverges_is_not_chosen():
     (cell,) = composing.compose(["tracking=none", "data=diabetes", "activation=identity", "epochs=40"])
-    table = study.choose_rate(cell, (0.01, 0.1, 1e9))
+    table = tuning.choose_rate(cell, (0.01, 0.1, 1e9))
     assert not np.isfinite(table["validation_loss"].iloc[-1])
     assert not table["chosen"].iloc[-1]
 
@@ -151,7 +151,7 @@ def test_a_rate_with_which_a_restart_diverges_is_not_chosen():
 def test_data_without_a_validation_split_has_no_rate_to_choose(mnist):
     cell = composing.compose(["tracking=none"], "notebook")[0]
     with pytest.raises(InputError, match="validation"):
-        study.choose_rate(cell)
+        tuning.choose_rate(cell)
 
 
 def test_what_a_study_had_measured_when_it_was_cut_short_is_not_measured_again(store):

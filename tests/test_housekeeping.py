@@ -335,7 +335,7 @@ def test_a_cell_that_another_sweep_counts_too_stays_with_it(option, ids):
         client.set_tag(ids["tanh"], f"sweep/{sweep}", "0 tanh")
     try:
         text = deleting.delete(["sweep=one"], option)
-        assert "left alone: 1 cell that other sweeps count too" in text
+        assert "kept 1 cell that other sweeps share; delete them by id" in text
         rows = listing.list_runs(["sweeps"], option).splitlines()
         assert [row.split()[3] for row in rows if row.startswith(("one", "later"))] == ["2", "1"]
         assert {line[:8] for line in listed(text)} == {ids[name][:8] for name in ("relu", "summary")}

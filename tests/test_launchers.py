@@ -295,7 +295,7 @@ def test_a_sweep_that_is_stopped_ends_its_workers_and_keeps_what_had_finished(st
     os.killpg(parent.pid, signal.SIGINT)  # all of them, as a terminal's Ctrl-C does
     _, said = parent.communicate(timeout=60)
     assert parent.returncode == 130
-    assert "what had finished is kept" in said
+    assert "finished cells are stored" in said
     assert "Traceback" not in said
     assert sorted(run.status for run in find(store, status=None)) == ["FINISHED", "KILLED", "KILLED"]
     for worker in workers:

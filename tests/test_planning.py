@@ -50,7 +50,7 @@ def test_a_plan_over_a_store_that_cannot_be_read_is_refused_as_a_list_is(kind, t
 def test_a_plan_without_a_store_counts_nothing_as_stored(place, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["plan", *QUICK, place]) == 0
-    assert capsys.readouterr().out.startswith("cells     1: 0 there already")
+    assert capsys.readouterr().out.startswith("cells     1: 0 stored already")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -128,7 +128,10 @@ def test_more_restarts_than_the_memory_holds_are_refused_with_those_that_fit(mon
     assert capacity.needed(made(compose([*words, f"restarts={fit}", place], sweep=False))) <= 10_000_000
     assert capacity.needed(made(compose([*words, f"restarts={fit + 2}", place], sweep=False))) > 10_000_000
     assert cli.main(["plan", *words, place]) == 0
-    assert "memory    about 56.9 MB of 10.0 MB that is free: too much, this would be refused" in capsys.readouterr().out
+    assert (
+        "memory    about 56.9 MB of 10.0 MB that is free: too much, the command would be refused"
+        in capsys.readouterr().out
+    )
 
 
 def test_a_plan_trains_less_than_a_tenth_of_the_work_or_one_epoch(monkeypatch):

@@ -452,16 +452,16 @@ def test_a_stack_that_was_cut_short_goes_on_from_its_checkpoint_to_the_same_bits
 def test_a_plan_says_what_is_there_and_what_the_rest_would_take(option):
     cells = [cell(restarts=2), cell(restarts=4), cell(activation="relu")]
     before = planning.plan(cells, Option("local", {"uri": str(locations.home() / "nowhere.db")}))
-    assert "cells     3: 0 there already, 0 partly, 3 to do\nrestarts  9: 0 there already, 9 to train" in before
+    assert "cells     3: 0 stored already, 0 partly, 3 to train\nrestarts  9: 0 stored already, 9 to train" in before
     assert "from a few epochs timed now (for 3 of 3)" in before
     assert "computed from the sizes" in before
     sweep(option, cells[0])
     told = planning.plan(cells, option)
-    assert "cells     3: 1 there already, 1 partly, 1 to do\nrestarts  9: 4 there already, 5 to train" in told
+    assert "cells     3: 1 stored already, 1 partly, 1 to train\nrestarts  9: 4 stored already, 5 to train" in told
     assert "finished cells of the same kind (for 1 of 2); a few epochs timed now (for 1 of 2)" in told
-    assert "measured on kept cells (for 2 of 2)" in told
+    assert "measured on stored cells (for 2 of 2)" in told
     anew = planning.plan([replace(cells[0], resume=False)], option)
-    assert "restarts  2: 0 there already, 2 to train" in anew
+    assert "restarts  2: 0 stored already, 2 to train" in anew
     assert "nothing is trained" in planning.plan(cells[:1], option)
 
 
@@ -612,7 +612,7 @@ def test_cells_on_different_data_never_train_as_one_stack(files, option):
 
 def test_a_plan_counts_cells_of_different_data_each(files, option):
     cells = composing.compose([*CSV, f"data.path={','.join(files)}"])
-    assert planning.plan(cells, option).startswith("cells     2: 0 there already, 0 partly, 2 to do")
+    assert planning.plan(cells, option).startswith("cells     2: 0 stored already, 0 partly, 2 to train")
 
 
 @pytest.mark.parametrize("form", ["command", "study"])

@@ -1,4 +1,4 @@
-"""How a command ends: bad input in one line, and SIGTERM and SIGHUP as Ctrl-C, so that open runs are marked."""
+"""How a command ends: bad input in one line; SIGTERM and SIGHUP like Ctrl-C, so that open runs are marked."""
 
 import contextlib
 import os
@@ -18,12 +18,12 @@ class Terminated(KeyboardInterrupt):
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_IGN)  # once is enough; a second must not break the tidying up
+    signal.signal(number, signal.SIG_IGN)  # a second signal must not interrupt the clean-up
     raise Terminated(signal.Signals(number).name)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Ctrl-C at the command line: the second one is answered, so that it cannot break the tidying up."""
+    """Handle Ctrl-C; a second one is answered with a line, so that it does not interrupt the clean-up."""
     signal.signal(signal.SIGINT, _answer)
     raise KeyboardInterrupt
 
@@ -32,12 +32,12 @@ def _answer(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     text = b"descentlab: marking open runs as stopped; press Ctrl-C again to leave them open\n"
     with contextlib.suppress(OSError):
-        os.write(2, text)  # print is not allowed here while another is under way
+        os.write(2, text)  # print must not be called here while another print is running
 
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the work as Ctrl-C does, unless someone else has a use for them."""
+    """Let SIGTERM and SIGHUP end the work as Ctrl-C does, unless another handler is set."""
     caught = []
     if threading.current_thread() is threading.main_thread():
         for name in ("SIGTERM", "SIGHUP"):
@@ -54,7 +54,7 @@ def terminable() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let a second Ctrl-C wait for what the first one ends, and a third one not."""
+    """Let a second Ctrl-C wait for the clean-up of the first one; a third one ends at once."""
     own = threading.current_thread() is threading.main_thread()
     if own and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
@@ -71,7 +71,7 @@ class OutputLost(Exception):
 
 
 class _Stream:
-    """A stream of text that does something else than raise OSError."""
+    """A text stream that calls a function in place of raising OSError."""
 
     def __init__(self, stream: TextIO, lost: Callable[[TextIO, OSError], None]) -> None:
         self._stream, self._lost = stream, lost
@@ -96,13 +96,13 @@ class _Stream:
 
 
 def _drop(stream: TextIO, error: OSError) -> None:
-    """Let a stream end nowhere from now on; Python flushes it once more as it exits."""
+    """Send a stream to the null device from now on; Python flushes it once more at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _output_lost(stream: TextIO, error: OSError) -> None:
     _drop(stream, error)
-    if isinstance(error, BrokenPipeError):  # its reader has left
+    if isinstance(error, BrokenPipeError):  # the reader is gone
         raise error
     raise OutputLost(error.strerror or str(error))
 
@@ -110,8 +110,8 @@ def _output_lost(stream: TextIO, error: OSError) -> None:
 def _open_standard_streams() -> None:
     """Give a process that was started without some of its standard streams a substitute for each.
 
-    Otherwise the next file that it opens would take the stream's number. What goes to a closed standard output is
-    lost, and writing to it an error; a closed standard error loses notes only.
+    Otherwise the next file that it opens would take the stream's number. Writing to a closed standard output is an
+    error; messages to a closed standard error are dropped.
     """
     for number, mode in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
         try:
@@ -125,7 +125,7 @@ def _open_standard_streams() -> None:
 
 
 def _check_surroundings() -> None:
-    """Refuse a working directory that is gone, and name a home where there is none: libraries ask for both."""
+    """Refuse a working directory that no longer exists, and set a home if there is none: libraries need both."""
     try:
         Path.cwd()
     except OSError as error:
@@ -139,9 +139,9 @@ def _check_surroundings() -> None:
 
 
 def guarded(work: Callable[[], int]) -> int:
-    """Run what a command does; bad input becomes one line on standard error and exit status 2.
+    """Run a command; bad input becomes one line on standard error and exit status 2.
 
-    Standard error may be closed or full: the work goes on. Standard output that cannot be written is status 1.
+    A closed or full standard error does not stop the command. Lost standard output is one line and status 1.
     """
     _open_standard_streams()
     streams = sys.stdout, sys.stderr
@@ -150,21 +150,21 @@ def guarded(work: Callable[[], int]) -> int:
         with terminable(), _interruptible():
             _check_surroundings()
             status = work()
-        sys.stdout.flush()  # here, where a reader that has left can be handled
+        sys.stdout.flush()  # here, where a closed pipe is handled
         return status
     except InputError as error:
         print(f"descentlab: error: {error}", file=sys.stderr)
         return 2
     except OutputLost as error:
         print(
-            f"descentlab: error: standard output cannot be written ({error}); finished runs are kept", file=sys.stderr
+            f"descentlab: error: standard output cannot be written ({error}); finished runs are stored", file=sys.stderr
         )
         return 1
     except KeyboardInterrupt as error:
         name = str(error)  # of the signal, where it was not Ctrl-C
-        print(f"descentlab: stopped{f' ({name})' if name else ''}; what had finished is kept", file=sys.stderr)
+        print(f"descentlab: stopped{f' ({name})' if name else ''}; finished cells are stored", file=sys.stderr)
         return 128 + getattr(signal, name, signal.SIGINT)
-    except BrokenPipeError:  # the reader of our output has left
+    except BrokenPipeError:  # the reader of the output is gone
         return 0
     finally:
         sys.stdout, sys.stderr = streams

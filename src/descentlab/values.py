@@ -1,4 +1,4 @@
-"""What a valid value is, and how a refusal reads: the room below all others that read what people give.
+"""Valid values, and the text of a refusal; for every package that reads what users write.
 
 A check takes a key and a value and returns the value in its canonical form, or raises `InputError`: one line that names
 the key, the value and what would be valid.
@@ -10,18 +10,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-LARGEST = 10**9  # of any count; a million epochs is already a slip of the finger
+LARGEST = 10**9  # of any count; a larger one is a typing error
 
 
 class InputError(Exception):
-    """What a user gave cannot be used; the message is one line that names it and what would be valid."""
+    """A value that a user gave is not valid; the message is one line that names it and what would be valid."""
 
 
 Check = Callable[[str, Any], Any]  # (key, value) -> the canonical value; raises InputError
 
 
 def shown(value: Any, length: int = 80) -> str:
-    """A value as it may stand in a message: on one line, printable, not too long."""
+    """A value for a message: on one line, printable, not too long."""
     if value is None or isinstance(value, bool):
         text = {None: "null", True: "true", False: "false"}[value]
     elif isinstance(value, (list, tuple)):
@@ -38,7 +38,7 @@ def shown(value: Any, length: int = 80) -> str:
 
 
 def without_password(text: str) -> str:
-    """A text without the user and password that an address in it may hold."""
+    """A text without the user and password of the addresses in it."""
     return re.sub(r"(?<=://)[^\s/]\S*@|(?<=[?&]password=)[^\s&]*", "", text)
 
 
@@ -54,7 +54,7 @@ def unknown(key: str, value: Any, valid: Iterable[str]) -> InputError:
 
 
 def nearest(value: Any, names: Sequence[str]) -> str:
-    """A question for the name that may have been meant, empty where none is near."""
+    """A question for the most similar name; empty if none is similar."""
     from difflib import get_close_matches
 
     found = get_close_matches(str(value)[:100], names, n=1) if isinstance(value, str) else []

@@ -1,4 +1,4 @@
-"""The commands: what each does, which words and flags it takes, and the call behind it."""
+"""The table of commands: what each does, its words and flags, and the function that runs it."""
 
 from argparse import Namespace
 from collections.abc import Callable, Sequence
@@ -22,9 +22,9 @@ class Command:
     """A command of the command line.
 
     Attributes:
-        words: that it takes, for its usage line.
+        words: of its usage line.
         about: what it does, in a sentence.
-        run: does it with the words and flags that were given, and returns the exit status.
+        run: takes the words and flags that were given, and returns the exit status.
         more: further help.
         flags: keys of parsing.FLAGS.
         completions: words that the shell offers after it.
@@ -90,7 +90,7 @@ def _inspect(given: Namespace) -> int:
 
 
 def _printed(work: str) -> Callable[[Namespace], int]:
-    """A command that prints what a function (module.name) makes of its words and the store they name."""
+    """A command that prints the text that a function (module.name) returns for its words and their store."""
 
     def run(given: Namespace) -> int:
         from importlib import import_module
@@ -200,6 +200,6 @@ COMMANDS = {
 
 
 def command_words(words: Sequence[str]) -> list[str]:
-    """What may stand in the last place of a command line: a command, or what one takes."""
+    """Words that can complete the last one of a command line: commands, or the words of a command."""
     offered = COMMANDS[words[0]].completions if len(words) > 1 and words[0] in COMMANDS else ()
     return [word for word in (offered if len(words) > 1 else COMMANDS) if word.startswith(words[-1])]

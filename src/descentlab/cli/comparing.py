@@ -1,4 +1,4 @@
-"""`descentlab compare`: what differs between two cells, in settings and in results seed by seed."""
+"""`descentlab compare`: the differences of two runs, in settings and in results seed by seed."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-NOT_THE_QUESTION = ("name", "tracking", "workers")  # keys of a configuration that alter no result
+NO_SETTINGS = ("name", "tracking", "workers")  # keys of a configuration that do not change results
 
 
 def compare(words: Sequence[str], option: Option) -> str:
-    """Two cells: what differs in their configurations, and in their results seed by seed.
+    """Compare the settings of two runs, and their results seed by seed.
 
     Args:
         words: two ids; then metric=NAME,... in place of all losses and scores.
         option: names the store.
 
     Raises:
-        InputError: if there are no such runs, or they have nothing to compare.
+        InputError: if there are no such runs, or they have no metric in common.
     """
     metrics = [word.removeprefix("metric=").split(",") for word in words if word.startswith("metric=")]
     pair = named_runs([word for word in words if not word.startswith("metric=")], 2, "compare", option)
@@ -51,7 +51,7 @@ def compare(words: Sequence[str], option: Option) -> str:
             tables[place] = tables[place][tables[place]["seed"] == run.seed]
     lines += ["", *_paired(tables[0], tables[1], metrics[-1] if metrics else None)]
     if cells[0].digest != cells[1].digest:
-        lines.append("The data differ too: of these differences a part is theirs.")
+        lines.append("The data differ too, so these differences are not those of the settings alone.")
     return "\n".join(lines)
 
 
@@ -61,7 +61,7 @@ def _settings(run: StoredRun, cell: StoredRun) -> dict[str, str]:
         kept = json.loads(cell.artifact("config.json").read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{cell}: config.json cannot be read ({error})") from error
-    flat = {key: value for key, value in _flat(kept) if key.partition(".")[0] not in NOT_THE_QUESTION}
+    flat = {key: value for key, value in _flat(kept) if key.partition(".")[0] not in NO_SETTINGS}
     if run is not cell:
         flat |= {"seed": run.seed, "restarts": "1"}
     return {key.removesuffix(".name"): str(value) for key, value in flat.items()}
@@ -83,7 +83,7 @@ def _differences(what: str, a: Mapping[str, str], b: Mapping[str, str]) -> list[
 
 
 def _paired(a: "pd.DataFrame", b: "pd.DataFrame", metrics: Sequence[str] | None) -> list[str]:
-    """Differences a - b over the seeds that both have, with Wilcoxon's test, corrected over the metrics shown."""
+    """Differences a - b over the seeds that both runs have, with Wilcoxon's test, corrected over the metrics shown."""
     from descentlab.analysis.statistics import holm, paired_difference, probability_of_improvement
 
     scores = [name for name in a.columns if name in b.columns and is_score(name)]

@@ -18,10 +18,10 @@ def delete(words: Sequence[str], option: Option, yes: bool = False) -> str:
         yes: hide them; otherwise only show them.
 
     Raises:
-        InputError: for words that name nothing.
+        InputError: for words that name no run.
     """
     tops, restarts, shared = _doomed(words, "delete", option, deleted=False)
-    stay = [f"left alone: {many(shared, 'cell')} that other sweeps count too; named by id they go"] if shared else []
+    stay = [f"kept {many(shared, 'cell')} that other sweeps share; delete them by id"] if shared else []
     if not tops:
         return "\n".join([*stay, "nothing to delete"])
     rows = [_doomed_row(run, len(nested)) for run, nested in zip(tops, restarts, strict=True)]
@@ -30,16 +30,16 @@ def delete(words: Sequence[str], option: Option, yes: bool = False) -> str:
     nested = [run for found in restarts for run in found]
     total = filesize(sum(sum(run.artifacts().values()) for run in tops))
     counted = f"{many(len(tops), 'run')} with {many(len(nested), 'nested restart')} and {total} of artifacts"
-    exact = [run.run_id[:SHORT] for run in tops]  # which runs sweep=last means may change
+    exact = [run.run_id[:SHORT] for run in tops]  # the meaning of sweep=last may change
     what = " ".join(exact if len(exact) <= 8 else words)
     what += store_words(option)
     if not yes:
-        return "\n".join([*lines, "", *stay, f"would delete {counted}; to do it: descentlab delete {what} --yes"])
-    upkeep.delete(option, [*nested, *tops])  # the cell last: were this interrupted, it would still name what is left
-    back = f"To take it back: descentlab restore {what}"
+        return "\n".join([*lines, "", *stay, f"would delete {counted}; to delete: descentlab delete {what} --yes"])
+    upkeep.delete(option, [*nested, *tops])  # cells last: after an interruption they still name what is left
+    back = f"To bring them back: descentlab restore {what}"
     place = upkeep.sizes(option)[0]
     database = "DATABASE, on the server's machine" if place.startswith("http") else place
-    room = f"To give its room back for good: mlflow gc --tracking-uri {place} --backend-store-uri {database}"
+    room = f"To free their disk space for good: mlflow gc --tracking-uri {place} --backend-store-uri {database}"
     return "\n".join([*lines, "", *stay, f"deleted {counted}", back, room])
 
 
@@ -56,10 +56,10 @@ def restore(words: Sequence[str], option: Option) -> str:
 def _doomed(
     words: Sequence[str], command: str, option: Option, deleted: bool
 ) -> tuple[list[StoredRun], list[list[StoredRun]], int]:
-    """The runs that words name, deleted or not, the restarts nested in each, and how many stay for another sweep."""
+    """The runs that words name, deleted or not, the restarts nested in each, and a count of cells that others share."""
     if not words or any(word.startswith("-") for word in words) or (deleted and "sweep=last" in words):
         raise InputError(
-            f"{command}: needs ids of runs or filters, as in: descentlab {command} sweep=ID; list has them"
+            f"{command}: needs ids of runs or filters, as in: descentlab {command} sweep=ID; descentlab list shows them"
         )
     shared = 0
     found = [get(option, word) for word in words if "=" not in word]
@@ -69,7 +69,7 @@ def _doomed(
     if filters := [word for word in words if "=" in word]:
         wanted = wanted_runs(filters, command)
         for level in ("cell",) if wanted.where else ("cell", "summary", "sweep"):
-            chosen = wanted.runs(option, level, deleted=deleted)  # what still runs is meant only if it is named
+            chosen = wanted.runs(option, level, deleted=deleted)  # a running cell is deleted only by name
             chosen = [run for run in chosen if run.state != "running" or deleted or wanted.status == "RUNNING"]
             if wanted.sweep and not deleted:
                 asked = {run.sweep for run in chosen}

@@ -1,4 +1,4 @@
-"""The command `descentlab`: which command the words ask for, and training where they ask for none."""
+"""The command `descentlab`: it calls the command that the first word names, and trains if there is none."""
 
 import os
 import re
@@ -80,7 +80,7 @@ def train_parser() -> Parser:
 
 
 def _train(given: Namespace, trainer: "Trainer | None") -> int:
-    """Train what the words say, or answer the flag that asks for something else."""
+    """Train the configurations that the words name, or answer --version, --cfg and --shell-completion."""
     if given.version:
         from importlib.metadata import version
 
@@ -135,8 +135,8 @@ def _run(configs: Sequence[Config], label: str, trainer: "Trainer | None") -> in
         print(line)
     which = f"run {run_ids[0]} of " if len(run_ids) == 1 else f"{len(run_ids)} runs of " if run_ids else ""
     place = store_words(store)
-    look = f"; look at it with: descentlab list{place}, descentlab ui{place}" if run_ids else ""
-    print(f"kept: {which}{location}{look}")
+    look = f"; to see it: descentlab list{place}, descentlab ui{place}" if run_ids else ""
+    print(f"stored: {which}{location}{look}" if store.name != "none" else "not stored: tracking=none")
     if failed:
         print(f"descentlab: {failed}", file=sys.stderr)
     return 1 if failed else 0

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 def export(words: Sequence[str], option: Option) -> str:
-    """One table of everything: a row per restart of finished cells.
+    """Write one table of all finished cells, a row per restart.
 
     Args:
-        words: a file to write, ending in .csv or .parquet, or - for CSV as the answer (as without a file); then
-            filters as for `descentlab list`.
+        words: a file that ends in .csv or .parquet, or - (the default) to return the CSV; then filters as for
+            `descentlab list`.
         option: names the store.
 
     Raises:
@@ -55,7 +55,7 @@ def export(words: Sequence[str], option: Option) -> str:
 
 
 def everything(cells: Sequence[StoredRun], restarts: Sequence[StoredRun]) -> "pd.DataFrame":
-    """A row per restart: its cell, sweep, params, seed, outcome, final metrics, and the runs that hold it."""
+    """A row per restart: its cell, sweep, params, seed, outcome, final metrics, and the ids of its runs."""
     from descentlab.tracking.results import joined
 
     table = joined(cells, "restarts.parquet")

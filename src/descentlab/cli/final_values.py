@@ -1,4 +1,4 @@
-"""The table that a command prints when it has trained: final values over restarts."""
+"""The table that a command prints after training: final values over restarts."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from descentlab.nn.recipe import Training
 
 
 def lines(cells: Sequence[Cell], trainings: Sequence[Training | None]) -> list[str]:
-    """A short table of final values: one cell's losses and scores, or one row per cell of a sweep."""
+    """A table of final values: the losses and scores of one cell, or a row per cell of a sweep."""
     pairs = [(cell, training) for cell, training in zip(cells, trainings, strict=True) if training is not None]
     if not pairs:
         return []
@@ -50,7 +50,7 @@ def _ended(training: Training, metric: str) -> dict[str, str]:
 
 
 def _spread(metric: str, values: ndarray) -> dict[str, str]:
-    """Values of all restarts (R,) as texts: how many are finite, mean, interval, sd, best, worst; how many are not."""
+    """Values of all restarts (R,) as texts: finite count, mean, interval, sd, best, worst, count of the others."""
     from descentlab.analysis.statistics import mean_intervals, metric_bounds
 
     finite = values[np.isfinite(values)]

@@ -1,4 +1,4 @@
-"""`descentlab list` and `descentlab show`: stored cells, sweeps and summaries, and one run with everything about it."""
+"""`descentlab list` and `descentlab show`: tables of stored cells, sweeps and summaries, and all about one run."""
 
 import re
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ SHORT = 8  # characters of a run's id; `get` takes them
 
 
 def list_runs(words: Sequence[str], option: Option) -> str:
-    """Cells, sweeps or summaries, the newest first.
+    """List cells, sweeps or summaries, the newest first.
 
     Args:
-        words: first cells (as by default), sweeps, summaries or deleted; then filters.
+        words: first cells (the default), sweeps, summaries or deleted; then filters.
         option: names the store.
 
     Raises:
-        InputError: for words that mean nothing, or a store that is not there.
+        InputError: for unknown words, or a store that does not exist.
     """
     kinds = ("cells", "sweeps", "summaries", "deleted")
     kind = words[0] if words and "=" not in words[0] else "cells"
@@ -43,7 +43,7 @@ def list_runs(words: Sequence[str], option: Option) -> str:
     names = {"cells": "cell", "deleted": "deleted cell", "sweeps": "sweep", "summaries": "summary"}
     counted = many(len(rows), names[kind])
     if len(few) < len(rows):
-        counted = f"the newest {len(few)} of {counted}; limit=all lists them all"
+        counted = f"the newest {len(few)} of {counted}; limit=all lists all"
     return "\n".join([*lines, "", counted, place])
 
 
@@ -71,13 +71,13 @@ def _seconds(run: StoredRun) -> str:
     return "" if run.seconds != run.seconds else f"{run.seconds:.1f}"
 
 
-def _sweep_rows(runs: Sequence[StoredRun], adopted: bool) -> list[dict[str, str]]:
-    """A row per sweep; with `adopted`, each counts the cells that another has trained for it too."""
+def _sweep_rows(runs: Sequence[StoredRun], shared: bool) -> list[dict[str, str]]:
+    """A row per sweep; with `shared`, each counts the cells that another sweep trained too."""
     sweeps: dict[str, list[StoredRun]] = {}
     for run in runs:
-        for sweep in {run.sweep, *(run.memberships if adopted else ())}:
+        for sweep in {run.sweep, *(run.memberships if shared else ())}:
             sweeps.setdefault(sweep, []).append(run)
-    began = {}  # by the cells that it has trained itself, where there are any
+    began = {}  # of the sweep's own cells, if it has any
     for sweep, cells in sweeps.items():
         began[sweep] = min((cell.sweep != sweep, cell.started) for cell in cells)[1]
     rows = []
@@ -108,10 +108,10 @@ def size_of_store(option: Option) -> str:
 
 
 def show(words: Sequence[str], option: Option) -> str:
-    """One run: what it was, what came of it, its files, and where it comes from.
+    """Show one run: settings, results, files and origin.
 
     Args:
-        words: the id of a cell, restart or summary, or its beginning.
+        words: the id of a cell, restart or summary, or the beginning of an id.
         option: names the store.
 
     Raises:
@@ -133,7 +133,7 @@ def show(words: Sequence[str], option: Option) -> str:
         many = level == "cell" and run.restarts != 1
         means = f", means of the finite restarts; {run.diverged} of {run.restarts} diverged"
         means += f", {run.exploded} exploded" if run.exploded else ""
-        point = "end" if run.status == "FINISHED" else "latest epoch that was written"
+        point = "end" if run.status == "FINISHED" else "last epoch that was written"
         lines += ["", f"results at the {point}{means if many else ''}", *("  " + line for line in results)]
     files = run.artifacts()
     if files:
@@ -144,7 +144,7 @@ def show(words: Sequence[str], option: Option) -> str:
 
 
 def _results(run: StoredRun) -> list[str]:
-    """Metrics at the end, losses and scores of splits first, each with its spread where there are restarts."""
+    """Metrics at the end, losses and scores first, each with its spread over restarts."""
     spreads = ("_sd", "_min", "_max", "_ci_low", "_ci_high", "_n", "_diverged")
     names = set(run.metrics)
     if run.level == "cell":

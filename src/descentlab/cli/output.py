@@ -1,7 +1,7 @@
-"""What commands print: tables that fit the terminal, sizes, numbers and dates.
+"""Texts that commands print: tables that fit the terminal, sizes, numbers and dates.
 
-On a terminal a table is cut to its width: long names are shortened first, then the columns that matter least are left
-out. A pipe or a file gets it whole and without colour; NO_COLOR takes the colour from a terminal too.
+On a terminal, a table is cut to its width: long names are shortened first, then the least important columns are left
+out. In a pipe or a file, a table has its full width and no colour. NO_COLOR turns colour off on a terminal too.
 """
 
 import io
@@ -44,9 +44,9 @@ def table(rows: Sequence[Mapping[str, str]], left: Collection[str] = (), spare: 
     """Lines of a table with a header.
 
     Args:
-        rows: column -> text, all with the same columns; one that is empty throughout is left out.
+        rows: column -> text, all with the same columns; a column that is empty in all rows is left out.
         left: columns of texts; numbers stand on the right.
-        spare: what gives way in a narrow terminal, in this order: columns with a ~ in front are shortened, others are
+        spare: columns to cut in a narrow terminal, in this order: those with a ~ in front are shortened, others are
             left out.
     """
     from rich.measure import Measurement
@@ -103,7 +103,7 @@ def when(seconds: float) -> str:
 
 
 def number(value: float) -> str:
-    """Four digits of a number, - where there is none."""
+    """A number with four digits; - for NaN."""
     return "-" if value != value else f"{value:.4g}"
 
 

@@ -1,4 +1,4 @@
-"""`descentlab plan`: what a command would train, what is stored already, and what the rest would take."""
+"""`descentlab plan`: cells to train, cells already stored, and the time, memory and disk space of the rest."""
 
 import math
 from collections import Counter
@@ -29,15 +29,15 @@ FIGURES_BYTES = 120_000  # of a cell's figures and tables without a row; the sam
 
 
 def plan(configs: Sequence[Config], option: Option, trainer: Trainer | None = None) -> str:
-    """What a sweep consists of, what of it is there already, and what the rest would take.
+    """Estimate a sweep: cells to train, cells already stored, time, memory and disk space.
 
     Args:
         configs: of the sweep.
-        option: names the store, which need not be there yet.
-        trainer: would train them; None for the package's own.
+        option: names the store, which need not exist yet.
+        trainer: would train the cells; None for the package's own.
 
     Raises:
-        InputError: a cell that cannot run, or a store that is there and cannot be read.
+        InputError: a cell that cannot run, or a store that exists and cannot be read.
     """
     wanted = different(made(configs, trainer=trainer))
     kept = _finished(option) if any(config.resume for config in configs) else []
@@ -47,8 +47,8 @@ def plan(configs: Sequence[Config], option: Option, trainer: Trainer | None = No
     partly = sum(0 < left < cell.config.restarts for cell, left in missing)
     total, to_train = sum(cell.config.restarts for cell in wanted), sum(left for _, left in missing)
     lines = [
-        f"cells     {len(wanted)}: {len(there)} there already, {partly} partly, {len(missing) - partly} to do",
-        f"restarts  {total}: {total - to_train} there already, {to_train} to train",
+        f"cells     {len(wanted)}: {len(there)} stored already, {partly} partly, {len(missing) - partly} to train",
+        f"restarts  {total}: {total - to_train} stored already, {to_train} to train",
     ]
     if not missing:
         return "\n".join([*lines, "time      a few seconds: nothing is trained"])
@@ -62,18 +62,19 @@ def plan(configs: Sequence[Config], option: Option, trainer: Trainer | None = No
 
 
 def _memory(missing: Sequence[Cell], there: Sequence[Cell]) -> str:
-    """What this process needs, and what there is."""
+    """The memory that this process needs, and what is free."""
     if missing[0].config.launcher.name != "none":
         return "memory    of the launcher's workers"
     needed, free = capacity.needed(missing, there), capacity.available()
     told = f"memory    about {filesize(needed)}"
     if free is None:
         return told
-    return f"{told} of {filesize(free)} that is free" + (": too much, this would be refused" if needed > free else "")
+    refused = ": too much, the command would be refused" if needed > free else ""
+    return f"{told} of {filesize(free)} that is free{refused}"
 
 
 def _finished(option: Option) -> list[StoredRun]:
-    """Finished cells; none where there is no store yet or none is asked for."""
+    """Finished cells; none without a store."""
     if option.name == "none":
         return []
     try:
@@ -83,7 +84,7 @@ def _finished(option: Option) -> list[StoredRun]:
 
 
 def _missing(cell: Cell, kept: Sequence[StoredRun]) -> int:
-    """How many restarts no finished run of the same cell holds."""
+    """How many restarts of a cell no finished run has."""
     wanted = range(cell.config.seed, cell.config.seed + cell.config.restarts)
     held: set[int] = set()
     for run in kept:
@@ -93,7 +94,7 @@ def _missing(cell: Cell, kept: Sequence[StoredRun]) -> int:
 
 
 def _estimated_seconds(missing: Sequence[tuple[Cell, int]], kept: Sequence[StoredRun]) -> tuple[float, str]:
-    """Seconds of training, and what they were told from."""
+    """Seconds of training, and the source of the estimate."""
     known: dict[tuple[Any, ...], list[StoredRun]] = {}
     for run in kept:
         if math.isfinite(run.seconds):
@@ -121,7 +122,7 @@ def _estimated_seconds(missing: Sequence[tuple[Cell, int]], kept: Sequence[Store
 
 
 def _near(a: int, b: int) -> bool:
-    """Whether cells of `a` restarts tell the cost of one in cells of `b`: it falls with their number."""
+    """Whether a restart costs about the same in cells of `a` and of `b` restarts."""
     return max(a, b) <= 2 * min(a, b)
 
 
@@ -143,7 +144,7 @@ def _alike(params: Mapping[str, str]) -> tuple[Any, ...]:
 
 
 def _stack(cell: Cell) -> int:
-    """Restarts that two chunks of a cell hold; more cost as much each."""
+    """Restarts in two chunks of a cell; with more restarts, each costs the same."""
     recipe = cell.recipe
     batch = recipe.descent.steps(len(cell.dataset.rows["train"]))[0][1]
     return 2 * max(part.stop - part.start for part in chunks(10**6, recipe.layers, batch, recipe.dtype, workers=1))
@@ -172,7 +173,7 @@ def _timed(cell: Cell) -> float:
 
 
 def _estimated_bytes(missing: Sequence[tuple[Cell, int]], kept: Sequence[StoredRun]) -> tuple[float, str]:
-    """Bytes of the runs to come on disk, and what they were told from."""
+    """Bytes on disk of the runs to come, and the source of the estimate."""
     known: dict[tuple[Any, ...], list[StoredRun]] = {}
     for run in kept[-READ:]:
         known.setdefault(_shape(run.params), []).append(run)
@@ -185,7 +186,7 @@ def _estimated_bytes(missing: Sequence[tuple[Cell, int]], kept: Sequence[StoredR
         told += bool(sizes)
     if not told:
         return total, "computed from the sizes of weights and curves"
-    return total, f"measured on kept cells (for {told} of {len(missing)})"
+    return total, f"measured on stored cells (for {told} of {len(missing)})"
 
 
 def _artifact_bytes(cell: Cell) -> float:
@@ -198,7 +199,7 @@ def _artifact_bytes(cell: Cell) -> float:
 
 
 def _rows(cell: Cell, restarts: int) -> int:
-    """Metrics' rows in the database: of a cell, and of its restarts to train that have runs of their own."""
+    """Rows of metrics in the database: of a cell, and of its new restarts that get runs of their own."""
     scores, norms = capacity.metric_counts(cell)
     points = len(cell.recipe.logged_epochs())
     children = own_runs(cell.config.restarts, str(cell.config.tracking.numbers.get("children", "auto")))

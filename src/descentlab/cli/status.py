@@ -7,18 +7,18 @@ from descentlab.cli.output import many, table, when
 from descentlab.tracking import StoredRun, find, part_id
 from descentlab.values import InputError, Option, shown
 
-SWEEPS = 10  # shown where nothing else is asked for
+SWEEPS = 10  # shown by default
 
 
 def status(words: Sequence[str], option: Option) -> str:
-    """How far the newest sweeps are.
+    """Show the progress of the newest sweeps.
 
     Args:
-        words: limit=N or limit=all, sweep=ID for one; ten where nothing is said.
+        words: limit=N or limit=all (10 by default), or sweep=ID for one.
         option: names the store.
 
     Raises:
-        InputError: for other words, or a store that is not there.
+        InputError: for other words, an unknown sweep, or a store that does not exist.
     """
     limit, only = SWEEPS, ""
     for word in words:
@@ -32,8 +32,10 @@ def status(words: Sequence[str], option: Option) -> str:
     records = find(option, "sweep", None if only in ("", "last") else only)
     records.sort(key=lambda run: run.last_active)
     records = records[-1:] if only == "last" else records[-limit:] if limit else []
+    if not records and only not in ("", "last"):
+        raise InputError(f"sweep={shown(only)}: no such sweep; descentlab list sweeps shows all")
     if not records:
-        return f"sweep={only}: no such sweep" if only else "no sweeps"
+        return "no sweeps"
     rows = [row for record in reversed(records) for row in _progress(record, option)]
     return "\n".join([*table(rows, ("sweep", "of", "part", "begun"), ("begun",)), "", many(len(records), "sweep")])
 

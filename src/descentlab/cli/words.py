@@ -12,16 +12,16 @@ from descentlab.config.options import GROUPS, schemas
 from descentlab.tracking import StoredRun, find, get
 from descentlab.values import InputError, Option, refusal, shown, unknown
 
-LISTED = 30  # runs that a list shows where nothing else is asked for
+LISTED = 30  # runs that a list shows by default
 STATUSES = ("FINISHED", "FAILED", "KILLED", "RUNNING")
-FILTERS = (  # params that words may ask for, beside <group>.<number>; and a run's name
+FILTERS = (  # params that filters may name, beside <group>.<number>; and a run's name
     "name", "data", "hidden", "activation", "output", "loss", "initializer", "descent", "batch_size", "update",
     "learning_rate", "learning_rate_decay", "weight_decay", "epochs", "dtype", "seed", "restarts", "study", "form",
 )  # fmt: skip
 
 
 def store_words(option: Option) -> str:
-    """The overrides that name a store again on a command line, each after a space; without passwords."""
+    """The overrides that name a store on a command line, each after a space; without passwords."""
     uri, experiment = (str(option.numbers.get(key, "auto")) for key in ("uri", "experiment"))
     words = ["tracking=server"] if option.name == "server" else []
     if experiment not in ("auto", "descentlab"):
@@ -47,7 +47,7 @@ def apart(words: Sequence[str]) -> tuple[list[str], Option]:
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which runs some words ask for."""
+    """The runs that some words ask for."""
 
     sweep: str | None = None
     status: str | None = None
@@ -55,7 +55,7 @@ class Wanted:
     where: Mapping[str, str] = field(default_factory=dict)
 
     def runs(self, option: Option, level: str, status: str | None = None, deleted: bool = False) -> list[StoredRun]:
-        """They, the newest first."""
+        """The runs, the newest first."""
         wanted, asked = self.status or status, None if self.status in ("RUNNING", "KILLED") else self.status or status
         found = find(option, level, self.sweep, status=asked, deleted=deleted)
         if wanted != asked:  # a process may be gone without a trace in the store
@@ -92,7 +92,7 @@ def wanted_runs(words: Sequence[str], command: str) -> Wanted:
 
 
 def _has(run: StoredRun, key: str, wanted: str) -> bool:
-    """Whether a run's param (or its name) is what was asked for; numbers are compared as numbers."""
+    """Whether a run's param (or its name) has the wanted value; numbers are compared as numbers."""
     have = run.name if key == "name" else run.params.get(key)
     if have is None or have == wanted:
         return have == wanted

@@ -1,8 +1,8 @@
-"""Studies drawn anew from their tracked runs: tables, figures and verdicts of all of them on one page.
+"""Tables, figures and verdicts of all studies, drawn again from their stored runs, on one page.
 
-Every script in experiments/ makes tables and figures by a function `report(study)` of what was tracked. The very same
-function runs here on the newest finished run of each, the full form before the quick one, and nothing is measured
-again. So a figure can be redrawn in another style next year, and a verdict that flipped since the run before is seen.
+Every script in experiments/ makes tables and figures of stored runs in a function `report(study)`. This module calls
+the same function on the newest finished run of each study, of the full form if there is one. Nothing is measured again.
+So figures can be redrawn in another style later, and a verdict that differs from the run before is marked.
 """
 
 import contextlib
@@ -33,13 +33,13 @@ FOLDER = Path("reports")
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """A study drawn anew.
+    """A study drawn again from its stored run.
 
     Attributes:
         name: of the study, which is its script's.
         title: the script's first line.
-        run: the summary run it was drawn from.
-        folder: holds its files.
+        run: the summary run that it was drawn from.
+        folder: of its files.
         verdicts: the verdict table with a column `before`, the verdict of the run before; empty without claims.
     """
 
@@ -52,7 +52,7 @@ class Rebuilt:
 
 @dataclass(frozen=True)
 class NotDrawn:
-    """A study with a tracked run that could not be drawn.
+    """A study with a stored run that could not be drawn.
 
     Attributes:
         name: of the study.
@@ -64,18 +64,18 @@ class NotDrawn:
 
 
 def rebuild(source: Option, name: str, folder: Path) -> Rebuilt | None:
-    """Draw one study anew.
+    """Draw one study again.
 
     Args:
         source: the option that names the store.
         name: of the study.
-        folder: where a folder of the study's name is made, in place of one that is there.
+        folder: gets a folder of the study's name, in place of an older one.
 
     Returns:
-        What was drawn, or None where the store holds no finished run of the study.
+        The study, or None if the store has no finished run of it.
 
     Raises:
-        InputError: for a study that there is no script for.
+        InputError: for a study without a script.
     """
     import pandas as pd
 
@@ -109,9 +109,9 @@ def rebuild(source: Option, name: str, folder: Path) -> Rebuilt | None:
 
 
 def rebuild_all(source: Option, names: Sequence[str], folder: Path) -> list[Rebuilt | NotDrawn]:
-    """Draw studies anew, a line of output each; one that cannot be drawn costs the others nothing.
+    """Draw studies again, with a line of output each; a study that cannot be drawn does not stop the others.
 
-    Folders of studies in `folder` that are not drawn now are removed: they would be those of another store.
+    Folders of other studies in `folder` are removed, because their figures are of another store.
     """
     outcomes: list[Rebuilt | NotDrawn] = []
     for name in names:
@@ -123,7 +123,7 @@ def rebuild_all(source: Option, names: Sequence[str], folder: Path) -> list[Rebu
             outcomes.append(missing)
             print(f"{name}: not drawn: {missing.reason}", flush=True)
             continue
-        print(f"{name}: {f'drawn from run {one.run.run_id}' if one else 'no finished run is tracked'}", flush=True)
+        print(f"{name}: {f'drawn from run {one.run.run_id}' if one else 'no finished run is stored'}", flush=True)
         outcomes += [one] if one else []
     drawn = {one.name for one in outcomes if isinstance(one, Rebuilt)}
     for text in folder.glob("*/report.txt"):
@@ -141,7 +141,7 @@ def _remove(folder: Path) -> None:
 
 
 def write_page(outcomes: Sequence[Rebuilt | NotDrawn], folder: Path) -> Path:
-    """One page over all studies: verdicts first, then every figure; returns its path."""
+    """Write one page of all studies, verdicts first, then figures; returns its path."""
     body = ["<h1>descentlab: what the experiments say</h1>"]
     for missing in [one for one in outcomes if isinstance(one, NotDrawn)]:
         body.append(f"<p>{study.told(study.scripts()[missing.name])}: not drawn: {html.escape(missing.reason)}</p>")
@@ -167,7 +167,7 @@ def write_page(outcomes: Sequence[Rebuilt | NotDrawn], folder: Path) -> Path:
 
 
 def _verdict_table(verdicts: "pd.DataFrame") -> str:
-    """A row per claim and case; the words of a claim once, over its cases."""
+    """A row per claim and case; the text of a claim stands once, above its cases."""
     columns = ["case", "n", "margin", "estimate", "low", "high", "p_holm", "verdict", "before"]
     rows = ["<tr>" + "".join(f"<th>{name.replace('_', ' ')}</th>" for name in columns) + "</tr>"]
     for _, cases in verdicts.groupby("claim", sort=False):
@@ -202,7 +202,7 @@ def _script(name: str) -> ModuleType:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Draw all studies anew, or those that are named, into reports/; overrides such as tracking.uri=... go along."""
+    """Draw all studies, or those that are named, into reports/; overrides such as tracking.uri=... name the store."""
     given = list(sys.argv[1:] if arguments is None else arguments)
 
     def work() -> int:
@@ -213,7 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         source = composing.compose([word for word in given if "=" in word], sweep=False)[0].tracking
         outcomes = rebuild_all(source, names, FOLDER)
         if not outcomes:
-            raise InputError("report: no study has been tracked yet; make sweep runs the main one")
+            raise InputError("report: the store has no finished study; run one first, such as: make sweep")
         print(f"report: {write_page(outcomes, FOLDER)}")
         return 0
 

@@ -1,16 +1,15 @@
 """What the scripts in experiments/ share: parts, quick and full form, tuned rates, one summary run.
 
-A study is a few *parts*. Each is the sweep that conf/experiment/<part>.yaml lists: `descentlab -m experiment=<part>`
-trains the same cells. `--tune` chooses the learning rate of every arm anew and writes it into that file. The quick form
-runs some of the cells, with fewer restarts and epochs.
+A study has one or more *parts*. Each part is the sweep that conf/experiment/<part>.yaml lists: `descentlab -m
+experiment=<part>` trains the same cells. `--tune` chooses the learning rate of every arm and writes it into that file
+(studies.tuning). The quick form trains some of the cells, with fewer restarts and epochs.
 
-What a study claims is declared in experiments/claims/<study>.yaml (analysis.verdicts says how) before it runs, and a
-family of claims that its seeds could not decide is refused then. `report` makes tables, figures and verdicts of the
-tracked runs; what is measured without a cell goes through `Study.measured`, which keeps it. So the very same `report`
-draws everything anew from the store, next year too (studies.report).
+Claims are declared in claims/<study>.yaml beside the script before it runs (analysis.verdicts defines them). Claims
+that the study's seeds could not decide are refused before anything trains. The script's function `report` makes tables,
+figures and verdicts from stored runs. Measurements without a cell go through `Study.measured`, which stores them. So
+studies.report can call the same function later and draw everything again from the store.
 """
 
-import dataclasses
 import json
 import math
 import os
@@ -22,17 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from descentlab import interrupts
 from descentlab.analysis import verdicts
 from descentlab.analysis.verdicts import Claim, Values, Verdict
 from descentlab.config import composing
 from descentlab.config.cells import Cell
 from descentlab.config.cells import cells as made
-from descentlab.config.configuration import Config
 from descentlab.data.table import MissingData
-from descentlab.nn.trainer import train_recipe
+from descentlab.studies.tuning import tune
 from descentlab.values import InputError, shown
 
 if TYPE_CHECKING:
@@ -44,9 +40,6 @@ if TYPE_CHECKING:
     from descentlab.values import Option
 
 EXPERIMENTS = Path(__file__).resolve().parents[3] / "experiments"  # of the clone; no part of an installed wheel
-RATES = tuple(float(f"{10 ** (k / 4):.3g}") for k in range(-8, 7))  # .01 to 31.6, four a decade
-RATE_LIMITS = (1e-6, 1e6)
-TUNING_SEED, TUNING_RESTARTS = 100_000, 5  # apart from every reported seed
 
 
 @dataclass(frozen=True)
@@ -55,14 +48,14 @@ class Part:
 
     Attributes:
         quick: overrides of the quick form.
-        few: which of the cells the quick form runs; None for all.
+        few: cells that the quick form trains; None for all.
         tuned: whether `--tune` chooses the learning rate of each arm.
         needs: environment variable without which the part is skipped, with a line that says so.
-        skip_without_data: whether the part is skipped, with a line that names what is missing, where its data cannot be
-            had; else that is an error.
+        skip_without_data: whether the part is skipped if its data is missing, with a line that names it; otherwise
+            missing data is an error.
         full_only: whether the quick form leaves the part out.
-        in_place_of: a part before this one, which is run only where that one is not.
-        judge: says what the restarts ended in (`judges`); what it says is in `Study.restarts`.
+        in_place_of: an earlier part; this part runs only if that one is skipped.
+        judge: names the outcome of each restart (`judges`); `Study.restarts` has them.
     """
 
     quick: Sequence[str] = ()
@@ -76,7 +69,7 @@ class Part:
 
 
 class Study:
-    """A script's run: the cells of its parts as tables, and what is made of them.
+    """A run of a script: the cells of its parts as tables, and the tables and figures made of them.
 
     Attributes:
         summary: the run that holds tables and figures.
@@ -98,14 +91,21 @@ class Study:
     ) -> None:
         """Read runs from a source.
 
-        With `kept`, the summary of an earlier run, nothing is measured anew; with one that was cut short nothing that
-        it had measured already.
+        Args:
+            source: a tracker, or the option that names a store.
+            summary: gets tables and figures.
+            sweeps: part -> id of its sweep.
+            claims: as declared.
+            quick: whether this is the quick form.
+            kept: the summary of a finished run: all measurements are read from it.
+            cut_short: the summary of an interrupted run: the measurements it has are read from it.
+            name: of the study.
         """
         self.summary, self.claims, self.quick, self.name = summary, list(claims), quick, name
         self._source, self._sweeps, self._kept, self._cut_short = source, sweeps, kept, cut_short
 
     def has(self, part: str) -> bool:
-        """Whether a part was run: not where what it needs is missing, nor all of them in the quick form."""
+        """Whether a part was run, and not skipped."""
         return part in self._sweeps
 
     def restarts(self, part: str) -> "pd.DataFrame":
@@ -121,7 +121,7 @@ class Study:
         return results.curves(self._source, self._sweeps[part], metrics=metrics)
 
     def weights(self, run_id: str) -> "results.Weights":
-        """The weights of a cell's restarts, as `results.weights`; beyond some size only the best one's are kept."""
+        """The weights of a cell's restarts, as `results.weights`; above some size only those of the best are stored."""
         from descentlab.tracking import results
 
         return results.weights(self._source, run_id)
@@ -133,7 +133,7 @@ class Study:
         return stored_cell(find(self._source, "cell", self._sweeps[part])[0])
 
     def measured(self, name: str, measure: Callable[[], "pd.DataFrame"]) -> "pd.DataFrame":
-        """A table that no cell holds: measured now and kept as <name>.csv, or read back where it was kept before."""
+        """A table that no cell holds: measured now and stored as <name>.csv, or read if an earlier run stored it."""
         import pandas as pd
 
         file = f"{name}.csv"
@@ -143,21 +143,21 @@ class Study:
         return frame
 
     def table(self, name: str, frame: "pd.DataFrame") -> None:
-        """Print a table and keep it with the summary, as CSV and HTML."""
+        """Print a table and store it with the summary, as CSV and HTML."""
         self.summary.table(name, frame)
         print(f"\n{name}\n{frame.to_string(index=False, float_format=lambda value: f'{value:.4g}')}", flush=True)
 
     def figure(self, name: str, figure: "Figure", data: "pd.DataFrame | None" = None) -> None:
-        """Keep a figure with the summary, as PNG, SVG and PDF, and the numbers behind it as <name>.csv."""
+        """Store a figure with the summary, as PNG, SVG and PDF, and its numbers as <name>.csv."""
         self.summary.figure(name, figure)
         if data is not None:
             self.summary.table(name, data)
 
     def judge(self, values: Mapping[str, Values | Mapping[str, Values] | None]) -> list[Verdict]:
-        """Judge the declared claims on their values (`verdicts.judge`) and keep the verdicts; none in the quick form.
+        """Judge the declared claims on their values (`verdicts.judge`) and store the verdicts; none in the quick form.
 
-        Kept are verdict.json, verdicts.csv and a metric verdict/<claim> (as `verdicts.scores`)
-        with estimate/<claim> beside it where the claim is a single case.
+        Stored are verdict.json, verdicts.csv and a metric verdict/<claim> (as `verdicts.scores`). A claim with a single
+        case has a metric estimate/<claim> too.
 
         Raises:
             ValueError: for values that do not match the declaration.
@@ -204,7 +204,7 @@ def _json_value(value: Any) -> Any:
 
 
 def _by_claim(rows: "pd.DataFrame") -> "pd.DataFrame":
-    """A line per claim: how many of its cases ended how, and between which values their estimates lie."""
+    """A row per claim: its cases by verdict, and the range of their estimates."""
     import pandas as pd
 
     lines = []
@@ -247,16 +247,15 @@ def main(
     flags = {word for word in given if word.startswith("-")}
     overrides = [word for word in given if word not in flags]
     if flags & {"-h", "--help"}:
-        print(
-            about.strip() + "\n\nusage: --quick (small form), --tune (choose rates anew), overrides such as restarts=10"
-        )
+        usage = "--quick (small form), --tune (choose learning rates again), overrides such as restarts=10"
+        print(f"{about.strip()}\n\nusage: {usage}")
         return 0
 
     def work() -> int:
         if flags - {"--quick", "--tune"}:
             raise InputError(f"{sorted(flags)[0]}: not one of --help, --quick, --tune")
         if "--tune" in flags:
-            _tune(name, {key: part for key, part in parts.items() if part.tuned}, overrides)
+            tune([key for key, part in parts.items() if part.tuned], overrides)
         else:
             if "--quick" not in flags and (cost := _cost(about)):
                 print(f"{name}: takes {cost}; stored cells are not trained again", flush=True)
@@ -314,11 +313,11 @@ def _run(
             sweeps_of = {key: part_id(tracker.sweep, key) for key in cells}
             report(Study(tracker, summary, sweeps_of, claims, quick, cut_short=before, name=name))
             summary.metrics({"seconds": time.perf_counter() - began})
-        print(f"\n{name}: {time.perf_counter() - began:.0f} s; kept in {tracker.location}", flush=True)
+        print(f"\n{name}: {time.perf_counter() - began:.0f} s; stored in {tracker.location}", flush=True)
 
 
 def _cut_short(tracker: "Tracker", settings: Mapping[str, str]) -> "StoredRun | None":
-    """The last run of a study with these settings and by this code, if it did not end."""
+    """The last run of a study with these settings and this code, if it was interrupted."""
     from descentlab.tracking import find
     from descentlab.tracking.environment import environment
 
@@ -340,21 +339,21 @@ def _places() -> list[Path]:
 
 
 def _beside(kind: str, name: str) -> Path:
-    """The file <kind>/<name>.yaml beside the scripts; where there is none, the place for it in experiments/."""
+    """The file <kind>/<name>.yaml beside the scripts; if there is none, its place in experiments/."""
     files = [place / kind / f"{name}.yaml" for place in _places()]
     return next((file for file in files if file.is_file()), files[0])
 
 
 def told(path: Path) -> str:
-    """A file beside the scripts as it is written in messages and pages."""
+    """The name of a file beside the scripts, for messages and pages."""
     return f"experiments/{path.relative_to(EXPERIMENTS).as_posix()}"
 
 
 def declared_claims(name: str) -> list[Claim]:
-    """What a study claims, from claims/<name>.yaml beside the scripts; none where there is no such file.
+    """The claims of a study, from claims/<name>.yaml beside the scripts; none without such a file.
 
     Raises:
-        InputError: a file that cannot be read, or claims that mean nothing.
+        InputError: a file that cannot be read, or claims that are not valid.
     """
     import yaml
 
@@ -374,78 +373,3 @@ def _check_claims(claims: Sequence[Claim], overrides: Sequence[str]) -> None:
         verdicts.check(claims, min(given, default=math.inf))
     except ValueError as error:
         raise InputError(f"claim {error}") from error
-
-
-# --- learning rates ------------------------------------------------------------------------------------------------
-
-
-def _tune(name: str, parts: Mapping[str, Part], overrides: Sequence[str]) -> None:
-    for key in parts:
-        chosen = []
-        arms = [[word for word in arm if not word.startswith("learning_rate=")] for arm in composing.listed_arms(key)]
-        for arm, cell in zip(arms, composing.compose(overrides, key, arms), strict=True):
-            table = choose_rate(cell)
-            best = table[table["chosen"]].iloc[0]
-            chosen.append([*arm, f"learning_rate={best['learning_rate']:g}"])
-            print(f"{key}: {' '.join(chosen[-1])}, validation loss {best['validation_loss']:.4g}", flush=True)
-        composing.write_arms(key, chosen)
-
-
-def choose_rate(config: Config, rates: Sequence[float] = RATES) -> "pd.DataFrame":
-    """Compare learning rates on validation with the tuning seeds, all rates and seeds in one stack.
-
-    The grid is widened by half its length on the side where its edge wins. A rate with which any restart diverges is
-    no candidate.
-
-    Args:
-        config: the cell; its learning rate, seed and restarts are replaced.
-        rates: the grid to start from, rising.
-
-    Returns:
-        One row per rate tried: learning_rate, validation_loss (mean over tuning seeds, infinite where one diverged),
-        chosen.
-
-    Raises:
-        InputError: the data has no validation split, or no rate is fit.
-    """
-    import pandas as pd
-
-    (cell,) = made([config])
-    if "validation" not in cell.dataset.rows:
-        raise InputError(f"data={config.data.name}: has no validation split to choose a learning rate on")
-    tried: dict[float, float] = {}
-    wanted = sorted(rates)
-    while wanted:
-        recipe = dataclasses.replace(
-            cell.recipe,
-            learning_rate=tuple(wanted),
-            seed=TUNING_SEED,
-            restarts=TUNING_RESTARTS,
-            log_every=max(1, config.epochs),
-            diagnostics="none",
-        )
-        splits = {name: cell.dataset.splits[name] for name in ("train", "validation")}
-        final = train_recipe(recipe, splits, workers="auto").curves["validation/loss"][-1]
-        means = np.nan_to_num(final, nan=np.inf).reshape(len(wanted), TUNING_RESTARTS).mean(axis=1)
-        tried |= dict(zip(wanted, means.tolist(), strict=True))
-        wanted = _beyond(tried, len(rates) // 2)
-    best = min(tried, key=lambda rate: (tried[rate], rate))
-    if not np.isfinite(tried[best]):
-        raise InputError(f"{config.name}: diverges at every learning rate from {min(tried)} to {max(tried)}")
-    rows = [(rate, loss, rate == best) for rate, loss in sorted(tried.items())]
-    return pd.DataFrame(rows, columns=["learning_rate", "validation_loss", "chosen"])
-
-
-def _beyond(tried: dict[float, float], steps: int) -> list[float]:
-    """More rates beyond the edge that wins, none where the best one lies inside."""
-    rates = sorted(tried)
-    best = min(rates, key=lambda rate: (tried[rate], rate))
-    factor = 10**0.25
-    if best == rates[0]:
-        more = [best / factor**k for k in range(1, steps + 1)]
-    elif best == rates[-1]:
-        more = [best * factor**k for k in range(1, steps + 1)]
-    else:
-        return []
-    low, high = RATE_LIMITS
-    return sorted(float(f"{rate:.3g}") for rate in more if low <= rate <= high)
