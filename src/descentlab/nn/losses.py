@@ -17,6 +17,7 @@ a NumPy scalar (np.log(2.0)) makes float64 of float32.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy import ndarray
@@ -75,16 +76,18 @@ def _squared_error(output: Output) -> Form:
         difference = output.value(z) - y
         return 0.5 * np.square(difference).mean(axis=-1)
 
-    def error(z: ndarray, y: ndarray, out: ndarray | None = None) -> ndarray:
-        a = output.value(z)
-        return output.pullback(a, (a - y) / z.shape[-1], out)
+    def error(z: ndarray, y: ndarray, out: ndarray | None = None, of: Callable[..., ndarray] = output.value) -> ndarray:
+        a = of(z)
+        difference = a - y
+        difference /= z.shape[-1]
+        return output.pullback(a, difference, out)
 
     def error_derivative(z: ndarray, y: ndarray, dz: ndarray) -> ndarray:
         a = output.value(z)
         da = output.pullback(a, dz)
         return output.pullback(a, da / z.shape[-1]) + output.pullback_derivative(a, (a - y) / z.shape[-1], da)
 
-    return Form(value, error, error_derivative)
+    return Form(value, error, error_derivative, partial(error, of=output.quick_value or output.value))
 
 
 def _binary_value(z: ndarray, y: ndarray) -> ndarray:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy import ndarray
 
-from descentlab.nn.activations import Activation, logistic
+from descentlab.nn.activations import Activation, logistic, quick_logistic
 from descentlab.nn.registry import Named, table
 
 
@@ -20,6 +20,7 @@ class Output(Named):
         pullback: `pullback(a, g, out=None) -> dC/dz` for g = dC/da, both (..., K): the Jacobian's transpose times g, in
             `out` where that is given, which may be any of the two.
         pullback_derivative: `pullback_derivative(a, g, da)`, how pullback(a, g) changes along da with g held fixed.
+        quick_value: `value`, bit for bit, for a caller that ignores floating-point errors itself.
         numerics: as an Activation's; it covers the losses over this output too.
     """
 
@@ -27,6 +28,7 @@ class Output(Named):
     value: Callable[[ndarray], ndarray]
     pullback: Callable[..., ndarray]
     pullback_derivative: Callable[[ndarray, ndarray, ndarray], ndarray]
+    quick_value: Callable[[ndarray], ndarray] | None = None
     numerics: tuple[int, int] = (1, 1)
 
 
@@ -62,6 +64,7 @@ OUTPUTS: dict[str, Output] = table(
         lambda z: logistic(z, np.empty_like(z)),
         _sigmoid_pullback,
         lambda a, g, da: g * (1.0 - 2.0 * a) * da,
+        quick_value=lambda z: quick_logistic(z, np.empty_like(z)),
         numerics=(1, 2),
     ),
     Output("softmax", softmax, _softmax_pullback, _softmax_pullback_derivative),
