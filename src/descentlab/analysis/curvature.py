@@ -193,12 +193,12 @@ class Objective:
         _, strengths, basis = np.linalg.svd(np.array(unit), full_matrices=False)
         return basis[strengths > 1e-9]
 
-    def certificate(self, theta: ndarray, level_tolerance: float = 0.01) -> Certificate:
+    def certificate(self, theta: ndarray, level_tolerance: float | None = None) -> Certificate:
         """Certify the end theta (P,) of one network's training, by `minima.certify` with the kinks and symmetries here.
 
         Args:
             theta: (P,).
-            level_tolerance: a fall of C by more than this during the polish is a change of level.
+            level_tolerance: a fall of C by more than this during the polish is a change of level; None as there.
         """
         return certify(
             self.value_and_gradient,

@@ -1,37 +1,36 @@
 """Certificates: what the end of a descent is.
 
-For any function given as `value_and_gradient(theta) -> (float, (P,))` and `hessian_vector_product(theta, v) -> (P,)`
-on flat float64 vectors. `polish` follows the end to |g| < 1e-8 and 1e-10 of the slope scale of `landscape`, and on by
-two decades at a time until it is clear where the path leads. No outcome depends on the unit of the loss or of the
-parameters; `level_tolerance` is in the loss's unit.
+They work for any function given as `value_and_gradient(theta) -> (float, (P,))` and
+`hessian_vector_product(theta, v) -> (P,)` on flat float64 vectors. `polish` follows the end of training to |g| < 1e-8
+and 1e-10 of the slope scale of `landscape`, and then two decades at a time until the direction of the path is clear. No
+outcome depends on the unit of the loss or of the parameters, if `level_tolerance` is given in the unit of the loss.
 
 The outcomes, with the Hessian's eigenvalues compared to the largest in size:
 
-    strict minimum   the smallest eigenvalue is above 1e-6 of the largest, keeps its size as the gradient vanishes, and
-                     no random step of a thousandth of the length finds a lower loss
-    flat minimum     no negative eigenvalue, some zero modes, and no descent along them; a mode whose curvature
-                     vanishes with the gradient (a minimum of fourth order) is a zero mode
+    strict minimum   the smallest eigenvalue is above 1e-6 of the largest and keeps its size as the gradient vanishes,
+                     and no random step of a thousandth of the length finds a lower loss
+    flat minimum     no negative eigenvalue, some zero modes, and no descent along them. A mode whose curvature vanishes
+                     with the gradient (a minimum of fourth order) is a zero mode
     saddle           a negative eigenvalue, or a descent along a zero mode (maxima and monkey saddles included)
-    at infinity      in every further window of two decades of |g| the point moves on along zero modes, by no less
-                     than in the window before: an infimum that is not attained (cross-entropy on separable data,
-                     sigmoid XOR)
+    at infinity      in every further window of two decades of |g| the point moves along zero modes, and its steps do
+                     not shrink: the infimum is not attained (cross-entropy on separable data, sigmoid XOR)
     non-smooth       the gradient jumps here: a ReLU sample on its kink, |x| at 0
-    unfinished       none of these: the gradient does not vanish, the point still moves, or a lower loss is near; or
-                     the loss fell to another level while polishing, in which case training had not ended, whatever
-                     the polished point is
+    unfinished       none of these: the gradient does not vanish, the point still moves, or a lower loss is near. Also
+                     if the loss fell to another level during the polish: training had then not ended
 
-Where the Hessian jumps (max(x, 0)^2 at 0), the certificate says that it is one-sided, and both sides count: a zero mode
-on one side makes the minimum flat.
+Where the Hessian jumps (max(x, 0)^2 at 0), the certificate calls it one-sided and uses both sides: a zero mode on one
+side makes the minimum flat.
 
 The method does not see:
 
-    * negative curvature so weak that the slope over a thousandth of the length is within rounding: below about 2e-12 of
-      the largest eigenvalue;
-    * saddles of fourth order and higher for the same reason: -c y^4 beside x^2 / 2 and a length of 1 for c below 1e-7;
-    * saddles that descend along no straight line, as Peano's (y - x^2) (y - 2 x^2);
-    * an infimum that turns out to be attained only beyond the last window, at |g| below 1e-14 of the slope scale;
-    * above 2000 parameters, eigenvalues other than the 4 lowest and the highest, and slow ways to infinity: eigenvalues
-      come from Lanczos, Newton steps from LSMR, and a valley is not followed further.
+    * negative curvature whose slope over a thousandth of the length is within rounding: below about 2e-12 of the
+      largest eigenvalue;
+    * saddles of fourth order and higher for the same reason: -c y^4 beside x^2 / 2, with a length of 1 and c below
+      1e-7;
+    * saddles that descend along no straight line, such as Peano's (y - x^2) (y - 2 x^2);
+    * an infimum that is attained only beyond the last window, at |g| below 1e-14 of the slope scale;
+    * above 2000 parameters, eigenvalues other than the 4 lowest and the highest. Eigenvalues come from Lanczos, Newton
+      steps from LSMR, and a valley is not followed further, so a way to infinity can be called a flat minimum.
 """
 
 import contextlib
@@ -137,7 +136,7 @@ def certify(
     hessian: Callable[[ndarray], ndarray] | None = None,
     kinks: Callable[[ndarray], int] | None = None,
     symmetry_modes: int | Callable[[ndarray], int] = 0,
-    level_tolerance: float = 0.01,
+    level_tolerance: float | None = None,
     iterations: int = 5000,
     stacked: bool = False,
 ) -> Certificate:
@@ -151,8 +150,8 @@ def certify(
         kinks: `kinks(theta)`, how many kinks theta stands on; a jump of the gradient is noticed without it, too.
         symmetry_modes: how many zero modes the known symmetries make at the polished point: a number, or a function
             of theta.
-        level_tolerance: a fall of the loss by more than this, times the loss where that is above 1, is a change of
-            level. In the loss's own unit: XOR's levels lie .02 apart under the halved squared error.
+        level_tolerance: a fall of the loss by more than this is a change of level, in the loss's own unit: XOR's levels
+            lie .02 apart under the halved squared error. None is .01, or 1 % of the loss where that is above 1.
         iterations: of L-BFGS for each tolerance.
         stacked: whether `value_and_gradient` takes (M, P) as well and returns (M,) and (M, P), which saves calls where
             many places around a point are looked at.
@@ -206,7 +205,7 @@ def _certificate(
     path: Path,
     kinks: Callable[[ndarray], int] | None,
     symmetry_modes: int | Callable[[ndarray], int],
-    level_tolerance: float,
+    level_tolerance: float | None,
 ) -> Certificate:
     begin, last = path.start, path.last
     standing = int(kinks(last.theta)) if kinks else 0
@@ -275,5 +274,6 @@ def _outcome_of_point(
     return "strict minimum" if lower == 0 else "unfinished"
 
 
-def _level_changes(before: Point, after: Point, tolerance: float) -> bool:
-    return before.value - after.value > tolerance * max(1.0, abs(before.value))
+def _level_changes(before: Point, after: Point, tolerance: float | None) -> bool:
+    least = 0.01 * max(1.0, abs(before.value)) if tolerance is None else tolerance
+    return before.value - after.value > least
