@@ -1,5 +1,6 @@
 """What the store holds is not trained again: cells, restarts, sweeps, and runs that nobody trains any more."""
 
+import functools
 import json
 import os
 import subprocess
@@ -364,6 +365,7 @@ def stacks(monkeypatch):
     calls = []
     whole = sweeps_training.iterate
 
+    @functools.wraps(whole)  # a trainer is asked by its signature whether it can continue from a checkpoint
     def iterate(recipe, *arguments, **more):
         calls.append(recipe.rates)
         return whole(recipe, *arguments, **more)
