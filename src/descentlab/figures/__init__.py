@@ -1,4 +1,4 @@
-"""Figures from the tables that `results` returns: every restart visible, the mean and its 95 % interval on top."""
+"""Figures of the tables that `results` returns: every restart is visible, the mean and its 95 % interval on top."""
 
 from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""What happens over epochs and over layers: a line per restart, the mean on top; and when restarts arrive."""
+"""Figures over epochs and over layers: a line for every restart, the mean on top; and when restarts reach a target."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What restarts ended in: its shares as bars, and every end as a point."""
+"""Figures of the outcomes of restarts: their shares as bars, and every final value as a point."""
 
 from collections.abc import Collection, Hashable, Sequence
 from typing import Any
@@ -28,11 +28,11 @@ def shares(
     title: str | None = None,
     over: Collection[str] = (),
 ) -> Figure:
-    """How many of the restarts ended in what, a bar per series, with the interval of the first share.
+    """The number and share of restarts with each outcome, a bar per series, with the interval of the first share.
 
     Args:
         frame: one row per restart.
-        kind: the column that says what it ended in.
+        kind: the column of the outcome.
         by: the column that makes the bars.
         panels: the column that tells the panels apart.
         kinds: the values of `kind` from left to right; None takes them as they come.
@@ -89,12 +89,12 @@ def ends(
     label: str | None = None,
     title: str | None = None,
 ) -> Figure:
-    """Every restart's final value as a point, coloured and shaped by what it ended in; lost ones are counted.
+    """Every restart's final value as a point in the colour and marker of its outcome; those without one are counted.
 
     Args:
         frame: one row per restart.
         metrics: the column to show, or several, a panel each.
-        kind: the column that says what a restart ended in.
+        kind: the column of the outcome.
         by: the column that makes the rows; None gives every kind a row.
         label: of the axis; None names the metric.
         title: over the figure; None says data and restarts.

@@ -1,4 +1,4 @@
-"""Every restart a point: by series, over a setting, in a histogram, one metric against another."""
+"""Figures with a point for every restart: by series, over a setting, in a histogram, one metric against another."""
 
 from collections.abc import Collection, Hashable, Mapping
 from typing import Any

@@ -1,7 +1,7 @@
-"""What all figures share: colours, marks and names, and the parts that any of them is made of.
+"""Colours, markers, names and layout that all figures share.
 
-Colours are Okabe and Ito's (2008), told apart without colour by line style and marker as well. Figures are made with
-matplotlib's objects and not with pyplot, whose global state is not for threads.
+Colours are Okabe and Ito's (2008). Line styles, markers and hatches tell series apart without colour. Figures use
+matplotlib's objects and not pyplot, whose global state is not safe in threads.
 """
 
 import re
@@ -70,10 +70,10 @@ def save(figure: Figure, path: str | Path, dpi: int = 150, last: bool = False) -
     """Write a figure in the format that the path's ending names; safe from any thread.
 
     Args:
-        figure: to be written.
+        figure: the figure to write.
         path: of the file.
         dpi: of a PNG.
-        last: it is written but this once, and need not be laid out twice, which takes time.
+        last: whether the figure is written this once only; it is then laid out once and not twice, which saves time.
     """
     options: dict[str, Any] = {"dpi": dpi}
     if str(path).endswith((".svg", ".pdf")):  # without a date, so that the same figure is the same file
@@ -110,7 +110,7 @@ def canvas(
     rows: int = 1,
 ) -> tuple[Figure, Sequence[Axes]]:
     """A figure of `rows` rows of panels, sizes of each in inches, with room for the names beside the first panel."""
-    layout = ConstrainedLayoutEngine(w_pad=0.09, h_pad=0.06)  # inches; a tick's label may reach over its axis
+    layout = ConstrainedLayoutEngine(w_pad=0.09, h_pad=0.06)  # inches; a tick's label may be wider than its axis
     margin = 0.085 * max((len(str(label)) for label in labels), default=0)  # names beside the first panel
     figure = Figure(figsize=(max(5.5, width * panels + margin), rows * height), layout=layout)
     FigureCanvasAgg(figure)
@@ -121,7 +121,7 @@ def canvas(
 
 
 def grid(titles: Sequence[str], share_y: bool = False) -> tuple[Figure, Sequence[Axes]]:
-    """A figure of small panels with these titles, COLUMNS in a row, and its axes without those that would be empty."""
+    """A figure of small panels with these titles, COLUMNS in a row; returns the axes that have a title."""
     width = max(3.1, 0.085 * max(len(title) for title in titles))
     figure, axes = canvas(min(COLUMNS, len(titles)), 2.6, width, share_y, rows=-(-len(titles) // COLUMNS))
     for ax in axes[len(titles) :]:
@@ -189,7 +189,7 @@ def value_axis(ax: Axes, values: Iterable[float], along: str = "y") -> None:
 
 
 def ordered(values: "pd.Series[Any]") -> list[Hashable]:
-    """Distinct values, numbers by size and names as they come."""
+    """Distinct values: numbers in ascending order, names in the order of their first row."""
     distinct = list(dict.fromkeys(values))
     return sorted(distinct) if pd.api.types.is_numeric_dtype(values) else distinct
 
@@ -210,7 +210,7 @@ def table(rows: pd.DataFrame, axis: str, over: Collection[str] = ()) -> tuple[nd
 
 
 def quantity(metric: str) -> str:
-    """What a metric measures, without the split or the layer."""
+    """The name of what a metric measures, without its split or layer."""
     head, _, tail = metric.partition("/")
     return tail if head in SPLITS else head
 

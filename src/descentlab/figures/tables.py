@@ -1,4 +1,4 @@
-"""Two settings at once: a coloured cell for each pair."""
+"""Figures over two settings: a coloured cell for each pair."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
