@@ -18,6 +18,8 @@ from descentlab.nn.recipe import Trainer
 from descentlab.nn.trainer import train_recipe
 from descentlab.sweeps import capacity
 from descentlab.tracking import NoStore, StoredRun, find
+from descentlab.tracking.reading import reading
+from descentlab.tracking.store import check_form
 from descentlab.tracking.tables import own_runs
 from descentlab.tracking.trained_cell import CELL_POINTS, CHILD_LAYER_POINTS, CHILD_POINTS
 from descentlab.tracking.trainings import WEIGHTS_LIMIT
@@ -78,6 +80,7 @@ def _finished(option: Option) -> list[StoredRun]:
     if option.name == "none":
         return []
     try:
+        check_form(reading(option))
         return find(option, "cell")
     except NoStore:
         return []

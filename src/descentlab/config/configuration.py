@@ -14,6 +14,9 @@ from descentlab.nn.diagnostics import LEVELS
 from descentlab.nn.outputs import OUTPUTS, numerics
 from descentlab.values import LARGEST, Check, Option, choice, number, sizes, switch, text, whole
 
+# Keys that came after runs of the present form of stores (`tracking.store.FORM`) were written: dotted key -> default. A
+# stored configuration without one has its default, and the hash leaves a key out at its default.
+LATER: dict[str, Any] = {}
 # What a run is called, where it is kept, by whom and on how many threads it ran, and whether earlier ones stand for it.
 HASHED_NOT = ("name", "tracking", "launcher", "workers", "resume")
 DATA_HASHED_NOT = ("path", "validation_path", "test_path", "max_megabytes")  # the digest of the data tells files apart
@@ -114,6 +117,11 @@ class Config:
         activation = ACTIVATIONS[self.activation.name](**self.activation.numbers)
         if (version := numerics(activation, OUTPUTS[self.output], self.dtype)) > 1:  # left out of the hashes before it
             values["numerics"] = version
+        for key, default in LATER.items():
+            group, _, last = key.rpartition(".")
+            place = values[group] if group else values
+            if last in place and place[last] == default:
+                del place[last]
         canonical = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from descentlab.config.configuration import HIDDEN, RUN, Config
+from descentlab.config.configuration import HIDDEN, LATER, RUN, Config
 from descentlab.config.names import derived_name
 from descentlab.config.options import GROUPS, LAUNCHER, chosen, schemas
 from descentlab.config.spellings import unknown_key
@@ -95,7 +95,9 @@ def _flat_run(raw: Mapping[str, Any]) -> dict[str, Any]:
     network = raw.get("network", {})
     if not isinstance(network, Mapping):
         raise refusal("network", network, "must hold hidden, as in network.hidden=64-32")
-    given = {"resume": True} | {key: value for key, value in raw.items() if key != "network"}  # no kept run has it
+    given = {"resume": True}  # which no stored run has
+    given |= {key: default for key, default in LATER.items() if key in RUN}
+    given |= {key: value for key, value in raw.items() if key != "network"}
     given |= {f"network.{key}": value for key, value in network.items()}
     for key, value in given.items():
         if key not in keys() and key not in ("output_initializer", "launcher"):

@@ -139,7 +139,8 @@ class _Work:
         cell, run, splits = self.cells[0], self.runs[0], self.cells[0].dataset.splits
         trainer: Callable[..., Generator[Record, None, Training]] = cell.trainer or iterate
         begin = partial(trainer, recipe, splits, self.threads or cell.config.workers, self.show)
-        if run.checkpoints is None or not {"save", "start"} <= set(inspect.signature(trainer).parameters):
+        resumes = cell.trainer is None or {"save", "start"} <= set(inspect.signature(trainer).parameters)
+        if run.checkpoints is None or not resumes:
             return self._recorded(begin(), rows)
         path = run.checkpoints / folder
         begin = partial(begin, save=partial(_save, path), save_seconds=run.checkpoint_seconds)

@@ -3,15 +3,17 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy import ndarray
 
-from descentlab.config.cells import Cell, cells
+from descentlab.config.cells import DIGEST_LENGTH, Cell, cells
 from descentlab.config.resolving import resolve
 from descentlab.tracking.environment import environment
-from descentlab.tracking.reading import get
+from descentlab.tracking.reading import get, reading
+from descentlab.tracking.store import check_form
 from descentlab.tracking.stored_run import StoredRun
 from descentlab.tracking.tables import curve_table
 from descentlab.tracking.trainings import weight_arrays
@@ -63,9 +65,19 @@ def stored_cell(run: StoredRun) -> Cell:
         InputError: the data are not there any more, or have other values.
     """
     cell = _cell(stored_settings(run))
-    if cell.digest != run.digest:
+    if run.digest not in (cell.digest, _first_digest(cell)):
         raise refusal("data", run.data, f"has other values than those that run {run.run_id} was trained on")
     return cell
+
+
+def _first_digest(cell: Cell) -> str:
+    """The digest that stores of the first form have: of the scaled arrays of every split."""
+    digest = sha256()
+    for name, arrays in sorted(cell.dataset.splits.items()):
+        for array in arrays:
+            digest.update(f"{name} {array.shape} {array.dtype.str}\n".encode())
+            digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()[:DIGEST_LENGTH]
 
 
 def _cell(settings: Mapping[str, Any]) -> Cell:
@@ -85,7 +97,7 @@ def replay(
         trainer: that trained the run; None for the package's own.
 
     Raises:
-        InputError: there is no such run, it has no results, or another trainer trained it.
+        InputError: there is no such run, it has no results, or another trainer or version of descentlab trained it.
     """
     from descentlab.nn.trainer import iterate, train_recipe
 
@@ -93,6 +105,8 @@ def replay(
     level = run.level or "unknown"
     if level not in ("cell", "restart"):
         raise InputError(f"run_id={run_id}: is of level {level}; only a cell or a restart can be replayed")
+    store = reading(option)
+    check_form(store, store.client.get_run(run.run_id).info.experiment_id)
     cell = get(option, run.parent) if level == "restart" else run
     if cell.trainer != (trainer.__name__ if trainer else ""):
         by = f"{cell.trainer}; run: python {cell.script}" if cell.trainer else "descentlab itself; run: descentlab"

@@ -34,6 +34,8 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
 
 
 EXPERIMENT = "descentlab"
+FORM = "2"  # of what is stored: keys, digests and artifacts; runs of another form can be read, but not added to
+FORM_TAG = "descentlab.form"  # of an experiment; those of the first form have none
 DATABASE_LOCK = 0x6465736365  # a number of our own
 NOTE = """**descentlab**: how small fully connected networks learn.
 
@@ -153,13 +155,43 @@ def open_store(option: Option, create: bool = True) -> Store:
     return Store(client, uri, name, found.experiment_id if found else None, address)
 
 
+def check_form(store: Store, experiment_id: str | None = None, begin: bool = False) -> None:
+    """Refuse to add to an experiment of another form, or to train its runs again.
+
+    Args:
+        store: open.
+        experiment_id: None for the experiment that the store was opened for.
+        begin: give this form to an experiment without runs of descentlab.
+
+    Raises:
+        InputError: an earlier or a later version of descentlab wrote it.
+    """
+    own = experiment_id or store.experiment_id
+    if own is None:
+        return
+    with store_errors(store.uri):
+        experiment = store.client.get_experiment(own)
+        form = experiment.tags.get(FORM_TAG)
+        everything = 3  # of MLflow's views: deleted runs, too
+        if form is None and not store.client.search_runs([own], "tags.level LIKE '%'", everything, max_results=1):
+            if begin:
+                store.client.set_experiment_tag(own, FORM_TAG, FORM)
+            return
+    if form != FORM:
+        which = "an earlier" if form is None else "another"
+        raise InputError(
+            f"tracking.experiment={experiment.name}: was written by {which} version of descentlab: its runs can be"
+            " listed, shown, exported and reported, not continued or replayed; choose another name for new runs"
+        )
+
+
 def _create_experiment(client: "MlflowClient", uri: str, name: str) -> Any:
     from mlflow.exceptions import MlflowException
 
     path = sqlite_path(uri)
     folder = None if uri.startswith("http") else (path.parent if path else locations.home()) / sqlite_file.ARTIFACTS
     location = folder.as_uri() if folder else None  # fixed for good at this moment; a server has its own
-    tags = {"mlflow.note.content": NOTE, "mlflow.experimentKind": "custom_model_development"}
+    tags = {"mlflow.note.content": NOTE, "mlflow.experimentKind": "custom_model_development", FORM_TAG: FORM}
     try:
         client.create_experiment(name, artifact_location=location, tags=tags)
     except MlflowException:  # on a server another process may have been faster

@@ -25,7 +25,7 @@ from descentlab.tracking.locations import store_errors
 from descentlab.tracking.plans import Parts, member, member_tag
 from descentlab.tracking.reading import quoted, search
 from descentlab.tracking.retrying import RetryingClient
-from descentlab.tracking.store import Store, open_store
+from descentlab.tracking.store import Store, check_form, open_store
 from descentlab.tracking.stored_run import StoredRun
 from descentlab.tracking.write_queue import WriteQueue
 from descentlab.values import InputError, Option
@@ -365,6 +365,7 @@ def open_tracker(option: Option) -> Tracker:
     if option.name == "none":
         return Tracker()
     store, most = open_store(option), math.inf
+    check_form(store, begin=True)
     if not store.uri.startswith("sqlite:"):
         seconds = float(option.numbers.get("retry_seconds", 300.0))
         client: Any = RetryingClient(store.client, shown(store.uri), seconds)
