@@ -226,6 +226,22 @@ def test_a_server_ends_at_once_though_a_request_is_open(store):
             )  # it ended of itself, and was not waited for and killed
 
 
+@pytest.mark.slow
+def test_a_server_does_not_outlive_a_command_that_was_killed(tmp_path):
+    port = servers._free_port(None)
+    words = [sys.executable, "-m", "descentlab", "server", f"port={port}", f"folder={tmp_path}"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        while not process.stdout.readline().startswith("Ctrl-C"):
+            assert process.poll() is None
+        process.kill()
+    deadline, answers = time.monotonic() + 30, True
+    while answers and time.monotonic() < deadline:
+        with socket.socket() as probe:
+            answers = probe.connect_ex(("127.0.0.1", port)) == 0
+        time.sleep(0.2)
+    assert not answers
+
+
 def test_a_signal_ends_the_wait_even_if_it_does_not_interrupt_it():
     code = """if True:
         import signal, threading, time
