@@ -270,7 +270,7 @@ def _packed(value: object) -> list[memoryview]:
     Raises:
         NotSent: if it cannot be pickled.
     """
-    import cloudpickle  # late: it is slow to load, and most trainings never need it
+    import cloudpickle  # late: it is slow to load and seldom needed
 
     arrays: list[pickle.PickleBuffer] = []
     head = io.BytesIO()
