@@ -294,6 +294,10 @@ def test_the_weight_mask_is_one_on_weights_and_zero_on_biases():
 # the textbook's network as an oracle
 
 
+def test_the_network_of_the_package_is_read_in_one_sitting():
+    assert len(Path(textbook.__file__).read_text().splitlines()) <= 80
+
+
 def test_the_textbook_network_is_short_and_learns_xor(capsys):
     assert len(BACKPROP.read_text().splitlines()) <= 70
     runpy.run_path(str(BACKPROP), run_name="__main__")
