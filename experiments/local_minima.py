@@ -88,7 +88,7 @@ def report(study: Study) -> None:
     study.table("outcomes", table)
     best_of = f"best_of_{min(K, restarts.groupby('width').size().min())}"
     marked = restarts.assign(**{best_of: restarts["width"].map(1 - standards(restarts))})
-    title = f"Test loss at the end of training: {about}"
+    title = f"Final test results of every restart: {about}"
     figure = figures.histograms(marked, "test/accuracy", "width", "test accuracy", best_of, title)
     study.figure("outcomes_accuracy", figure)
     shares, older = performing_well(restarts), older_rule(restarts)
