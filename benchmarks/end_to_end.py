@@ -48,6 +48,7 @@ def sweep(store: str, seeds: Sequence[int], restarts: int, epochs: int, quick: b
     from descentlab.tracking import open_tracker
 
     words = [f"tracking.uri={store}", f"epochs={epochs}", f"restarts={restarts}", f"seed={','.join(map(str, seeds))}"]
+    words.append("data.split_seed=0")
     cells = composing.compose(words, "grid", arms(quick))
     with open_tracker(cells[0].tracking) as tracker:
         _mark("job")

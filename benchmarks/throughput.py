@@ -156,7 +156,7 @@ def beside_training(folder: Path, repeats: int, quick: bool) -> dict:
 
     from descentlab.sweeps import running as sweeps
 
-    few = ["restarts=3", "epochs=1"] if quick else []
+    few = ["data.split_seed=0", *(["restarts=3", "epochs=1"] if quick else [f"restarts={end_to_end.RESTARTS}"])]
     seconds: dict[str, list[float]] = {"untracked": [], "tracked": []}
     for repeat in range(repeats + 1):  # the first one is for imports, data and workers that stay
         for name in ("untracked", "tracked") if repeat % 2 == 0 else ("tracked", "untracked"):

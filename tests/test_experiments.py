@@ -14,6 +14,7 @@ import pytest
 from shared import script
 
 from descentlab import cli
+from descentlab.analysis import verdicts
 from descentlab.config import composing
 from descentlab.studies import study, tuning
 from descentlab.tracking import find, results
@@ -60,7 +61,7 @@ def test_an_experiment_runs_in_its_quick_form_and_keeps_its_tables_and_figures(p
 
 PRESETS = sorted(path.stem for path in (composing.conf_folder() / "experiment").glob("*.yaml"))
 CELLS = {  # of the studies
-    **{"convex": 2, "convex_digits": 2, "depth": 9, "dying_relu": 12, "grid": 24, "initial_spread": 12},
+    **{"convex": 2, "convex_digits": 2, "depth": 9, "dying_relu": 12, "grid": 144, "initial_spread": 12},
     **{"linear_control": 8, "local_minima": 7, "local_minima_digits": 7, "nielsen": 2, "notebook": 3},
     **{"notebook_published": 1, "notebook_restarts": 4, "notebook_restarts_digits": 4, "one_layer": 3},
     **{"one_layer_digits": 3, "order_to_chaos": 42, "thirty_layers": 28, "vanishing_digits": 30},
@@ -93,6 +94,7 @@ def test_tuning_writes_the_rate_of_every_arm_of_the_main_grid_into_its_preset(tm
     asked = []
 
     def choose(config):
+        assert config.data.numbers["split_seed"] == 0
         asked.append([f"{key}={getattr(config, key).name}" for key in ("activation", "loss", "descent")])
         best = float(len(asked) // 2)
         return pd.DataFrame({"learning_rate": [0.5, best], "validation_loss": [2.0, 1.0], "chosen": [False, True]})
@@ -108,11 +110,13 @@ def test_tuning_writes_the_rate_of_every_arm_of_the_main_grid_into_its_preset(tm
     assert (tmp_path / "conf/experiment/grid.yaml").read_text().startswith(before)
 
 
-def test_the_main_job_is_the_whole_grid_over_thirty_seeds():
+def test_the_main_job_is_the_whole_grid_over_six_splits_and_five_seeds():
     cells = composing.compose(["tracking=none"], "grid")
-    axes = [(cell.activation.name, cell.loss.name, cell.descent.name) for cell in cells]
-    assert len(set(axes)) == 4 * 2 * 3
-    assert {cell.restarts for cell in cells} == {30}
+    axes = [
+        (cell.activation.name, cell.loss.name, cell.descent.name, cell.data.numbers["split_seed"]) for cell in cells
+    ]
+    assert len(set(axes)) == len(cells) == 4 * 2 * 3 * 6
+    assert {(cell.seed, cell.restarts) for cell in cells} == {(0, 5)}
 
 
 def test_a_rate_is_chosen_on_validation_with_seeds_of_its_own(monkeypatch):
@@ -198,6 +202,143 @@ def test_decades_per_layer_are_the_slope_over_hidden_layers_alone():
         for layer, value in enumerate((1e-3, 1e-2, 1e-1, 7.0), start=1)
     ]
     assert sweep.decades_per_layer(pd.DataFrame(rows), 0).iloc[0] == pytest.approx(1.0)
+
+
+# --- the main job ------------------------------------------------------------------------------------------------
+
+
+def grid_restarts(best_on_validation="tanh", best_on_test="relu", lost=()):
+    """Restarts of four cells on six splits with five seeds; validation and test disagree about the best one."""
+    rng = np.random.default_rng(3)
+    rows = []
+    for activation in ("sigmoid", "tanh", "relu"):
+        for descent in ("batch", "mini_batch"):
+            for split in range(6):
+                for seed in range(5):
+                    fine = descent == "mini_batch"
+                    ends = {
+                        f"{name}/accuracy": 0.5 + 0.4 * fine + 0.01 * fine * (activation == best) + rng.normal(0, 0.001)
+                        for name, best in (("validation", best_on_validation), ("test", best_on_test))
+                    }
+                    row = {"loss": "categorical_cross_entropy", "descent": descent, "activation": activation}
+                    row |= {"data.split_seed": float(split) if split else np.nan, "seed": seed, "data": "digits"}
+                    row |= {"run_id": f"{activation}-{descent}-{split}", "learning_rate": 0.1, "diverged_epoch": -1}
+                    if (activation, split, seed) in lost:
+                        row["diverged_epoch"], ends = 3, dict.fromkeys(ends, np.nan)
+                    rows.append(row | ends | {"test/loss": 0.1 if row["diverged_epoch"] < 0 else np.nan})
+    return pd.DataFrame(rows)
+
+
+def main_grid(sweep, restarts):
+    splits = sweep.split_means(restarts)
+    steps = pd.DataFrame({"run_id": splits["run_id"], "step": 20})
+    return splits, sweep.grid_table(splits, steps)
+
+
+def fading_curves(fewer_decades=0.0):
+    rows = []
+    for layers in (2, 4, 8):
+        for arm, slope in (("sigmoid, glorot_uniform", 0.63), ("relu, glorot_uniform", 0.16), ("relu, he_normal", 0.0)):
+            slope -= fewer_decades if arm.startswith("sigmoid") else 0.0
+            for seed in range(30):
+                about = {"hidden_layers": layers, "arm": arm, "seed": seed, "epoch": 0}
+                for layer in range(1, layers + 2):
+                    value = 10 ** ((slope + 1e-4 * seed) * layer)
+                    rows.append(about | {"metric": f"delta_norm/layer_{layer}", "value": value})
+                rows.append(about | {"metric": "test/accuracy", "value": 0.9})
+    return pd.DataFrame(rows)
+
+
+def width_restarts(exponent=-1.0, widths=(2, 4, 8)):
+    rng = np.random.default_rng(1)
+    normal = rng.normal(0, 1, (len(widths), 60))
+    rows = [
+        {"width": width, "seed": seed, "diverged_epoch": -1, "test/loss": 2 + width**exponent * normal[place, seed]}
+        for place, width in enumerate(widths)
+        for seed in range(60)
+    ]
+    return pd.DataFrame(rows).assign(**{"test/accuracy": 0.9})
+
+
+def test_the_best_configuration_is_chosen_on_validation_and_told_on_test():
+    sweep = script("sweep")
+    splits, grid = main_grid(sweep, grid_restarts())
+    first = sweep.best(grid)
+    assert (first["activation"], first["descent"]) == ("tanh", "mini_batch")
+    told = sweep.grid_answer(grid, splits)
+    assert "On validation tanh, mini-batch, categorical cross entropy. Its test accuracy is 0.900" in told
+    assert "Validation tells it from all others." in told
+    assert "6 splits x 5 seeds" in told
+
+
+def test_configurations_that_validation_cannot_tell_from_the_best_are_near_ties():
+    sweep = script("sweep")
+    restarts = grid_restarts(best_on_validation="none of them")
+    splits, grid = main_grid(sweep, restarts)
+    assert set(grid[grid["near_best"]]["descent"]) == {"mini_batch"}
+    assert grid["near_best"].sum() == 3
+    assert "2 of the 5 others are near-ties (*)" in sweep.grid_answer(grid, splits)
+    view = sweep.grid_view(grid).set_index("test accuracy")
+    assert list(view.columns) == ["CE, batch", "CE, mini"]
+    assert view["CE, mini"].str.endswith("*").all()
+    assert not view["CE, batch"].str.contains("*", regex=False).any()
+
+
+def test_an_interval_of_the_grid_is_over_splits_and_diverged_restarts_are_left_out_and_counted():
+    sweep = script("sweep")
+    restarts = grid_restarts(lost=[("relu", 0, 0), ("sigmoid", 2, 1)])
+    splits, grid = main_grid(sweep, restarts)
+    assert (splits["n"] == 5).all()
+    relu = grid[(grid["activation"] == "relu") & (grid["descent"] == "mini_batch")].iloc[0]
+    chosen = restarts[(restarts["activation"] == "relu") & (restarts["descent"] == "mini_batch")]
+    means = chosen.groupby(chosen["data.split_seed"].fillna(0))["test/accuracy"].mean()
+    assert (relu["splits"], relu["restarts"], relu["diverged"]) == (6, 30, 1)
+    assert relu["test_accuracy"] == pytest.approx(means.mean())
+    wide = 2.570582 * means.std() / 6**0.5  # Student's t with 5 degrees of freedom
+    assert relu["test_accuracy_high"] - relu["test_accuracy"] == pytest.approx(wide, rel=1e-6)
+
+
+def test_the_claims_of_the_main_job_have_values_for_every_case_and_can_be_decided():
+    sweep = script("sweep")
+    claims = study.declared_claims("sweep")
+    verdicts.check(claims)
+    splits = sweep.split_means(grid_restarts(best_on_test="tanh"))
+    good = verdicts.judge(claims, sweep.claimed(fading_curves(), width_restarts(), splits))
+    assert {row.verdict for row in good} == {"supported"}
+    bad = verdicts.judge(claims, sweep.claimed(fading_curves(0.3), width_restarts(0.0), splits))
+    wrong = {"sigmoid_fades_more", "sigmoid_fades_more_own", "spread_falls"}
+    assert {row.claim for row in bad if row.verdict == "not supported"} == wrong
+    lines = sweep._verdicts(good, "sigmoid", "spread")
+    assert [line.partition(":")[0] for line in lines] == ["supported in 3 of 3", "supported in 3 of 3", "supported"]
+
+
+def test_the_exponent_of_the_width_is_fitted_block_by_block_and_a_lost_restart_ranks_worst():
+    sweep = script("sweep")
+    restarts = width_restarts(-0.7).assign(seed=lambda frame: frame["seed"] + 1000)
+    restarts["test/loss"] = 2 + restarts["width"] ** -0.7 * np.sin(restarts["seed"])  # the same draws at every width
+    slopes = sweep.block_slopes(restarts)
+    np.testing.assert_allclose(slopes, np.full(12, -0.7))
+    restarts.loc[7, ["diverged_epoch", "test/loss"]] = 2, np.nan
+    slopes = sweep.block_slopes(restarts)
+    assert slopes[1] == np.inf
+    assert np.isfinite(np.delete(slopes, 1)).all()
+
+
+def test_a_block_of_the_grid_without_a_finite_restart_is_no_candidate():
+    sweep = script("sweep")
+    lost = [("tanh", split, seed) for split in range(6) for seed in range(5)]
+    _, grid = main_grid(sweep, grid_restarts(lost=lost))
+    assert sweep.best(grid)["activation"] != "tanh"
+    assert not grid[grid["activation"] == "tanh"]["near_best"].any()
+
+
+@pytest.mark.slow
+def test_the_main_job_prints_at_most_forty_lines_of_eighty_columns_and_its_full_form_verdicts(store, capsys):
+    assert run("sweep", store, "--quick") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 40
+    assert [line for line in lines if len(line) > 80 and str(store.numbers["uri"]) not in line] == []
+    assert "No verdict (quick form): run python experiments/sweep.py" in lines
 
 
 def test_the_drawn_weights_are_the_notebooks():

@@ -180,7 +180,7 @@ def test_claims_that_too_few_seeds_could_not_decide_are_refused_before_anything_
 def test_the_quick_form_prints_and_keeps_no_verdict_and_says_which_command_decides(small, store, tmp_path, capsys):
     assert small("--quick", "restarts=2") == 0
     said = capsys.readouterr().out
-    assert "The quick form shows figures and decides nothing; python experiments/small.py decides." in said
+    assert "No verdict (quick form): run python experiments/small.py" in said
     assert "undecided" not in said
     (summary,) = find(store, "summary")
     assert not [name for name in summary.metrics if name.startswith("verdict/")]

@@ -28,6 +28,7 @@ def grid_table(
     panels: str | None = "loss",
     title: str | None = None,
     over: Collection[str] = (),
+    caption: str | None = None,
 ) -> Figure:
     """A grid of cells as a table of coloured means, each with the half width of its 95 % interval.
 
@@ -39,6 +40,7 @@ def grid_table(
         panels: the column that makes a table each.
         title: over the figure; None names the cell with the best mean.
         over: columns to average over besides the seeds.
+        caption: under the figure; None says data and restarts.
     """
     check_pooling(frame, [rows, columns, panels], over)
     groups = style.ordered(frame[panels]) if panels else [None]
@@ -79,7 +81,7 @@ def grid_table(
         parts = [lines[line], across[column], *([groups[group]] if panels else [])]
         which = f"{'Lowest' if best is np.nanargmin else 'Highest'} mean {metric.replace('/', ' ')}"
         title = f"{which}:\n{', '.join(words(part) for part in parts)}"
-    caption = f"{style.setting(frame, None, over)}, mean ± half of the 95 % interval"
+    caption = caption or f"{style.setting(frame, None, over)}, mean ± half of the 95 % interval"
     return style.finish(figure, title or "All restarts diverged", caption=caption)
 
 

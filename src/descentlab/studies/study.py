@@ -193,7 +193,7 @@ class Study:
         """The line that stands in place of verdicts in the quick form."""
         script = scripts().get(self.name)
         command = f"python {told(script)}" if script else "the full form"
-        return f"The quick form shows figures and decides nothing; {command} decides."
+        return f"No verdict (quick form): run {command}"
 
 
 def _json_value(value: Any) -> Any:

@@ -30,7 +30,8 @@ def tune(parts: Sequence[str], overrides: Sequence[str]) -> None:
     for key in parts:
         chosen = []
         arms = [[word for word in arm if not word.startswith("learning_rate=")] for arm in composing.listed_arms(key)]
-        for arm, cell in zip(arms, composing.compose(overrides, key, arms), strict=True):
+        for arm in arms:
+            cell = composing.compose(overrides, key, [arm])[0]  # the first of those that an axis over all arms makes
             table = choose_rate(cell)
             best = table[table["chosen"]].iloc[0]
             chosen.append([*arm, f"learning_rate={best['learning_rate']:g}"])
