@@ -1,3 +1,4 @@
+import ast
 import os
 import re
 import signal
@@ -18,7 +19,7 @@ from descentlab.cli.commands import COMMANDS
 from descentlab.cli.entry import train_parser
 from descentlab.cli.parsing import parsed
 from descentlab.cli.words import store_words
-from descentlab.config import composing
+from descentlab.config import composing, hydra_api
 from descentlab.config.cells import cells as made
 from descentlab.config.options import GROUPS
 from descentlab.config.resolving import resolve
@@ -79,7 +80,7 @@ def refused(run, *words):
 def explained_by(experiment):
     # the files that a run of this experiment is composed of
     conf = composing.conf_folder()
-    loader = composing._loader([conf])
+    loader = hydra_api.loader_of([conf])
     from hydra.types import RunMode
 
     words = [f"experiment={experiment}"] if experiment else []
@@ -118,6 +119,18 @@ def test_an_option_file_is_short_and_holds_the_defaults_of_the_code(group):
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_composes(experiment):
     assert composing.compose([], experiment)[0].name
+
+
+def test_no_private_name_of_hydra_is_used():
+    package = Path(hydra_api.__file__).parents[1]
+    for path in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+            if names and names[0].split(".")[0] in ("hydra", "omegaconf"):
+                assert not any(part.startswith("_") for name in names for part in name.split(".")), path
+            if path.stem == "hydra_api" and isinstance(node, ast.Attribute):
+                assert not re.match("_[a-z]", node.attr), node.attr
 
 
 # --- composing ---------------------------------------------------------------------------------------------------
@@ -162,8 +175,8 @@ def test_globs_sweep_over_options():
 
 def test_each_choice_of_options_is_composed_once(monkeypatch):
     composed = []
-    original = composing._composed
-    monkeypatch.setattr(composing, "_composed", lambda loader, words: composed.append(words) or original(loader, words))
+    original = hydra_api.composed
+    monkeypatch.setattr(hydra_api, "composed", lambda loader, words: composed.append(words) or original(loader, words))
     assert len(composing.compose(["activation=tanh,relu", "seed=range(0,50)"])) == 100
     assert len(composed) == 2
 

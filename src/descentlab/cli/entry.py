@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from descentlab.cli.commands import COMMANDS, command_words
 from descentlab.cli.parsing import Parser, parsed, parser
-from descentlab.config.composing import choices, compose, every_option, folders_of, shell_completion
+from descentlab.config.composing import choices, compose, every_option, folders_of
 from descentlab.config.configuration import Config
+from descentlab.config.hydra_api import shell_completion
 from descentlab.config.resolving import keys
 from descentlab.config.spellings import meant
 from descentlab.interrupts import guarded
@@ -153,4 +154,4 @@ def _complete(words: list[str], config_dir: str | None) -> None:
             os.environ["COMP_LINE"] = " ".join(["descentlab", *line[1:]])
         elif line[0] in COMMANDS:
             return
-    shell_completion(words, config_dir)
+    shell_completion(words, folders_of(config_dir))

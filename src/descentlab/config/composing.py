@@ -1,4 +1,4 @@
-"""From the words of a command line to checked configurations: the only module that knows Hydra.
+"""From the words of a command line to checked configurations.
 
 Overrides are read with Hydra's grammar, options are composed by Hydra over conf/ and folders of the user's own. A sweep
 (-m, or the arms of a script) is expanded here, so that all its cells are composed and checked before the first one
@@ -10,15 +10,15 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
-from itertools import islice, product
+from itertools import product
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from descentlab.config import spellings
+from descentlab.config import hydra_api, spellings
 from descentlab.config.configuration import Config
+from descentlab.config.hydra_api import Composed, first_line
 from descentlab.config.names import tell_apart
 from descentlab.config.options import GROUPS, LAUNCHER
 from descentlab.config.resolving import by_rate, keys, resolve
@@ -121,12 +121,10 @@ class _Composer:
     """Hydra over some folders; a choice of options is composed once, values are set on copies of it."""
 
     def __init__(self, folders: Sequence[Path]) -> None:
-        from hydra.core.override_parser.overrides_parser import OverridesParser
-
         self.folders = folders
-        self.loader = _loader(folders)
-        self._parser = OverridesParser.create(config_loader=self.loader)
-        self._composed: dict[tuple[str, ...], _Composed] = {}
+        self.loader = hydra_api.loader_of(folders)
+        self._parser = hydra_api.parser_of(self.loader)
+        self._composed: dict[tuple[str, ...], Composed] = {}
 
     def cells(self, words: Sequence[str], sweep: bool, own_arms: bool) -> Iterator[dict[str, Any]]:
         """Values by key for every cell: the words' grid over those that an experiment lists."""
@@ -176,7 +174,7 @@ class _Composer:
             return key, [self._checked(key, override.value())]
         if not sweep:
             raise InputError(f"{shown(word)}: several values make a sweep; add -m to run them all")
-        values = _swept(override, word)
+        values = hydra_api.swept(override, word, MOST_CELLS)
         if len(values) > MOST_CELLS:
             raise InputError(f"{shown(word)}: makes more than {MOST_CELLS} cells")
         if not values:
@@ -214,11 +212,12 @@ class _Composer:
             raise spellings.unknown_key(key, value, _KNOWN)
         return value
 
-    def composed(self, values: Mapping[str, Any]) -> "_Composed":
+    def composed(self, values: Mapping[str, Any]) -> Composed:
+        """The files that values choose; the values themselves are not set."""
         choices = {key: value for key, value in values.items() if key in CHOICES}
         words = tuple(f"{key}={'null' if value is None else value}" for key, value in sorted(choices.items()))
         if words not in self._composed:
-            self._composed[words] = _composed(self.loader, words)
+            self._composed[words] = hydra_api.composed(self.loader, words)
         return self._composed[words]
 
 
@@ -227,7 +226,7 @@ def _quoted(text: str) -> str:
     return '"' + re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + ('\\"' if found[2] else ""), text) + '"'
 
 
-def _refuse_sweep(composed: "_Composed", values: Mapping[str, Any], own_arms: bool) -> None:
+def _refuse_sweep(composed: Composed, values: Mapping[str, Any], own_arms: bool) -> None:
     """Refuse a single run of an experiment that is a sweep; an empty first arm is such a run."""
     if own_arms and composed.arms and composed.arms[0]:
         valid = f"is a sweep of {len(composed.arms)} arms; add -m to run them all"
@@ -238,64 +237,6 @@ def _refuse_sweep(composed: "_Composed", values: Mapping[str, Any], own_arms: bo
         raise refusal("experiment", values["experiment"], valid)
 
 
-def _swept(override: Any, word: str) -> list[Any]:
-    """The values of a sweep, up to one more than there may be cells."""
-    from hydra.core.override_parser.types import RangeSweep
-
-    sweep = override.value()
-    try:
-        if isinstance(sweep, RangeSweep) and (sweep.stop - sweep.start) / sweep.step > MOST_CELLS:
-            return [sweep.start] * (MOST_CELLS + 1)  # a shuffled range would be written out first
-        return [override._convert_value(value) for value in islice(override.sweep_iterator(), MOST_CELLS + 1)]
-    except Exception as error:  # of Hydra, or of the numbers in a range
-        raise InputError(f"{shown(word)}: is not a sweep over single values ({_first_line(error)})") from error
-
-
-@dataclass(frozen=True)
-class _Composed:
-    """A choice of options as plain values, and the sweep that an experiment lists: its arms, and axes over all."""
-
-    raw: dict[str, Any]
-    arms: list[list[str]]
-    axes: list[str]
-
-
-def _composed(loader: Any, words: Sequence[str]) -> _Composed:
-    from hydra.types import RunMode
-    from omegaconf import OmegaConf
-
-    try:
-        config = loader.load_configuration("config", list(words), RunMode.RUN, from_shell=False)
-        params = dict(config.hydra.sweeper.get("params") or {})
-        raw: Any = OmegaConf.to_container(config, resolve=False)
-        launcher = raw.pop("hydra")["launcher"]
-    except Exception as error:  # whatever Hydra, OmegaConf or the YAML reader say about a file of the user's own
-        raise InputError(f"configuration: {_first_line(error)}") from error
-    raw["launcher"] = {"name": "none"} if "_target_" in launcher else launcher  # Hydra's own, where none is chosen
-    arms = raw.pop("arms", None) or []
-    if not isinstance(arms, list) or not all(isinstance(arm, list) for arm in arms):
-        raise refusal("arms", arms, "must be a list of override lists")
-    return _Composed(raw, [[str(word) for word in arm] for arm in arms], [f"{key}={params[key]}" for key in params])
-
-
-def _loader(folders: Sequence[Path]) -> Any:
-    from hydra import version
-    from hydra._internal.config_loader_impl import ConfigLoaderImpl
-
-    version.setbase("1.3")
-    return ConfigLoaderImpl(config_search_path=_search_path(folders))
-
-
-def _search_path(folders: Sequence[Path]) -> Any:
-    from hydra._internal.utils import create_config_search_path
-    from hydra.core.config_search_path import SearchPathQuery
-
-    path = create_config_search_path(f"file://{folders[0]}")
-    for folder in folders[1:]:
-        path.prepend("user", f"file://{folder}", anchor=SearchPathQuery(provider="schema"))
-    return path
-
-
 def _unreadable(word: str) -> InputError:
     """The error for a word that Hydra's grammar does not know, with what may have been meant."""
     if "=" in word:
@@ -303,12 +244,6 @@ def _unreadable(word: str) -> InputError:
         return refusal(key, value, "cannot be read; lists and texts with special characters need quotes,"
                        " as in 'network.hidden=[64,32]' or 'data.path=\"~/a.csv\"'")  # fmt: skip
     return InputError(f"{shown(word)}: must be KEY=VALUE")
-
-
-def _first_line(error: Exception) -> str:
-    """What an exception says, on one line, without search paths and links."""
-    text = str(error).split("\nSearch path:")[0].split("\nSee https:")[0]
-    return shown(" ".join(text.split()) or type(error).__name__, 300)
 
 
 def folders_of(config_dir: str | None) -> list[Path]:
@@ -327,7 +262,7 @@ def folders_of(config_dir: str | None) -> list[Path]:
         if not given or not folder.is_dir():
             raise refusal(key, given, "must be a folder with option files, such as activation/mine.yaml")
     except (OSError, ValueError, RuntimeError) as error:
-        raise refusal(key, given, f"cannot be read ({_first_line(error)})") from error
+        raise refusal(key, given, f"cannot be read ({first_line(error)})") from error
     if folder == own:
         return [own]
     for file in sorted(folder.rglob("*.yaml")):
@@ -344,20 +279,6 @@ def every_option(folders: Sequence[Path]) -> list[str]:
     """The options of all groups, as group=option."""
     named = [f"{group}={name}" for group in CHOICES for name in _options_of(group, folders)]
     return [*named, *(f"output={name}" for name in OUTPUTS)]
-
-
-def shell_completion(words: Sequence[str], config_dir: str | None) -> None:
-    """Hydra's answer to install=SHELL, uninstall=SHELL or query=SHELL."""
-    from hydra import version
-    from hydra._internal.hydra import Hydra
-    from hydra.core.global_hydra import GlobalHydra
-
-    version.setbase("1.3")
-    hydra = Hydra.create_main_hydra2("descentlab", _search_path(folders_of(config_dir)))
-    try:
-        hydra.shell_completion("config", words)
-    finally:
-        GlobalHydra.instance().clear()
 
 
 # --- help -------------------------------------------------------------------------------------------------------
