@@ -2,22 +2,20 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from descentlab.cli.listing import SHORT
 from descentlab.cli.output import many, number, table, when
 from descentlab.cli.words import named_runs
+from descentlab.config.configuration import flattened
 from descentlab.data import is_score
 from descentlab.tracking import StoredRun, get
 from descentlab.values import InputError, Option, unknown
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-NO_SETTINGS = ("name", "tracking", "workers")  # keys of a configuration that do not change results
 
 
 def compare(words: Sequence[str], option: Option) -> str:
@@ -61,17 +59,10 @@ def _settings(run: StoredRun, cell: StoredRun) -> dict[str, str]:
         kept = json.loads(cell.artifact("config.json").read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{cell}: config.json cannot be read ({error})") from error
-    flat = {key: value for key, value in _flat(kept) if key.partition(".")[0] not in NO_SETTINGS}
+    flat = flattened(kept)
     if run is not cell:
         flat |= {"seed": run.seed, "restarts": "1"}
     return {key.removesuffix(".name"): str(value) for key, value in flat.items()}
-
-
-def _flat(value: Mapping[str, Any], head: str = "") -> list[tuple[str, Any]]:
-    parts = []
-    for key, item in value.items():
-        parts += _flat(item, f"{head}{key}.") if isinstance(item, Mapping) else [(head + key, item)]
-    return parts
 
 
 def _differences(what: str, a: Mapping[str, str], b: Mapping[str, str]) -> list[str]:
