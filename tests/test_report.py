@@ -158,6 +158,15 @@ def test_a_study_that_cannot_be_drawn_is_named_and_costs_the_page_nothing(small,
     assert sorted(path.name for path in folder.iterdir()) == ["index.html", "small"]
 
 
+def test_a_report_that_cannot_be_written_is_refused_in_one_line(store, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(report, "FOLDER", tmp_path / "file" / "reports")
+    assert report.main([f"tracking.{key}={store.numbers[key]}" for key in ("uri", "experiment")]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("descentlab: error: report=/")
+    assert line.endswith("cannot be written (Not a directory)\n")
+
+
 def test_a_report_of_another_store_leaves_no_folder_of_the_last_one(small, store, tmp_path):
     assert small() == 0
     folder = tmp_path / "reports"

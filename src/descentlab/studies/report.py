@@ -23,7 +23,7 @@ from descentlab.analysis.verdicts import SCORES
 from descentlab.config import composing
 from descentlab.studies import study
 from descentlab.tracking import StoredRun, SummaryRun, find
-from descentlab.values import InputError, Option, shown, unknown
+from descentlab.values import InputError, Option, refusal, shown, unknown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -211,10 +211,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if name not in study.scripts():
                 raise unknown("study", name, list(study.scripts()))
         source = composing.compose([word for word in given if "=" in word], sweep=False)[0].tracking
-        outcomes = rebuild_all(source, names, FOLDER)
-        if not outcomes:
-            raise InputError("report: the store has no finished study; run one first, such as: make sweep")
-        print(f"report: {write_page(outcomes, FOLDER)}")
+        try:
+            FOLDER.mkdir(exist_ok=True)
+            outcomes = rebuild_all(source, names, FOLDER)
+            if not outcomes:
+                raise InputError("report: the store has no finished study; run one first, such as: make sweep")
+            page = write_page(outcomes, FOLDER)
+        except OSError as error:
+            raise refusal("report", FOLDER.absolute(), f"cannot be written ({error.strerror or error})") from error
+        print(f"report: {page}")
         return 0
 
     return interrupts.guarded(work)
