@@ -664,6 +664,8 @@ def test_shell_completion_knows_groups_options_and_keys(run, monkeypatch):
         ("descentlab delete --", "--yes", "sweep=last"),
         ("descentlab check act", "activation=", "loss="),
         ("descentlab plan activation=", "activation=relu", "compare"),
+        ("descentlab train activation=", "activation=relu", "compare"),
+        ("descentlab inspect data=", "data=file", "compare"),
     ],
 )
 def test_shell_completion_knows_commands_and_what_they_take(run, monkeypatch, line, expected, not_expected):

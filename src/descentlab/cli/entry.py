@@ -150,7 +150,7 @@ def _complete(words: list[str], config_dir: str | None) -> None:
     if words[0].startswith("query="):
         line = os.environ.get("COMP_LINE", "").split(" ")[1:] or [""]
         print("\n".join(command_words(line)))
-        if line[0] == "plan" and len(line) > 1:  # its words are those of a run
+        if line[0] in ("plan", "train", "inspect") and len(line) > 1:  # their words are those of a run
             os.environ["COMP_LINE"] = " ".join(["descentlab", *line[1:]])
         elif line[0] in COMMANDS:
             return
