@@ -28,6 +28,10 @@ RECIPES = {
     "A data set": (f"data {SETTINGS}", [*SHORT, "data=wine"]),
     "A metric": (f"diagnostics results {SETTINGS}", [*SHORT, "data=digits", "restarts=2"]),
     "An experiment": (f"experiments {SETTINGS}", None),
+    "A trainer": (
+        f"own_trainer {SETTINGS}",
+        ["examples/sign_descent.py", *SHORT, "data=iris", "learning_rate=0.01", "restarts=2"],
+    ),
 }
 STEP = re.compile(
     r"^(?P<verb>Append to|Create|In) `(?P<file>[^`]+)`(?:, (?P<side>above|below) the line `(?P<line>[^`]+)`)?:\n\n"
@@ -99,7 +103,8 @@ def test_a_recipe_works_to_the_letter(title, tmp_path):
         done = in_copy(tmp_path, *words)
         assert done.returncode == 0, done.stdout[-2000:]
     if command:
-        done = in_copy(tmp_path, "-m", "descentlab", *command)
+        start = [] if command[0].endswith(".py") else ["-m", "descentlab"]
+        done = in_copy(tmp_path, *start, *command)
         assert done.returncode == 0, done.stderr[-2000:]
     files = [f"tests/test_{name}.py" for name in tests.split()]
     done = in_copy(tmp_path, "-m", "pytest", "-q", "-x", "-n", "0", "-m", "not slow", "-p", "no:cacheprovider", *files)
