@@ -89,13 +89,11 @@ def test_no_package_holds_more_than_a_quarter_of_the_source():
     assert most <= 0.25 * sum(lines.values()), package
 
 
-@pytest.mark.xfail(strict=False, reason="the packages are being taken apart")
 def test_no_file_has_more_than_400_lines():
     lines = {name_of(path): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
     assert {name: count for name, count in lines.items() if count > 400} == {}
 
 
-@pytest.mark.xfail(strict=False, reason="the packages are being taken apart")
 def test_no_function_has_more_than_60_lines_without_its_docstring():
     functions = [
         (name_of(path), node.name, body_lines(node))
