@@ -52,7 +52,7 @@ def commands():
                 lines = [line.split("  #")[0].strip() for line in text.splitlines()]
                 found |= dict.fromkeys(line for line in lines if re.match(r"[.\w]", line) and "{" not in line)
         prose = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
-        spans = re.findall(r"`(descentlab[^`]*)`", prose)
+        spans = re.findall(r"`(descentlab [^`]*)`", prose)
         found |= dict.fromkeys(span for span in spans if not re.search(r"\.\.\.|[A-Z]{2}|\.[a-z]+\.|=$", span))
     return [line for line in found if line not in ("}", "descentlab")]
 
