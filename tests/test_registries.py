@@ -70,6 +70,11 @@ def test_an_altered_function_is_not_pickled_as_the_one_that_it_was_made_from():
     assert again.value(np.array([3.0]), np.empty(1)) == 6.0
 
 
+def test_a_function_whose_value_is_replaced_trains_with_the_new_one():
+    for name in ACTIVATIONS:
+        assert dataclasses.replace(ACTIVATIONS[name](), value=doubled).in_loop is doubled
+
+
 def test_a_function_that_is_not_registered_where_it_is_loaded_is_named():
     @ACTIVATIONS.enter
     def passing() -> Activation:

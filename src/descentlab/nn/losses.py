@@ -17,12 +17,11 @@ a NumPy scalar (np.log(2.0)) makes float64 of float32.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from numpy import ndarray
 
-from descentlab.nn.activations import quick_logistic
+from descentlab.nn.activations import quick, quick_logistic
 from descentlab.nn.outputs import OUTPUTS, Output
 from descentlab.nn.registry import Named, table
 
@@ -40,18 +39,16 @@ class Form:
         error: `error(z, y, out=None) -> (..., K)`, each sample's dC_i/dz, in `out` where that is given. `out` may be z,
             so an error reads z before it writes.
         error_derivative: `error_derivative(z, y, dz) -> (..., K)`, (d^2 C_i / dz^2) dz.
-        quick_error: `error`, bit for bit, for a caller that ignores floating-point errors itself.
     """
 
     value: Callable[[ndarray, ndarray], ndarray]
     error: Callable[..., ndarray]
     error_derivative: Callable[[ndarray, ndarray, ndarray], ndarray]
-    quick_error: Callable[..., ndarray] | None = None
 
     @property
     def in_loop(self) -> Callable[..., ndarray]:
         """What the training loop calls for the error."""
-        return self.quick_error or self.error
+        return quick(self.error)
 
 
 @dataclass(frozen=True)
@@ -76,18 +73,23 @@ def _squared_error(output: Output) -> Form:
         difference = output.value(z) - y
         return 0.5 * np.square(difference).mean(axis=-1)
 
-    def error(z: ndarray, y: ndarray, out: ndarray | None = None, of: Callable[..., ndarray] = output.value) -> ndarray:
-        a = of(z)
-        difference = a - y
-        difference /= z.shape[-1]
-        return output.pullback(a, difference, out)
+    def error_over(answer: Callable[[ndarray], ndarray]) -> Callable[..., ndarray]:
+        def error(z: ndarray, y: ndarray, out: ndarray | None = None) -> ndarray:
+            a = answer(z)
+            difference = a - y
+            difference /= z.shape[-1]
+            return output.pullback(a, difference, out)
+
+        return error
 
     def error_derivative(z: ndarray, y: ndarray, dz: ndarray) -> ndarray:
         a = output.value(z)
         da = output.pullback(a, dz)
         return output.pullback(a, da / z.shape[-1]) + output.pullback_derivative(a, (a - y) / z.shape[-1], da)
 
-    return Form(value, error, error_derivative, partial(error, of=output.quick_value or output.value))
+    error = error_over(output.value)
+    error.quick = error_over(quick(output.value))  # type: ignore[attr-defined]
+    return Form(value, error, error_derivative)
 
 
 def _binary_value(z: ndarray, y: ndarray) -> ndarray:
@@ -103,6 +105,9 @@ def _binary_error(z: ndarray, y: ndarray, out: ndarray | None = None) -> ndarray
 def _quick_binary_error(z: ndarray, y: ndarray, out: ndarray | None = None) -> ndarray:
     a = quick_logistic(z, np.empty_like(z) if out is None else out)
     return np.subtract(a, y, a)
+
+
+_binary_error.quick = _quick_binary_error  # type: ignore[attr-defined]
 
 
 def _binary_error_derivative(z: ndarray, y: ndarray, dz: ndarray) -> ndarray:
@@ -184,7 +189,7 @@ LOSSES: dict[str, Loss] = table(
     Loss(
         "binary_cross_entropy",
         {
-            "sigmoid": Form(_binary_value, _binary_error, _binary_error_derivative, _quick_binary_error),
+            "sigmoid": Form(_binary_value, _binary_error, _binary_error_derivative),
             "softmax": Form(
                 _binary_over_softmax_value, _binary_over_softmax_error, _binary_over_softmax_error_derivative
             ),

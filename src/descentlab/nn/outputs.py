@@ -20,7 +20,6 @@ class Output(Named):
         pullback: `pullback(a, g, out=None) -> dC/dz` for g = dC/da, both (..., K): the Jacobian's transpose times g, in
             `out` where that is given, which may be any of the two.
         pullback_derivative: `pullback_derivative(a, g, da)`, how pullback(a, g) changes along da with g held fixed.
-        quick_value: `value`, bit for bit, for a caller that ignores floating-point errors itself.
         numerics: as an Activation's; it covers the losses over this output too.
     """
 
@@ -28,8 +27,14 @@ class Output(Named):
     value: Callable[[ndarray], ndarray]
     pullback: Callable[..., ndarray]
     pullback_derivative: Callable[[ndarray, ndarray, ndarray], ndarray]
-    quick_value: Callable[[ndarray], ndarray] | None = None
     numerics: tuple[int, int] = (1, 1)
+
+
+def _sigmoid(z: ndarray) -> ndarray:
+    return logistic(z, np.empty_like(z))
+
+
+_sigmoid.quick = lambda z: quick_logistic(z, np.empty_like(z))  # type: ignore[attr-defined]
 
 
 def softmax(z: ndarray) -> ndarray:
@@ -61,10 +66,9 @@ OUTPUTS: dict[str, Output] = table(
     Output("linear", lambda z: z, _linear_pullback, lambda a, g, da: np.zeros_like(da)),
     Output(
         "sigmoid",
-        lambda z: logistic(z, np.empty_like(z)),
+        _sigmoid,
         _sigmoid_pullback,
         lambda a, g, da: g * (1.0 - 2.0 * a) * da,
-        quick_value=lambda z: quick_logistic(z, np.empty_like(z)),
         numerics=(1, 2),
     ),
     Output("softmax", softmax, _softmax_pullback, _softmax_pullback_derivative),
