@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-import zipfile
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from descentlab.tracking import find, results, stored_cell
 from descentlab.tracking import store as stores
 from descentlab.values import InputError, Option
 
-FORMS = sorted((Path(__file__).parent / "stores").glob("form_*.zip"))  # each written by the code of its time
+FORMS = sorted((Path(__file__).parent / "stores").glob("form_*.tar.xz"))  # each written by the code of its time
 
 SMALL = '''"""What a small study asks."""
 from descentlab import figures
@@ -34,11 +34,11 @@ CLAIM = """claims: [{id: better, statement: is better, family: f, metric: test a
   margin: 0.2, n: 6, conditional_on: iris}]"""
 
 
-@pytest.fixture(params=FORMS, ids=lambda path: path.stem)
+@pytest.fixture(params=FORMS, ids=lambda path: path.name.partition(".")[0])
 def earlier(request, tmp_path):
     """A store of an earlier form: two judged cells of a study, a sweep of two and a cell on a CSV file."""
-    with zipfile.ZipFile(request.param) as archive:
-        archive.extractall(tmp_path / "earlier")
+    with tarfile.open(request.param) as archive:
+        archive.extractall(tmp_path / "earlier", filter="data")
     return Option("local", {"uri": str(tmp_path / "earlier" / "mlflow.db"), "experiment": "earlier"})
 
 
