@@ -2,8 +2,8 @@
 
 import math
 import socket
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from descentlab.nn.recipe import Trainer
 
 Ended = tuple[Training, str | None]  # without its recipe, whose functions do not travel; and the id of its run
+_Made = dict[int, Ended | Exception]
+_Sent = tuple[Config, str, int]  # of a cell: its configuration, the digest of its data, its place in the part
 
 
 def train(sweep: Queue, places: Sequence[int], show: Show) -> None:
@@ -36,7 +38,7 @@ def train(sweep: Queue, places: Sequence[int], show: Show) -> None:
     try:
         with launchers.opened(launcher) as workers:
             groups = _groups(sweep.cells, places, workers.room)
-            works = [partial(_in_worker, _job(sweep, group, launcher.numbers["cores"])) for group in groups]
+            works = [_work(sweep, group) for group in groups]
             for number, found in workers.results(works):
                 group = groups[number]
                 left -= set(group)
@@ -70,53 +72,23 @@ def _groups(cells: Sequence[Cell], places: Sequence[int], workers: int) -> list[
     return groups
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What a worker is sent: cells without their data, which it reads itself.
-
-    Attributes:
-        configs, digests: of the cells, and of their data.
-        places: of the cells in the queue.
-        numbers: their places in the part.
-        judge, trainer: of all of them.
-        sweep, part: they are trained for.
-        cores: of the worker.
-    """
-
-    configs: Sequence[Config]
-    digests: Sequence[str]
-    places: Sequence[int]
-    numbers: Sequence[int]
-    judge: "Judge | None"
-    trainer: "Trainer | None"
-    sweep: str
-    part: str
-    cores: int
+def _work(sweep: Queue, group: Sequence[int]) -> Callable[[], _Made]:
+    chosen = {place: sweep.cells[place] for place in group}
+    sent = {place: (cell.config, cell.digest, sweep.places[place]) for place, cell in chosen.items()}
+    first = chosen[group[0]]
+    return partial(_in_worker, sent, first.judge, first.trainer, sweep.tracker.sweep, sweep.part)
 
 
-def _job(sweep: Queue, places: Sequence[int], cores: int) -> _Job:
-    chosen = [sweep.cells[place] for place in places]
-    return _Job(
-        configs=[replace(cell.config, launcher=Option("none")) for cell in chosen],
-        digests=[cell.digest for cell in chosen],
-        places=places,
-        numbers=[sweep.places[place] for place in places],
-        judge=chosen[0].judge,
-        trainer=chosen[0].trainer,
-        sweep=sweep.tracker.sweep,
-        part=sweep.part,
-        cores=cores,
-    )
-
-
-def _in_worker(job: _Job) -> dict[int, Ended | Exception]:
-    """In a worker: claim, train and store some cells of a sweep; what came of each, by its place in the queue.
+def _in_worker(
+    sent: Mapping[int, _Sent], judge: "Judge | None", trainer: "Trainer | None", sweep: str, part: str
+) -> _Made:
+    """In a worker: read the data, then claim, train and store some cells; what came of each, by its place in the queue.
 
     Raises:
         InputError: where the data have other values than for the parent.
     """
-    made = cells(job.configs, job.judge, job.trainer)
-    for cell, digest in zip(made, job.digests, strict=True):
+    made = cells([replace(config, launcher=Option("none")) for config, *_ in sent.values()], judge, trainer)
+    for cell, (_, digest, _) in zip(made, sent.values(), strict=True):
         if cell.digest != digest:
             where = socket.gethostname()
             raise InputError(f"data={cell.config.data.name}: has other values on {where} than where the sweep began")
@@ -126,11 +98,12 @@ def _in_worker(job: _Job) -> dict[int, Ended | Exception]:
         runs[cell.key] = kept.run_id
 
     with open_tracker(made[0].config.tracking) as tracker:
-        tracker.sweep = job.sweep
-        queue = Queue(made, tracker, job.part, job.numbers, not made[0].config.resume, {}, job.cores, note)
+        tracker.sweep, cores = sweep, sent[next(iter(sent))][0].launcher.numbers["cores"]
+        places = [place for *_, place in sent.values()]
+        queue = Queue(made, tracker, part, places, not made[0].config.resume, {}, cores, note)
         queue.train(range(len(made)), lambda places, step: None)
     errors = {cell.key: launchers.portable(error) for cell, error in queue.failures}
     return {
         place: errors.get(cell.key) or (replace(queue.trained[cell.key], recipe=None), runs[cell.key])  # type: ignore[arg-type]
-        for place, cell in zip(job.places, made, strict=True)
+        for place, cell in zip(sent, made, strict=True)
     }
