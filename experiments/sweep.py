@@ -23,7 +23,7 @@ standard deviations, hold for that split.
 The claims are in experiments/claims/sweep.yaml with the power that their margins leave, computed from a pilot with
 other seeds and splits.
 
-Cost: about 75 seconds on two cores; tuning takes about six minutes.
+Cost: about 75 seconds on two cores (134 s of processor time); tuning takes about six minutes.
 
 Departures from the course notebook: digits (8 x 8 pixels) instead of 300 rows of MNIST. All modes get the same number
 of epochs, which is not the same number of updates: the table gives both.
@@ -84,10 +84,9 @@ def report(study: Study) -> None:
     splits = split_means(study.restarts("grid"))
     grid = grid_table(splits, study.curves("grid", ["train/loss"]))
     study.summary.table("grid", grid)
-    title, caption = (
-        f"Highest on validation: {_named(best(grid))}",
-        f"{_crossed(splits)}, mean ± half of the 95 % interval",
-    )
+    updates = ", ".join(f"{_words(mode)} {count}" for mode, count in grid.groupby("descent")["updates"].first().items())
+    caption = f"{_crossed(splits)}, mean ± half of the 95 % interval over splits; updates: {updates}"
+    title = f"Highest on validation: {_named(best(grid))}\n{int(grid['near_best'].sum()) - 1} others are near-ties"
     study.figure("grid", figures.grid_table(splits, title=title, caption=caption))
 
     rows = [] if study.quick else study.judge(claimed(depth, width, splits))
@@ -95,8 +94,8 @@ def report(study: Study) -> None:
     _print(width_answer(spreads), width_view(spreads), _verdicts(rows, "spread"))
     _print(grid_answer(grid, splits), grid_view(grid), _verdicts(rows, "batch", "activation"))
     if study.quick:
-        print(f"\n{study.no_verdict()}", flush=True)
-    print("\nall tables and figures: make report; every run in the MLflow UI: make ui", flush=True)
+        print(study.no_verdict())
+    print("make report shows all tables and figures, make ui every run in MLflow.", flush=True)
 
 
 # --- the grid ------------------------------------------------------------------------------------------------------
@@ -162,26 +161,24 @@ def grid_answer(grid: pd.DataFrame, splits: pd.DataFrame) -> str:
     """The best configuration by validation, what it reaches on test, and how many are near-ties."""
     first, ties = best(grid), int(grid["near_best"].sum()) - 1
     low, high = first["test_accuracy_low"], first["test_accuracy_high"]
+    others = f"{ties} of the {len(grid) - 1} others are near-ties" if ties else "No other is a near-tie"
     return (
-        f"Which ends highest? On validation {_named(first)}. Its test accuracy is {first['test_accuracy']:.3f} "
-        f"(95 % interval {low:.3f} to {high:.3f}; {_crossed(splits)}). "
-        + (
-            f"{ties} of the {len(grid) - 1} others are near-ties (*): validation cannot tell them from it."
-            if ties
-            else "Validation tells it from all others."
-        )
+        f"Which ends highest? On validation {_named(first)}: test accuracy {first['test_accuracy']:.3f} "
+        f"(95 % interval {low:.3f} to {high:.3f}; {_crossed(splits)}). {others} (*) on validation."
     )
 
 
 def grid_view(grid: pd.DataFrame) -> pd.DataFrame:
-    """Test accuracy by activation (rows), loss and mode (columns); near-ties of the best have a star."""
+    """Test accuracy by activation (rows), loss and mode (columns); the best and its near-ties have a star."""
     cells = grid.assign(
         text=[f"{row.test_accuracy:.3f}" + ("*" if row.near_best else " ") for row in grid.itertuples()],
         column=grid["loss"].map(_short) + ", " + grid["descent"].map(_short),
     )
     order = list(dict.fromkeys(cells["column"]))
     table = cells.pivot(index="activation", columns="column", values="text")[order].fillna("-")
-    table = table.loc[list(dict.fromkeys(cells["activation"]))].reset_index()
+    table = table.loc[list(dict.fromkeys(cells["activation"]))]
+    table.loc["updates"] = cells.groupby("column")["updates"].first().map("{} ".format)
+    table = table.reset_index()
     return table.assign(activation=table["activation"].map(_words)).rename(columns={"activation": "test accuracy"})
 
 
@@ -269,20 +266,15 @@ def depth_answer(table: pd.DataFrame) -> str:
 
 
 def depth_view(table: pd.DataFrame) -> pd.DataFrame:
-    """Factors per layer before training and test accuracy after it, a row per depth."""
-    names = dict(zip(ARMS, ("sigmoid", "ReLU", "ReLU, He"), strict=True))
-    about = {"|delta| divided by": 10 ** table["decades_per_layer"], "test accuracy": table["accuracy"]}
-    digits = {"|delta| divided by": "{:.2f}", "test accuracy": "{:.3f}"}
-    keys = table.assign(arm=table["arm"].map(names))[["hidden_layers", "arm"]]
-    views = {
-        name: keys.assign(text=values.map(digits[name].format)).pivot(
-            index="hidden_layers", columns="arm", values="text"
-        )
-        for name, values in about.items()
-    }
-    order = [name for name in names.values() if name in set(keys["arm"])]
-    view = pd.concat({name: one[order] for name, one in views.items()}, axis="columns")
-    return view.rename_axis(index=None, columns=["", "hidden layers"])
+    """Factors per layer before training, a column per arm, and test accuracies after it in the same order."""
+    rows = []
+    for layers, arms in table.groupby("hidden_layers", sort=False):
+        found = arms.set_index("arm").reindex(ARMS)
+        factors = [f"{factor:.2f}" for factor in 10 ** found["decades_per_layer"]]
+        accuracies = " ".join(f"{accuracy:.3f}" for accuracy in found["accuracy"])
+        named = dict(zip(("sigmoid", "ReLU", "ReLU, He"), factors, strict=True))
+        rows.append({"hidden layers": layers, **named, "test accuracy of the three": accuracies})
+    return pd.DataFrame(rows)
 
 
 def paired_decades(curves: pd.DataFrame, initializer: str) -> dict[str, Values]:
@@ -322,9 +314,9 @@ def width_answer(table: pd.DataFrame) -> str:
     """The standard deviation of the test loss in the narrowest and in the widest networks."""
     narrow, wide = table.iloc[0], table.iloc[-1]
     return (
-        f"How much does the random start decide? With {narrow['width']:.0f} hidden units the test loss of "
-        f"{narrow['n']:.0f} restarts has a standard deviation of {narrow['sd_of_test_loss']:.2g} nats, with "
-        f"{wide['width']:.0f} units one of {wide['sd_of_test_loss']:.2g}; digits, one split."
+        f"How much does the random start decide? The test loss of {narrow['n']:.0f} restarts has a standard deviation "
+        f"of {narrow['sd_of_test_loss']:.2g} nats at width {narrow['width']:.0f}, {wide['sd_of_test_loss']:.2g} at "
+        f"width {wide['width']:.0f} (one split)."
     )
 
 
@@ -387,7 +379,7 @@ def _verdicts(rows: list[Verdict], *about: str) -> list[str]:
         words = dict.fromkeys(row.verdict for row in cases)
         counts = {word: sum(row.verdict == word for row in cases) for word in words}
         told = ", ".join(
-            f"{word} in {count} of {len(cases)}" if len(cases) > 1 else word for word, count in counts.items()
+            f"{word} {count} of {len(cases)}" if len(cases) > 1 else word for word, count in counts.items()
         )
         lines.append(f"{told}: {cases[0].statement}")
     return lines
@@ -395,7 +387,7 @@ def _verdicts(rows: list[Verdict], *about: str) -> list[str]:
 
 def _print(answer: str, table: pd.DataFrame, verdicts: list[str]) -> None:
     print("\n" + textwrap.fill(answer, COLUMNS))
-    print(textwrap.indent(table.to_string(index=not isinstance(table.index, pd.RangeIndex)), "  "))
+    print(textwrap.indent(table.to_string(index=False), "  "))
     for line in verdicts:
         print(textwrap.fill(line, COLUMNS, subsequent_indent="  "))
 

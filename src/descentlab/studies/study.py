@@ -313,7 +313,7 @@ def _run(
             sweeps_of = {key: part_id(tracker.sweep, key) for key in cells}
             report(Study(tracker, summary, sweeps_of, claims, quick, cut_short=before, name=name))
             summary.metrics({"seconds": time.perf_counter() - began})
-        print(f"\n{name}: {time.perf_counter() - began:.0f} s; stored in {tracker.location}", flush=True)
+        print(f"{name}: {time.perf_counter() - began:.0f} s; stored in {tracker.location}", flush=True)
 
 
 def _cut_short(tracker: "Tracker", settings: Mapping[str, str]) -> "StoredRun | None":
