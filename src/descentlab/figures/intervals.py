@@ -222,7 +222,7 @@ def _plain_log_axis(ax: Axes, along: str = "x") -> None:
 
 def _settings_axis(ax: Axes, values: ndarray, log: bool) -> None:
     """An axis along x that ends at the settings, with a tick at each where they are few."""
-    ticks = np.unique(values)
+    ticks = np.unique(values[values > 0] if log else values)  # no place on a log axis for a setting of 0
     if log:
         _plain_log_axis(ax)
         ax.set_xlim(ticks.min() / 1.15, ticks.max() * 1.15)
