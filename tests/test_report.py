@@ -198,7 +198,7 @@ def test_the_quick_form_prints_and_keeps_no_verdict_and_says_which_command_decid
 
 
 def test_the_full_form_says_first_how_long_it_takes(small, store, monkeypatch, capsys):
-    about = "A study.\n\nMethod: none.\n\nCost: about two minutes\non two cores; tuning takes six.\n"
+    about = "A study.\n\nMethod: none.\n\nCost: about two minutes\non two cores, one without certificates.\n"
     place = [f"tracking.{key}={store.numbers[key]}" for key in ("uri", "experiment")]
     assert study.main("none", about, {}, lambda one: None, place) == 0
     told = capsys.readouterr().out.splitlines()[0]

@@ -266,8 +266,8 @@ def main(
 
 
 def _cost(about: str) -> str:
-    """What a script's docstring says of its cost, up to the end of the sentence; "" where it says nothing."""
-    sentence = re.search(r"^Cost: (.*?)[.;:](?=\s|$)", about, re.MULTILINE | re.DOTALL)
+    """What a script's docstring says of its cost, up to the first comma or full stop; "" where it says nothing."""
+    sentence = re.search(r"^Cost: (.*?)[.,;:](?=\s|$)", about, re.MULTILINE | re.DOTALL)
     return " ".join(sentence[1].split()) if sentence else ""
 
 
