@@ -23,7 +23,7 @@ standard deviations, hold for that split.
 The claims are in experiments/claims/sweep.yaml with the power that their margins leave, computed from a pilot with
 other seeds and splits.
 
-Cost: about 75 seconds on two cores (134 s of processor time); tuning takes about six minutes.
+Cost: about 75 seconds on two cores, 134 s of processor time; tuning takes about six minutes.
 
 Departures from the course notebook: digits (8 x 8 pixels) instead of 300 rows of MNIST. All modes get the same number
 of epochs, which is not the same number of updates: the table gives both.

@@ -38,6 +38,7 @@ def test_an_experiment_opens_with_method_cost_and_departures(path):
     opening = script(path.stem).__doc__
     for heading in ("Method:", "Cost:", "Departures"):
         assert heading in opening
+    assert 0 < len(f"{path.stem}: {study._cost(opening)}; stored cells are reused") <= 80
 
 
 @pytest.mark.slow

@@ -202,7 +202,7 @@ def test_the_full_form_says_first_how_long_it_takes(small, store, monkeypatch, c
     place = [f"tracking.{key}={store.numbers[key]}" for key in ("uri", "experiment")]
     assert study.main("none", about, {}, lambda one: None, place) == 0
     told = capsys.readouterr().out.splitlines()[0]
-    assert told == "none: takes about two minutes on two cores; stored cells are not trained again"
+    assert told == "none: about two minutes on two cores; stored cells are reused"
     assert study.main("none", about, {}, lambda one: None, ["--quick", *place]) == 0
     assert "two minutes" not in capsys.readouterr().out
 

@@ -258,7 +258,7 @@ def main(
             tune([key for key, part in parts.items() if part.tuned], overrides)
         else:
             if "--quick" not in flags and (cost := _cost(about)):
-                print(f"{name}: takes {cost}; stored cells are not trained again", flush=True)
+                print(f"{name}: {cost}; stored cells are reused", flush=True)
             _run(name, parts, report, overrides, quick="--quick" in flags)
         return 0
 
