@@ -152,7 +152,7 @@ def test_a_cell_that_stands_unjudged_is_judged_from_its_weights_and_then_stands(
     kept(judge=None)
     (unjudged,) = find(store, "cell")
     kept(judge=by_size)
-    assert "6 of 6 restarts are there already" in capsys.readouterr().err
+    assert "6 of 6 restarts are stored already" in capsys.readouterr().err
     _, judged = find(store, "cell")
     assert judged.tags["reused_from"] == unjudged.run_id
     assert re.fullmatch("test_judges.by_size@[0-9a-f]{16}", judged.tags["judge"])
@@ -162,7 +162,7 @@ def test_a_cell_that_stands_unjudged_is_judged_from_its_weights_and_then_stands(
     assert len(find(store, "restart", parent=judged.run_id)) == 6
     kept(judge=by_size)
     assert len(find(store, "cell")) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "is stored already" in capsys.readouterr().err
 
 
 def test_a_restart_has_one_finished_run_per_judge_however_often_its_cell_grows(store, kept):

@@ -78,7 +78,7 @@ def test_another_trainer_ends_where_the_packages_own_ends_within_rounding():
 def test_a_sweep_of_another_trainer_is_resumed_and_grows_and_its_runs_are_its_own(command, store):
     assert command("-m", *WORDS, "learning_rate=0.1,0.5")[0] == 0
     assert STARTED == [(0, 2), (0, 2)]
-    assert "2 of 2 cells are there already" in command("-m", *WORDS, "learning_rate=0.1,0.5")[2]
+    assert "2 of 2 cells are stored already" in command("-m", *WORDS, "learning_rate=0.1,0.5")[2]
     assert "restarts  4: 4 stored already" in command("plan", "-m", *WORDS, "learning_rate=0.1,0.5")[1]
     assert "restarts  4: 0 stored already" in command("plan", "-m", *WORDS, "learning_rate=0.1,0.5", trainer=None)[1]
     assert command(*WORDS[:-1], "learning_rate=0.1", "restarts=3")[0] == 0

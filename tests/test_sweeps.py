@@ -47,7 +47,7 @@ def test_the_same_sweep_again_trains_nothing_and_gives_the_same_bits(option, tra
     again, after = sweep(option, *cells)
     assert len(trained) == 2
     assert again == first
-    assert "2 of 2 cells are there already" in capsys.readouterr().err
+    assert "2 of 2 cells are stored already" in capsys.readouterr().err
     for one, other in zip(before, after, strict=True):
         assert_same_training(one, other)
     assert len(find(option, status=None)) == 2
@@ -65,7 +65,7 @@ def test_of_more_restarts_the_new_ones_are_trained_and_the_old_run_stays(option,
     (old,) = find(option)
     _, (grown,) = sweep(option, cell(restarts=4, seed=6))
     assert trained == [(7, 2), (6, 1), (9, 1)]
-    assert "2 of 4 restarts are there already" in capsys.readouterr().err
+    assert "2 of 4 restarts are stored already" in capsys.readouterr().err
     assert grown.seeds.tolist() == [6, 7, 8, 9]
     now = find(option)
     assert (now[0].tags, now[0].metrics, now[0].status) == (old.tags, old.metrics, "FINISHED")
@@ -312,7 +312,7 @@ def test_a_training_that_was_cut_short_goes_on_from_its_checkpoint_to_the_same_b
     assert len(list(folder.rglob("checkpoint-*.npz"))) == 2
     monkeypatch.setattr(cell_run.TrackedCell, "record", record)
     _, (training,) = sweep(often, config)
-    assert "goes on from epoch 6" in capsys.readouterr().err
+    assert "continues from epoch 6" in capsys.readouterr().err
     assert not list(folder.rglob("checkpoint-*.npz"))
     anew = replace(option, numbers={**option.numbers, "experiment": "anew"})
     _, (other,) = sweep(anew, config)
@@ -442,7 +442,7 @@ def test_a_stack_that_was_cut_short_goes_on_from_its_checkpoint_to_the_same_bits
         sweep(often, *cells)
     monkeypatch.setattr(cell_run.TrackedCell, "record", record)
     _, together = sweep(often, *cells)
-    assert "goes on from epoch 3" in capsys.readouterr().err
+    assert "continues from epoch 3" in capsys.readouterr().err
     _, alone = sweep(option, replace(cells[1], resume=False))
     assert stacks == [(0.1, 0.5), (0.1, 0.5), (0.5,)]
     assert_same_training(together[1], alone[0])

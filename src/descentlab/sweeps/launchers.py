@@ -1,10 +1,9 @@
-"""Works in, results out, by other processes: of this machine (joblib), of a Ray cluster, of a Slurm queue (submitit).
+"""Runs jobs in other processes: of this machine (joblib), of a Ray cluster, of a Slurm queue (submitit).
 
-A work is a function without arguments; this room knows nothing of what it does. Hydra's own launcher plugins are not
-used: they take lists of overrides, so that every worker would compose its cell a second time, and Hydra finds launchers
-in its plugin package alone.
+A job is a function without arguments. Hydra's own launcher plugins are not used: they take lists of overrides, so that
+every worker would compose its cell a second time, and Hydra finds launchers only in its plugin package.
 
-A worker that dies loses its own work and no other: each has a process to itself, and none shares a pool with it.
+A worker that dies loses its own job and no other: each has a process to itself, and none shares a pool with it.
 """
 
 import contextlib
@@ -30,11 +29,11 @@ from descentlab.nn.workers import BLAS
 from descentlab.nn.workers import cores as available
 from descentlab.values import Option, refusal, shown
 
-Work = Callable[[], Any]
+Job = Callable[[], Any]
 
 POLL_SECONDS = 0.1  # between looks at what runs
-IDLE_SECONDS = 60  # after which a worker without work ends; one whose parent was killed would wait for ever
-GRACE_SECONDS = 20.0  # in which works that are to stop mark what they leave
+IDLE_SECONDS = 60  # after which a worker without a job ends; one whose parent was killed would wait for ever
+GRACE_SECONDS = 20.0  # in which jobs that are stopped mark their runs
 EXTRAS = {"local": ("joblib", ""), "cluster": ("ray", "ray"), "slurm": ("submitit", "slurm")}  # module, extra
 
 
@@ -44,7 +43,7 @@ class WorkerLost(Exception):
 
 @dataclass(frozen=True)
 class _Running:
-    """A work under way: whether it has ended, what came of it, and how it is asked to end as by Ctrl-C."""
+    """A running job: whether it has ended, its result, and a call that interrupts it as Ctrl-C does."""
 
     done: Callable[[], bool]
     result: Callable[[], Any]
@@ -53,9 +52,9 @@ class _Running:
 
 @dataclass(frozen=True)
 class _Pool:
-    """Where works run: how one is started, and how many run at once."""
+    """Processes for jobs: how to start one, and how many run at once."""
 
-    start: Callable[[Work], _Running]
+    start: Callable[[Job], _Running]
     room: int
 
 
@@ -64,13 +63,13 @@ class Workers:
     """An open launcher.
 
     Attributes:
-        room: how many works run at once.
-        results: given works, yields as they end the place of each and its result, or the Exception that it raised:
+        room: how many jobs run at once.
+        results: given jobs, yields as they end the place of each and its result, or the Exception that it raised:
             `WorkerLost` where its worker died.
     """
 
     room: int
-    results: Callable[[Sequence[Work]], Iterator[tuple[int, Any]]]
+    results: Callable[[Sequence[Job]], Iterator[tuple[int, Any]]]
 
 
 def check(preset: Option) -> None:
@@ -92,7 +91,7 @@ def check(preset: Option) -> None:
 
 @contextlib.contextmanager
 def opened(preset: Option) -> Iterator[Workers]:
-    """Open a launcher; works that still run when its context is left are ended.
+    """Open a launcher; jobs that still run when its context is left are ended.
 
     Args:
         preset: name local, cluster or slurm, and its numbers (`config.LAUNCHERS`).
@@ -105,12 +104,12 @@ def opened(preset: Option) -> Iterator[Workers]:
         given = {key: value for key, value in os.environ.items() if key.startswith("DESCENTLAB_")}
         held = functools.partial(_held, preset.numbers["cores"], str(Path.cwd()), given)
 
-        def results(works: Sequence[Work]) -> Iterator[tuple[int, Any]]:
-            waiting = deque(enumerate(works))
+        def results(jobs: Sequence[Job]) -> Iterator[tuple[int, Any]]:
+            waiting = deque(enumerate(jobs))
             while waiting or running:
                 while waiting and len(running) < pool.room:
-                    place, work = waiting.popleft()
-                    running[place] = pool.start(functools.partial(held, work))
+                    place, job = waiting.popleft()
+                    running[place] = pool.start(functools.partial(held, job))
                 for place in [place for place, one in running.items() if one.done()]:
                     yield place, _outcome(running.pop(place))
                 time.sleep(POLL_SECONDS)
@@ -122,7 +121,7 @@ def opened(preset: Option) -> Iterator[Workers]:
 
 
 def _end(running: Sequence[_Running]) -> None:
-    """Ask works to end, and wait for a while until they have marked what they leave."""
+    """Interrupt jobs, and wait for a while until they have marked their runs."""
     for one in running:
         with contextlib.suppress(Exception):
             one.stop()
@@ -132,7 +131,7 @@ def _end(running: Sequence[_Running]) -> None:
 
 
 def _outcome(ended: _Running) -> Any:
-    """A work's result, or the exception that it raised."""
+    """A job's result, or the exception that it raised."""
     try:
         result, error = ended.result()
     except Exception as lost:  # every package has its own for this
@@ -141,8 +140,8 @@ def _outcome(ended: _Running) -> Any:
     return result if error is None else error
 
 
-def _held(cores: int, folder: str, given: Mapping[str, str], work: Work) -> tuple[Any, Exception | None]:
-    """In a worker: run a work where the parent runs, with its settings, BLAS held to some cores."""
+def _held(cores: int, folder: str, given: Mapping[str, str], job: Job) -> tuple[Any, Exception | None]:
+    """In a worker: run a job in the parent's working folder, with its settings, BLAS held to some cores."""
     from threadpoolctl import threadpool_limits
 
     for key, value in given.items():
@@ -151,7 +150,7 @@ def _held(cores: int, folder: str, given: Mapping[str, str], work: Work) -> tupl
         os.chdir(folder)
     try:
         with threadpool_limits(cores):
-            return work(), None
+            return job(), None
     except Exception as error:
         return None, portable(error)
     except (KeyboardInterrupt, SystemExit) as error:
@@ -182,7 +181,7 @@ def _local(numbers: Mapping[str, Any]) -> Iterator[_Pool]:
 
     slots: list[tuple[Any, Any]] = []  # a pool of one process, and the future of what it was given last
 
-    def start(work: Work) -> _Running:
+    def start(job: Job) -> _Running:
         pool = None
         if free := next((slot for slot in slots if slot[1].done()), None):
             slots.remove(free)
@@ -193,7 +192,7 @@ def _local(numbers: Mapping[str, Any]) -> Iterator[_Pool]:
         if pool is None:
             pool = ProcessPoolExecutor(1, timeout=IDLE_SECONDS, initializer=_ignore_interrupts, env=_blas(cores))
         process = pool.submit(os.getpid)
-        future = pool.submit(work)
+        future = pool.submit(job)
         slots.append((pool, future))
 
         def stop() -> None:
@@ -242,8 +241,8 @@ def _cluster(numbers: Mapping[str, Any]) -> Iterator[_Pool]:
             raise refusal("hydra.launcher.cores", cores, "is more than the cluster has")
         task = ray.remote(num_cpus=cores, max_retries=0, runtime_env={"env_vars": _blas(cores)})(_called)
 
-        def start(work: Work) -> _Running:
-            reference = task.remote(work)
+        def start(job: Job) -> _Running:
+            reference = task.remote(job)
             return _Running(
                 lambda: bool(ray.wait([reference], timeout=0)[0]),
                 lambda: ray.get(reference),
@@ -255,8 +254,8 @@ def _cluster(numbers: Mapping[str, Any]) -> Iterator[_Pool]:
         ray.shutdown()
 
 
-def _called(work: Work) -> Any:
-    return work()
+def _called(job: Job) -> Any:
+    return job()
 
 
 @contextlib.contextmanager
@@ -276,7 +275,7 @@ def _own_signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _slurm(numbers: Mapping[str, Any]) -> Iterator[_Pool]:
-    """Jobs of a Slurm queue by submitit, one per work; their logs stay only where one was lost."""
+    """Jobs of a Slurm queue by submitit, one for each of ours; their logs stay only where one was lost."""
     import submitit
 
     cores, cluster = numbers["cores"], numbers["cluster"]
@@ -296,21 +295,21 @@ def _slurm(numbers: Mapping[str, Any]) -> Iterator[_Pool]:
     executor.update_parameters(**settings)
     lost = False
 
-    def start(work: Work) -> _Running:
+    def start(job: Job) -> _Running:
         with _environment(_blas(cores)):
-            job = executor.submit(_job, work)
+            submitted = executor.submit(_in_job, job)
 
         def result() -> Any:
             nonlocal lost
             try:
-                return job.result()
+                return submitted.result()
             except Exception as error:
                 lost = True
                 raise WorkerLost(
                     f"logs in {folder}: {shown(str(error).strip().rpartition(chr(10))[2], 200)}"
                 ) from error
 
-        return _Running(job.done, result, job.cancel)
+        return _Running(submitted.done, result, submitted.cancel)
 
     try:
         yield _Pool(start, numbers["workers"])
@@ -319,10 +318,10 @@ def _slurm(numbers: Mapping[str, Any]) -> Iterator[_Pool]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _job(work: Work) -> Any:
+def _in_job(job: Job) -> Any:
     """In a job: SIGTERM ends it as anywhere else; submitit would pass over it."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    return work()
+    return job()
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""How far a sweep is: one display on standard error, a bar on a terminal and else a line every few seconds."""
+"""The progress of a sweep on standard error: a bar on a terminal, otherwise a line every few seconds."""
 
 import contextlib
 import math
@@ -26,7 +26,7 @@ def say(text: str) -> None:
 
 @contextlib.contextmanager
 def shown(cells: Sequence[Cell], wanted: bool) -> Iterator[Show]:
-    """Yield what is called with the places of cells and each step of their training, from any thread."""
+    """Yield a function to call, from any thread, with the places of cells and each step of their training."""
     if not wanted:
         yield lambda places, step: None
     elif sys.stderr.isatty():
@@ -52,7 +52,7 @@ def shown(cells: Sequence[Cell], wanted: bool) -> Iterator[Show]:
 
 
 class _Meter:
-    """Counts epochs of restarts and shows every so many seconds what runs; cells that end elsewhere are counted."""
+    """Counts epochs of restarts, and cells that ended in other processes; shows the state every few seconds."""
 
     def __init__(self, cells: Sequence[Cell], show: Callable[[str, float], None], seconds: float, last: float) -> None:
         self._cells, self._show, self._seconds, self._last = cells, show, seconds, last
@@ -62,7 +62,7 @@ class _Meter:
         self._lock = threading.Lock()
 
     def note(self, places: Sequence[int], step: Step) -> None:
-        """Take a step of the cells at `places`, which train as one stack, into account."""
+        """Count a step of the cells at `places`, which train as one stack."""
         config = self._cells[places[0]].config
         restarts = config.restarts * len(places)
         with self._lock:

@@ -1,4 +1,4 @@
-"""The cells of a sweep that one process trains: claimed one after the other, those that another trains last."""
+"""The cells of a sweep that one process trains: it claims one after the other, cells of other processes last."""
 
 import time
 from collections import deque
@@ -25,7 +25,7 @@ STACK_BYTES = 16 * 2**20  # of the parameters of cells that are trained as one s
 
 @dataclass
 class Queue:
-    """Cells of one part of a sweep, no two with one key, and what came of them so far.
+    """The cells of one part of a sweep, no two with the same key, and their outcomes so far.
 
     Attributes:
         cells: in order.
@@ -54,7 +54,7 @@ class Queue:
     failures: list[tuple[Cell, Exception]] = field(default_factory=list)
 
     def take(self, place: int) -> Claim:
-        """Claim a cell, or take over the run that stands for it."""
+        """Claim a cell, or use its finished run."""
         cell, sweep = self.cells[place], part_id(self.tracker.sweep, self.part)
         if found := self.standing.get(cell.key):
             self.tracker.add_to_sweep(found, sweep, self.places[place], cell.name)
@@ -62,7 +62,7 @@ class Queue:
         return self.tracker.claim(cell, sweep, self.places[place], self.fresh)
 
     def train(self, waiting: Sequence[int], show: Show) -> None:
-        """Train cells in this process; those that another one trains come last, and are waited for."""
+        """Train cells in this process; wait at the end for cells that other processes train."""
         places, busy = deque(waiting), dict[int, str]()
         while places:
             place = places.popleft()
@@ -98,7 +98,7 @@ class Queue:
         show(places, None)
 
     def failed(self, cells: Sequence[Cell], error: Exception) -> None:
-        """Go on after an error of some cells of several, and raise any other."""
+        """Note the error of some of several cells; raise it where there is one cell, or the store is lost."""
         if len(self.cells) == 1 or isinstance(error, StoreLost):
             raise error
         self.failures += [(cell, error) for cell in cells]

@@ -26,10 +26,10 @@ _Sent = tuple[Config, str, int]  # of a cell: its configuration, the digest of i
 
 
 def train(sweep: Queue, places: Sequence[int], show: Show) -> None:
-    """Have some cells of a queue trained by their launcher's workers; runs of workers that died are marked.
+    """Train some cells of a queue in the workers of their launcher; runs of workers that died are marked.
 
     Args:
-        sweep: gets what comes of them.
+        sweep: gets the outcomes.
         places: of the cells, none of which the store holds.
         show: is told of each cell that has ended.
     """
@@ -38,8 +38,8 @@ def train(sweep: Queue, places: Sequence[int], show: Show) -> None:
     try:
         with launchers.opened(launcher) as workers:
             groups = _groups(sweep.cells, places, workers.room)
-            works = [_work(sweep, group) for group in groups]
-            for number, found in workers.results(works):
+            jobs = [_job(sweep, group) for group in groups]
+            for number, found in workers.results(jobs):
                 group = groups[number]
                 left -= set(group)
                 if isinstance(found, launchers.WorkerLost):
@@ -62,7 +62,7 @@ def _ended(sweep: Queue, cell: Cell, outcome: Ended | Exception) -> None:
 
 
 def _groups(cells: Sequence[Cell], places: Sequence[int], workers: int) -> list[list[int]]:
-    """Places of the cells that a worker is given at once, to train as one stack; no worker is left without for it."""
+    """Places of the cells that a worker gets at once, to train as one stack; every worker gets some."""
     most = math.ceil(len(places) / workers)
     waiting, groups = list(places), []
     while waiting:
@@ -72,7 +72,7 @@ def _groups(cells: Sequence[Cell], places: Sequence[int], workers: int) -> list[
     return groups
 
 
-def _work(sweep: Queue, group: Sequence[int]) -> Callable[[], _Made]:
+def _job(sweep: Queue, group: Sequence[int]) -> Callable[[], _Made]:
     chosen = {place: sweep.cells[place] for place in group}
     sent = {place: (cell.config, cell.digest, sweep.places[place]) for place, cell in chosen.items()}
     first = chosen[group[0]]
@@ -82,7 +82,7 @@ def _work(sweep: Queue, group: Sequence[int]) -> Callable[[], _Made]:
 def _in_worker(
     sent: Mapping[int, _Sent], judge: "Judge | None", trainer: "Trainer | None", sweep: str, part: str
 ) -> _Made:
-    """In a worker: read the data, then claim, train and store some cells; what came of each, by its place in the queue.
+    """In a worker: read the data, then claim, train and store some cells; their outcomes by place in the queue.
 
     Raises:
         InputError: where the data have other values than for the parent.

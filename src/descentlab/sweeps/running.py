@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class CellsFailed(Exception):
-    """Some cells of a sweep failed; the others went on and are stored.
+    """Some cells of a sweep failed; the others were trained and stored.
 
     Attributes:
         failures: each failed cell with its error.
@@ -123,8 +123,8 @@ def _say_standing(cells: Sequence[Cell], standing: "Mapping[str, StoredRun]") ->
     if len(cells) == 1:
         (run,) = standing.values()
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.started))
-        say(f"{cells[0].name}: is there already, trained on {when}; resume=false trains it anew")
+        say(f"{cells[0].name}: is stored already (trained {when}); resume=false trains it again")
     elif len(standing) == len(cells):
-        say(f"{len(cells)} of {len(cells)} cells are there already; resume=false trains all anew")
+        say(f"{len(cells)} of {len(cells)} cells are stored already; resume=false trains them again")
     else:
-        say(f"{len(standing)} of {len(cells)} cells are there already; {len(cells) - len(standing)} are left to train")
+        say(f"{len(standing)} of {len(cells)} cells are stored already; {len(cells) - len(standing)} to train")

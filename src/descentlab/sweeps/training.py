@@ -34,7 +34,7 @@ def settle(
     show: Callable[[Step], None] = lambda step: None,
     on_finish: Finish | None = None,
 ) -> list[Training]:
-    """Make stored runs of claimed cells: read a run that is finished, else train what is missing and store it.
+    """Give every claimed cell a stored run: read a finished one, or train the missing restarts and store them.
 
     Args:
         cells: one, or several of one stack that are all to be trained whole (`is_whole`).
@@ -64,7 +64,7 @@ def settle(
 
 
 def is_whole(cell: Cell, claim: Claim) -> bool:
-    """Whether all of a cell is to be trained: nothing of it is in finished runs, or was left by one that died."""
+    """Whether all restarts of a cell are to be trained: neither a finished run nor a killed one left any."""
     run = claim.run
     if run is None or claim.parents:
         return False
@@ -119,7 +119,7 @@ class _Work:
         first, count = _span(cell)
         spans = _spans([seed for seed in range(first, first + count) if seed not in reused])
         if reused:
-            say(f"{cell.name}: {len(reused)} of {count} restarts are there already")
+            say(f"{cell.name}: {len(reused)} of {count} restarts are stored already")
             self.show(len(reused) * cell.config.epochs)
         recorded = not reused and len(spans) == 1  # means over some restarts would not be the cell's
         parts = [self.train(*span, recorded=recorded)[0] for span in spans]
@@ -135,7 +135,7 @@ class _Work:
         return [training], reused
 
     def _to_the_end(self, recipe: Recipe, folder: str, rows: Sequence[Any]) -> Training:
-        """Train from the checkpoint in a folder of the first run's where there is one, and leave others there."""
+        """Train from the last checkpoint in a folder of the first run, if there is one; new checkpoints go there."""
         cell, run, splits = self.cells[0], self.runs[0], self.cells[0].dataset.splits
         trainer: Callable[..., Generator[Record, None, Training]] = cell.trainer or iterate
         begin = partial(trainer, recipe, splits, self.threads or cell.config.workers, self.show)
@@ -145,15 +145,15 @@ class _Work:
         path = run.checkpoints / folder
         begin = partial(begin, save=partial(_save, path), save_seconds=run.checkpoint_seconds)
         if (start := checkpoints.latest(path, say)) is not None:
-            say(f"{run.name}: goes on from epoch {int(start['epoch'])}")
+            say(f"{run.name}: continues from epoch {int(start['epoch'])}")
             try:
                 return self._recorded(begin(start=start), rows)
             except ValueError as error:  # saved by a version with a different trainer
-                say(f"{run.name}: starts from the beginning, since {error}")
+                say(f"{run.name}: starts again from epoch 0 ({error})")
         return self._recorded(begin(), rows)
 
     def _recorded(self, records: Generator[Record, None, Training], rows: Sequence[Any]) -> Training:
-        """Drain a training; each run is told its rows of every record, none where there are no rows."""
+        """Run a training to its end and give each run its rows of every record; nothing is recorded without rows."""
         while True:
             try:
                 record = next(records)
@@ -183,7 +183,7 @@ def _save(folder: Path, snapshot: Mapping[str, np.ndarray]) -> None:
 
 
 def _held(cell: Cell, parents: "Sequence[StoredRun]") -> tuple[list[Training], dict[int, str]]:
-    """What finished runs of the same family hold of a cell's restarts, and which of them has which: seed -> run."""
+    """The restarts of a cell that finished runs of its family hold, and the run of each: seed -> run."""
     trainings: list[Training] = []
     reused: dict[int, str] = {}
     first, count = _span(cell)
