@@ -224,7 +224,7 @@ def test_an_experiment_file_can_list_axes_and_arms(own):
 
 def test_an_experiment_of_arms_or_axes_is_no_single_run(run, own):
     folder = own(experiment__pairs=SWEEP, experiment__axes=SWEEP.partition("arms:")[0])
-    assert "is a sweep of 2 arms; add -m" in refused(run, "--config-dir", folder, "experiment=pairs")
+    assert "is a sweep of 4 cells; add -m" in refused(run, "--config-dir", folder, "experiment=pairs")
     assert "is a sweep over activation; add -m to run it, or give activation=VALUE" in refused(
         run, "--config-dir", folder, "experiment=axes"
     )

@@ -131,12 +131,22 @@ class _Composer:
         for values in self._grid(words, sweep):
             composed = self.composed(values)
             if not sweep:
-                _refuse_sweep(composed, values, own_arms)
+                self._refuse_sweep(composed, values, own_arms)
                 yield values
                 continue
             for arm in composed.arms if composed.arms and own_arms else [[]]:
                 for beneath in self._grid([*composed.axes, *arm], True, without=values):
                     yield {**beneath, **values}
+
+    def _refuse_sweep(self, composed: Composed, values: Mapping[str, Any], own_arms: bool) -> None:
+        """Refuse a single run of an experiment that is a sweep; an empty first arm is such a run."""
+        if own_arms and composed.arms and composed.arms[0]:
+            cells = [cell for arm in composed.arms for cell in self._grid([*composed.axes, *arm], True, without=values)]
+            valid = f"is a sweep of {len(cells)} cells; add -m to run them all"
+            raise refusal("experiment", values["experiment"], valid)
+        if left := [key for key, _, _ in (axis.partition("=") for axis in composed.axes) if key not in values]:
+            valid = f"is a sweep over {', '.join(left)}; add -m to run it, or give {left[0]}=VALUE"
+            raise refusal("experiment", values["experiment"], valid)
 
     def raw(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The plain nested values of one cell."""
@@ -224,17 +234,6 @@ class _Composer:
 def _quoted(text: str) -> str:
     """A text between quotes, as Hydra's grammar reads it."""
     return '"' + re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + ('\\"' if found[2] else ""), text) + '"'
-
-
-def _refuse_sweep(composed: Composed, values: Mapping[str, Any], own_arms: bool) -> None:
-    """Refuse a single run of an experiment that is a sweep; an empty first arm is such a run."""
-    if own_arms and composed.arms and composed.arms[0]:
-        valid = f"is a sweep of {len(composed.arms)} arms; add -m to run them all"
-        raise refusal("experiment", values["experiment"], valid)
-    axes = [axis.partition("=")[0] for axis in composed.axes]
-    if left := [key for key in axes if key not in values]:
-        valid = f"is a sweep over {', '.join(left)}; add -m to run it, or give {left[0]}=VALUE"
-        raise refusal("experiment", values["experiment"], valid)
 
 
 def _unreadable(word: str) -> InputError:
