@@ -90,9 +90,10 @@ class Cell:
     @property
     def script(self) -> str:
         """The file that another trainer stands in, relative to the working folder where it lies there."""
-        path = Path(inspect.getfile(self.trainer)) if self.trainer else Path()
-        here = Path.cwd()
-        return str(path.relative_to(here) if path.is_relative_to(here) else path) if self.trainer else ""
+        if not self.trainer:
+            return ""
+        path, here = _file(self.trainer), Path.cwd()
+        return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
     @cached_property
     def judged_by(self) -> str:
@@ -100,13 +101,18 @@ class Cell:
         return _identity(self.judge) if self.judge else ""
 
 
+def _file(function: Any) -> Path:
+    """The file that a function, or the class of a callable object, stands in."""
+    return Path(inspect.getfile(function if inspect.isroutine(function) else type(function)))
+
+
 @cache
 def _identity(judge: "Judge") -> str:
-    code: Any = getattr(judge, "__code__", None)
-    path = Path(code.co_filename) if code else Path(inspect.getfile(type(judge)))
+    path = _file(judge)
     try:
         source = path.read_bytes()
     except OSError:  # of a function that was typed in
+        code: Any = getattr(judge, "__code__", None)
         source = code.co_code if code else b""
     return (
         f"{path.stem}.{getattr(judge, '__name__', type(judge).__name__)}@{sha256(source).hexdigest()[:DIGEST_LENGTH]}"
