@@ -47,9 +47,11 @@ def measure(quick: bool) -> dict[str, Any]:
         "epochs": epochs,
         "restarts": restarts,
         "cores": machine.available(),
-        "logging": _logging(cell, recipe, splits, rounds),
+        "logging": _logging(cell.config, recipe, splits, rounds),
         "more_restarts": (more := 3 if quick else MORE),
-        "logging_more": _logging(replace(cell, restarts=more), replace(recipe, restarts=more), splits, rounds, True),
+        "logging_more": _logging(
+            replace(cell.config, restarts=more), replace(recipe, restarts=more), splits, rounds, True
+        ),
         "diagnostics": _diagnostics(recipe, splits, rounds),
         "startup": {words: _startup(words.split(), rounds) for words in COMMANDS},
         "memory": {str(stack): _in_a_process(stack) for stack in stacks},
@@ -68,7 +70,7 @@ def _startup(words: list[str], rounds: int) -> dict[str, float]:
     return {"wall": statistics.median(wall), "processor": statistics.median(processor)}
 
 
-def _logging(cell: Any, recipe: Any, splits: Any, rounds: int, default: bool = False) -> dict[str, float]:
+def _logging(config: Any, recipe: Any, splits: Any, rounds: int, default: bool = False) -> dict[str, float]:
     """Seconds of training alone, of training as it is measured by default, and kept in a store too; medians."""
     from dataclasses import replace
 
@@ -92,7 +94,7 @@ def _logging(cell: Any, recipe: Any, splits: Any, rounds: int, default: bool = F
     with tempfile.TemporaryDirectory(prefix="descentlab-") as folder:
         store = Option("local", {"uri": f"{folder}/mlflow.db", "experiment": "descentlab", "children": "auto"})
         with open_tracker(store) as tracker:  # the store is made here
-            sweeps.run(made([replace(cell, epochs=1, restarts=1)]), tracker, progress=False)
+            sweeps.run(made([replace(config, epochs=1, restarts=1)]), tracker, progress=False)
             tracker.flush()
         for place in range(rounds):
             for name, (one, given) in forms.items():
@@ -101,7 +103,7 @@ def _logging(cell: Any, recipe: Any, splits: Any, rounds: int, default: bool = F
                 found[name].append(time.perf_counter() - began)
             began = time.perf_counter()
             with open_tracker(store) as tracker:  # another seed each round: what is there already is not trained again
-                sweeps.run(made([replace(cell, seed=1000 * (1 + place))]), tracker, progress=False)
+                sweeps.run(made([replace(config, seed=1000 * (1 + place))]), tracker, progress=False)
             found["kept"].append(time.perf_counter() - began)
     return {name: statistics.median(seconds) for name, seconds in found.items()}
 
