@@ -803,3 +803,17 @@ def test_the_dip_does_not_depend_on_unit_and_origin():
 def test_a_uniform_sample_is_found_to_have_modes_as_often_as_alpha_says():
     samples = np.random.default_rng(9).random((300, 25))
     assert 0.02 < np.mean([dip_test(sample, simulations=400).p_value <= 0.05 for sample in samples]) < 0.09
+
+
+@pytest.mark.parametrize("n", [40, 240])
+@pytest.mark.parametrize("huge", [1e13, 1e145, 1e300])
+def test_a_few_huge_values_do_not_make_the_other_pairs_equal(n, huge):
+    rng = np.random.default_rng(5)
+    a, b = rng.uniform(0.97, 1.2, n), rng.uniform(0.15, 0.59, n)
+    differences = np.concatenate([np.full(5, 50.0), (a - b)[5:]])  # what is larger than all others, whatever its size
+    means = 0.5 * np.add.outer(differences, differences)[np.triu_indices(n)]
+    a[:2], a[2:5] = (huge, 2 * huge), np.nan
+    found = paired_difference(a, b)
+    assert found.difference.estimate == pytest.approx(np.median(means), rel=1e-9)
+    assert 0.5 < found.difference.low < found.difference.estimate < found.difference.high < 1.2
+    assert found.p_value < 1e-11  # every difference is positive: 2^(1 - n), or normal beyond 200 pairs

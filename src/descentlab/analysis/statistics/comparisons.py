@@ -41,8 +41,8 @@ def paired_difference(
 
     The test ranks |a - b - margin| (`signed_rank`). Where one restart of a pair diverged, the other one wins by an
     infinite difference; where both did, the pair is a tie. Up to 200 pairs p-values are exact, given the ranks.
-    Differences closer than 1e-12 of the largest value count as equal, so that rounding does not order equal counts
-    (accuracies).
+    Differences closer than 1e-12 of the values' median size count as equal, so that rounding does not order equal
+    counts (accuracies).
 
     Args:
         a: (n,), one value per seed; NaN or infinite where the restart diverged.
@@ -64,7 +64,10 @@ def paired_difference(
     differences[both] = first[both] - second[both]
     differences[lost[0] & ~lost[1]] = worst
     differences[lost[1] & ~lost[0]] = -worst
-    scale = max(np.abs(first[both]).max(initial=0.0), np.abs(second[both]).max(initial=0.0)) or 1.0
+    sizes = np.maximum(
+        np.abs(first[both]), np.abs(second[both])
+    )  # of most pairs: a few may be on their way to infinity
+    scale = (np.median(sizes) or sizes.max()) if sizes.any() else 1.0
     found = signed_rank(differences, float(scale), margin, confidence)
     return PairedDifference(
         found.location,

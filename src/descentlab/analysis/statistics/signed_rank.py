@@ -20,6 +20,7 @@ from scipy.special import ndtr
 from descentlab.analysis.statistics.samples import Interval, upper_tail
 
 RESOLUTION = 40  # bits of the scale down to which values are told apart, so that rounding breaks no ties
+FARTHEST = 2.0**61  # places from 0; differences beyond, a million times the scale, are equal
 EXACT_UP_TO = 200  # differences; beyond, p-values come from the normal distribution
 
 
@@ -45,13 +46,16 @@ def signed_rank(differences: ndarray, scale: float, margin: float = 0.0, confide
     Args:
         differences: (n,); infinite for a diverged restart, never NaN. More than about 29 % infinite differences of one
             sign make the estimate infinite.
-        scale: size of the subtracted values, above 0; differences closer than 1e-12 of it are equal.
+        scale: size of the subtracted values, above 0; differences closer than 1e-12 of it are equal, and so are those
+            beyond 1e6 times it.
         margin: tested location, in the unit of the differences.
         confidence: of the interval, between 0 and 1; a limit is infinite if n differences are too few for it.
     """
     tail = 1 - upper_tail(confidence)
     half_unit = math.ldexp(1.0, math.frexp(scale)[1] - RESOLUTION - 1)
-    places = 2.0 * np.round(differences / (2 * half_unit))  # whole numbers, and so are the means of two of them
+    near = np.clip(differences, -FARTHEST * half_unit, FARTHEST * half_unit)
+    places = 2.0 * np.round(near / (2 * half_unit))  # whole numbers, and so are the means of two of them
+    places = np.where(np.isinf(differences), differences, places)
     finite = places[np.isfinite(places)]
     bottom, top = int(finite.min(initial=0.0)) - 1, int(finite.max(initial=0.0)) + 1
     order: Sequence[float] = range(bottom, top + 1)
