@@ -817,3 +817,18 @@ def test_a_few_huge_values_do_not_make_the_other_pairs_equal(n, huge):
     assert found.difference.estimate == pytest.approx(np.median(means), rel=1e-9)
     assert 0.5 < found.difference.low < found.difference.estimate < found.difference.high < 1.2
     assert found.p_value < 1e-11  # every difference is positive: 2^(1 - n), or normal beyond 200 pairs
+
+
+@pytest.mark.parametrize("n", [40, 240])
+def test_a_limit_among_huge_values_is_a_mean_of_two_differences_or_infinite(n):
+    rng = np.random.default_rng(8)
+    a, b = rng.uniform(1.0, 1.2, n), np.zeros(n)
+    a[: n // 3] = 1e13
+    found = paired_difference(a, b).difference
+    means = 0.5 * np.add.outer(a, a)
+    assert found.low == pytest.approx(means.flat[np.abs(means - found.low).argmin()], rel=1e-9)
+    if n <= 200:
+        assert found.high > 1e12
+        assert found.high == pytest.approx(means.flat[np.abs(means - found.high).argmin()], rel=1e-9)
+    else:
+        assert found.high == np.inf

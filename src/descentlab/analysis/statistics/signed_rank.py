@@ -20,7 +20,7 @@ from scipy.special import ndtr
 from descentlab.analysis.statistics.samples import Interval, upper_tail
 
 RESOLUTION = 40  # bits of the scale down to which values are told apart, so that rounding breaks no ties
-FARTHEST = 2.0**61  # places from 0; differences beyond, a million times the scale, are equal
+FARTHEST = 2.0**61  # places from 0 that a search over more than EXACT_UP_TO differences can reach
 EXACT_UP_TO = 200  # differences; beyond, p-values come from the normal distribution
 
 
@@ -47,19 +47,21 @@ def signed_rank(differences: ndarray, scale: float, margin: float = 0.0, confide
         differences: (n,); infinite for a diverged restart, never NaN. More than about 29 % infinite differences of one
             sign make the estimate infinite.
         scale: size of the subtracted values, above 0; differences closer than 1e-12 of it are equal, and so are those
-            beyond 1e6 times it.
+            beyond 1e6 times it if there are more than EXACT_UP_TO: a limit there is infinite.
         margin: tested location, in the unit of the differences.
         confidence: of the interval, between 0 and 1; a limit is infinite if n differences are too few for it.
     """
     tail = 1 - upper_tail(confidence)
     half_unit = math.ldexp(1.0, math.frexp(scale)[1] - RESOLUTION - 1)
-    near = np.clip(differences, -FARTHEST * half_unit, FARTHEST * half_unit)
-    places = 2.0 * np.round(near / (2 * half_unit))  # whole numbers, and so are the means of two of them
-    places = np.where(np.isinf(differences), differences, places)
+    few = differences.size <= EXACT_UP_TO
+    with np.errstate(over="ignore"):
+        places = 2.0 * np.round(differences / (2 * half_unit))  # whole numbers, and so are the means of two of them
+    farthest = 2.0**1000 if few else FARTHEST
+    places = np.where(np.isinf(differences), differences, np.clip(places, -farthest, farthest))
     finite = places[np.isfinite(places)]
     bottom, top = int(finite.min(initial=0.0)) - 1, int(finite.max(initial=0.0)) + 1
     order: Sequence[float] = range(bottom, top + 1)
-    if places.size <= EXACT_UP_TO:  # ranks change at means of two only, which makes a shorter search
+    if few:  # ranks change at means of two only, which makes a shorter search
         means = 0.5 * np.add.outer(finite, finite).ravel()
         order = np.unique(np.concatenate(([bottom, top], means, means + 1.0))).tolist()
 
@@ -69,6 +71,8 @@ def signed_rank(differences: ndarray, scale: float, margin: float = 0.0, confide
         return -math.inf if index == 0 else math.inf if index == len(order) else order[index]
 
     def value(place: float) -> float:
+        if not few and abs(place) > FARTHEST / 4:  # a mean with a difference that was cut off
+            return math.copysign(math.inf, place)
         return round(place * half_unit, 11 - math.floor(math.log10(scale)))
 
     below = crossing(lambda place: _balance(places - place) <= 0) - 1
