@@ -448,6 +448,21 @@ def test_a_stack_that_was_cut_short_goes_on_from_its_checkpoint_to_the_same_bits
     assert_same_training(together[1], alone[0])
 
 
+def test_the_list_shows_no_score_of_a_run_that_did_not_finish(option, monkeypatch):
+    def cut(self, given):
+        if given.epoch == 4:
+            raise KeyboardInterrupt
+        record(self, given)
+
+    record = cell_run.TrackedCell.record
+    monkeypatch.setattr(cell_run.TrackedCell, "record", cut)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(option, cell(epochs=6))
+    (run,) = find(option, status=None)
+    assert run.metrics  # those of epoch 3
+    assert "accuracy" not in listing.list_runs([], option)
+
+
 # --- plan and status -------------------------------------------------------------------------------------------------
 
 

@@ -48,7 +48,7 @@ def list_runs(words: Sequence[str], option: Option) -> str:
 
 
 def _row(run: StoredRun) -> dict[str, str]:
-    metric = leading(run.metrics)
+    metric = leading(run.metrics) if run.status == "FINISHED" else ""  # else the epoch that was written last
     value = run.metrics.get(metric, np.nan)
     half = (run.metrics.get(f"{metric}_ci_high", np.nan) - run.metrics.get(f"{metric}_ci_low", np.nan)) / 2
     return {
