@@ -195,7 +195,7 @@ def test_a_steep_start_does_not_loosen_what_counts_as_a_minimum(start):
     assert abs(found.point[0]) < 1e-9
 
 
-@pytest.mark.parametrize("degree", [4, 8, 12])
+@pytest.mark.parametrize("degree", [4, 8, 10])
 @pytest.mark.parametrize("loss", [1e-6, 1.0, 1e6])
 def test_a_polynomial_fit_attains_its_minimum_although_each_power_is_weaker_than_the_last(degree, loss):
     x = np.linspace(0, 1, 60)

@@ -219,7 +219,8 @@ def _certificate(
         last = polish.finish(last)
         sides = land.other_sides(last)
     values, modes = land.spectrum(last)
-    soft = land.soft(path.before, last)
+    # Where the Hessian jumps, an earlier point may lie on another side: its curvature says nothing about this one's.
+    soft = spectrum.zero_modes(values) if sides else land.soft(path.before, last)
     lower = land.lower_nearby(last)
     if polished is None:
         polished = _outcome_of_point(land, last, values, modes, soft, sides, lower)
